@@ -1,0 +1,29 @@
+"""Files that are whole or absent: written under a temporary name, flushed to disk, then renamed."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from console import UserError
+
+
+@contextlib.contextmanager
+def atomic_open(path, mode="w"):
+    """Open a file for writing that appears under `path` only when the block ends without an error.
+
+    A crash or a full disk leaves the previous file of that name as it was. mode: "w" or "wb".
+    Raises UserError when the file cannot be written (no such folder, no permission, disk full).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

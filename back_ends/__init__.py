@@ -1,0 +1,27 @@
+"""The published back-ends, one file each: from encoder features (B, T, C) to logits (B, n_output_logits)."""
+
+from functools import partial
+
+from back_ends.nes2net import Nes2Net
+
+BACK_ENDS = {
+    "Nes2Net": partial(Nes2Net, weighted_sum=False),
+    "Nes2Net_X": Nes2Net,
+    "Nes2Net_X_SeLU": partial(Nes2Net, activation="SELU", least_se_width=2),
+}
+
+
+def build_back_end(config, in_channels):
+    """Build the back-end that `config.model_name` names, for features (B, T, in_channels).
+
+    Returns a module from (B, T, in_channels) to (B, config.n_output_logits). Its parameters carry the published
+    names below the published prefix. Raises ValueError where the configuration does not fit the channels.
+    """
+    return BACK_ENDS[config.back_end](
+        in_channels,
+        n_output_logits=config.n_output_logits,
+        Nes_ratio=config.Nes_ratio,
+        dilation=config.dilation,
+        pool_func=config.pool_func,
+        SE_ratio=config.SE_ratio[0],
+    )

@@ -1,0 +1,151 @@
+"""Nes2Net, Nes2Net-X and Nes2Net-X with SELU: nested Res2Net blocks on encoder features, no dimension reduction.
+
+Source: Liu et al., "Nes2Net: a lightweight nested architecture for foundation model driven speech anti-spoofing",
+IEEE T-IFS 20, 2025, section III. Axes: B trials, C channels, T frames, W channels of one inner split, S splits seen
+so far by Nes2Net-X. Attribute names are those of the published checkpoints.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale every channel by a gate computed from all channels' means over time. (B, C, T) -> (B, C, T)."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.se = nn.Sequential(
+            nn.AdaptiveAvgPool1d(1),
+            nn.Conv1d(channels, width, 1),
+            nn.ReLU(),
+            nn.Conv1d(width, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x):
+        return x * self.se(x)
+
+
+class InnerBlock(nn.Module):
+    """A Res2Net block, (B, C, T) -> (B, C, T): its channels in `scale` splits, each convolved with the ones before.
+
+    weighted_sum False (Nes2Net): a split is added to the output of the one before it, then convolved.
+    weighted_sum True (Nes2Net-X): splits stay apart on an axis of their own, share the convolution, and a learnt
+    weight sums them only in what the block gives out.
+    """
+
+    def __init__(self, channels, scale, dilation, activation, se_width, weighted_sum):
+        super().__init__()
+        width = channels // scale
+        self.width = width
+        self.conv1 = nn.Conv1d(channels, channels, 1)
+        self.bn1 = nn.BatchNorm1d(channels)
+        if weighted_sum:
+            # Two-dimensional only to have an axis for the splits; the kernel spans frames.
+            conv = partial(nn.Conv2d, width, width, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
+            norm = nn.BatchNorm2d
+            self.weighted_sum = nn.ParameterList(torch.full((1, 1, 1, n), 1 / n) for n in range(2, scale + 1))
+        else:
+            conv = partial(nn.Conv1d, width, width, 3, padding=dilation, dilation=dilation)
+            norm = nn.BatchNorm1d
+            self.weighted_sum = None
+        self.convs = nn.ModuleList(conv() for _ in range(scale - 1))
+        self.bns = nn.ModuleList(norm(width) for _ in range(scale - 1))
+        self.conv3 = nn.Conv1d(channels, channels, 1)
+        self.bn3 = nn.BatchNorm1d(channels)
+        self.activation = activation
+        self.se = SqueezeExcitation(channels, se_width)
+
+    def forward(self, x):
+        splits = self.bn1(self.activation(self.conv1(x))).split(self.width, dim=1)
+        outputs = self._stacked(splits) if self.weighted_sum is not None else self._summed(splits)
+        out = torch.cat([*outputs, splits[-1]], dim=1)
+        out = self.bn3(self.activation(self.conv3(out)))
+        return self.se(out) + x
+
+    def _summed(self, splits):
+        outputs = []
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns)):
+            out = outputs[-1] + splits[i] if outputs else splits[i]
+            outputs.append(bn(self.activation(conv(out))))
+        return outputs
+
+    def _stacked(self, splits):
+        outputs = []
+        stack = splits[-1].unsqueeze(-1)  # (B, W, T, S)
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns)):
+            stack = torch.cat([stack, splits[i].unsqueeze(-1)], dim=-1)
+            stack = bn(self.activation(conv(stack)))
+            outputs.append((stack * self.weighted_sum[i]).sum(dim=-1))
+        return outputs
+
+
+class AttentiveStatistics(nn.Module):
+    """Attentive statistics pooling: attention-weighted mean and deviation over time. (B, C, T) -> (B, 2 C).
+
+    Source: Okabe et al., "Attentive statistics pooling for deep speaker embedding", 2018; channel-wise attention as
+    in ECAPA-TDNN, without its global context.
+    """
+
+    def __init__(self, channels, bottleneck=128):
+        super().__init__()
+        self.linear1 = nn.Conv1d(channels, bottleneck, 1)
+        self.linear2 = nn.Conv1d(bottleneck, channels, 1)
+
+    def forward(self, x):
+        attention = torch.softmax(self.linear2(torch.tanh(self.linear1(x))), dim=2)
+        mean = (attention * x).sum(dim=2)
+        variance = (attention * x**2).sum(dim=2) - mean**2
+        return torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1)
+
+
+class Nes2Net(nn.Module):
+    """The nested network, (B, T, C) -> (B, n_output_logits).
+
+    in_channels: C, divisible by the outer ratio, and C / outer by the inner one. Nes_ratio: (outer, inner).
+    dilation: of the inner convolutions. pool_func: "mean" or "ASTP". SE_ratio: channels over width of the gates,
+    never below least_se_width. activation: "ReLU" or "SELU". weighted_sum: False is Nes2Net, True Nes2Net-X.
+    Raises ValueError for channels that the ratios do not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        n_output_logits=2,
+        Nes_ratio=(8, 8),
+        dilation=2,
+        pool_func="mean",
+        SE_ratio=1,
+        activation="ReLU",
+        least_se_width=1,
+        weighted_sum=True,
+    ):
+        super().__init__()
+        outer, inner = Nes_ratio
+        if in_channels % (outer * inner) or min(outer, inner) < 2:
+            raise ValueError(
+                f"Nes_ratio {outer} {inner}: expected ratios of at least 2 whose product divides the "
+                f"encoder's {in_channels} channels"
+            )
+        width = in_channels // outer
+        se_width = max(width // SE_ratio, least_se_width)
+        self.width = width
+        self.activation = getattr(nn, activation)()
+        self.Build_in_Res2Nets = nn.ModuleList(
+            InnerBlock(width, inner, dilation, self.activation, se_width, weighted_sum) for _ in range(outer - 1)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(outer - 1))
+        self.bn = nn.BatchNorm1d(in_channels)
+        self.pooling = AttentiveStatistics(in_channels) if pool_func == "ASTP" else None
+        self.fc = nn.Linear(in_channels * (2 if pool_func == "ASTP" else 1), n_output_logits)
+
+    def forward(self, features):
+        splits = features.transpose(1, 2).split(self.width, dim=1)
+        outputs = []
+        for i, (block, bn) in enumerate(zip(self.Build_in_Res2Nets, self.bns)):
+            out = outputs[-1] + splits[i] if outputs else splits[i]
+            outputs.append(bn(self.activation(block(out))))
+        out = self.activation(self.bn(torch.cat([*outputs, splits[-1]], dim=1)))
+        return self.fc(self.pooling(out) if self.pooling is not None else out.mean(dim=-1))

@@ -1,0 +1,41 @@
+"""What a command says to the person at the terminal: the user's mistakes, exit status 2 for them, progress bars."""
+
+import os
+import sys
+
+from tqdm import tqdm
+
+
+class UserError(ValueError):
+    """Something that the user can mend; the message names the file, line or flag, what was expected and found.
+
+    details: further lines, such as every missing file, that are printed above the message.
+    """
+
+    def __init__(self, message, details=()):
+        super().__init__(message)
+        self.details = list(details)
+
+
+def run(main):
+    """Call `main()` and end the process as a command should.
+
+    A UserError becomes one line on stderr (below its details) and exit status 2; Ctrl-C becomes 130; a reader
+    that went away (`... | head`) ends the command quietly. Any other exception is a bug and keeps its traceback.
+    """
+    try:
+        sys.exit(main())
+    except UserError as error:
+        command = os.path.basename(sys.argv[0])
+        print(*error.details, f"{command}: error: {error}", sep="\n", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def progress(iterable=None, **options):
+    """A tqdm bar that lives on a terminal, and in a log says how far it is every ten seconds."""
+    return tqdm(iterable, leave=False, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)

@@ -1,0 +1,127 @@
+"""The detector: its configuration, its names and how it is put together."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import nn
+
+from back_ends import BACK_ENDS, build_back_end
+from console import UserError
+from front_ends import PRESETS, build_aggregation, build_front_end
+
+# What the authors used with each encoder, for every flag that is not given.
+# Source: Liu et al. 2025, section IV, and the released commands.
+PUBLISHED = {
+    "wav2vec2": {"ssl": "xlsr_300m", "agg": "last", "dilation": 2, "n_output_logits": 2},
+}
+MODEL_NAMES = [f"{front_end}_{back_end}" for front_end in PUBLISHED for back_end in BACK_ENDS]
+CHOICES = {
+    "model_name": MODEL_NAMES,
+    "ssl": list(PRESETS),
+    "agg": ["last", "SEA"],
+    "pool_func": ["mean", "ASTP"],
+    "n_output_logits": [1, 2],
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that shapes the network; the fields are named as the flags. A field that is None takes the published value
+    of the model's encoder. Raises UserError, naming the flag, for a value that no network has.
+    """
+
+    model_name: str  # <front-end>_<back-end>
+    ssl: str = None  # the encoder: a name from front_ends.PRESETS
+    agg: str = None  # how hidden states become features
+    pool_func: str = "mean"  # pooling over time: mean, or ASTP (attentive statistics)
+    dilation: int = None  # of the inner convolutions of Nes2Net
+    Nes_ratio: tuple = (8, 8)  # splits of Nes2Net: outer, inner
+    SE_ratio: tuple = (1,)  # channels over width of Nes2Net's gates
+    n_output_logits: int = None  # 1: one score; 2: spoof, bona fide
+
+    def __post_init__(self):
+        if self.model_name not in MODEL_NAMES:
+            raise UserError(f"--model_name: expected one of {', '.join(MODEL_NAMES)}, found {self.model_name}")
+        front_end, _ = self.model_name.split("_", 1)
+        for name, value in PUBLISHED[front_end].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name in ("Nes_ratio", "SE_ratio"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"--{name}: expected one of {', '.join(map(str, choices))}, found {getattr(self, name)}"
+                )
+        if len(self.Nes_ratio) != 2 or min(self.Nes_ratio) < 2:
+            raise UserError(f"--Nes_ratio: expected two numbers of at least 2, outer and inner, found {self.Nes_ratio}")
+        if not self.SE_ratio or min(self.SE_ratio) < 1:
+            raise UserError(f"--SE_ratio: expected a number of at least 1, found {self.SE_ratio}")
+        if self.dilation < 1:
+            raise UserError(f"--dilation: expected a number of at least 1, found {self.dilation}")
+
+    @property
+    def back_end(self):
+        return self.model_name.split("_", 1)[1]
+
+    def to_dict(self):
+        """The configuration as plain data, for a checkpoint or JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+
+def add_model_flags(parser, required=True):
+    """Add the flags that shape the network. None, the default of all but --model_name, means not given."""
+    group = parser.add_argument_group("model")
+    flags = {
+        "model_name": dict(required=required, help="<front-end>_<back-end>"),
+        "ssl": dict(help="encoder; not given: the published one of the front-end"),
+        "agg": dict(help="aggregation of the encoder's hidden states; not given: last for wav2vec2"),
+        "pool_func": dict(help="pooling over time; not given: mean"),
+        "dilation": dict(type=int, help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2"),
+        "Nes_ratio": dict(type=int, nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
+        "SE_ratio": dict(type=int, nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
+        "n_output_logits": dict(type=int, help="outputs; 2: spoof and bona fide; not given: 2 for wav2vec2"),
+    }
+    for name, options in flags.items():
+        group.add_argument(f"--{name}", choices=CHOICES.get(name), **options)
+
+
+def given_model_flags(args):
+    """The model flags that the user gave, {name: value}: what a checkpoint's configuration must agree with."""
+    names = [field.name for field in dataclasses.fields(ModelConfig)]
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+class Detector(nn.Module):
+    """Front-end, aggregation and back-end: waveforms (B, samples) at 16 kHz to logits (B, n_output_logits).
+
+    With two outputs, column 1 speaks for bona fide.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.front_end = build_front_end(config)
+        self.aggregation = build_aggregation(config, self.front_end.n_hidden_states, self.front_end.channels)
+        try:
+            self.back_end = build_back_end(config, self.front_end.channels)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+
+    def forward(self, waveforms):
+        return self.back_end(self.aggregation(self.front_end(waveforms)))
+
+    def score(self, waveforms):
+        """Scores (B,), higher is more bona fide: the bona fide logit of waveforms (B, samples)."""
+        return self(waveforms)[:, -1]
+
+
+def build_detector(config):
+    """Build a Detector with random weights. Raises UserError where the parts do not fit each other."""
+    return Detector(config)
+
+
+def count_parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())

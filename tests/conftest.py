@@ -1,0 +1,134 @@
+"""What several tests need: reference weights, speech-like recordings, a small corpus and a detector trained on it."""
+
+import contextlib
+import io
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy import signal
+
+REFERENCE = Path(__file__).parent / "reference"
+# As few parameters as the code path allows, so that a test trains in seconds.
+TINY_FLAGS = ["--model_name", "wav2vec2_Nes2Net_X", "--ssl", "tiny", "--Nes_ratio", "2", "2"]
+
+
+def read_reference(name):
+    return json.loads((REFERENCE / name).read_text())
+
+
+def reference_weights(shapes):
+    """{published name: tensor}, filled by the rule of the reference vectors: each from its own name."""
+    weights = {}
+    for name, shape in shapes.items():
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        if name.endswith("num_batches_tracked"):
+            weights[name] = torch.tensor(0)
+            continue
+        if name.endswith("running_var"):
+            values = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) <= 1:
+            values = 0.1 * rng.standard_normal(shape) + name.endswith("weight")
+        else:
+            values = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        weights[name] = torch.tensor(values, dtype=torch.float32)
+    return weights
+
+
+def reference_input(entry):
+    values = np.random.default_rng(entry["seed"]).standard_normal(entry["shape"])
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def speech_like(rng, seconds=1.6, rate=16000, pitch=120):
+    """A voice of sorts, (samples,): pulses through three moving resonances, in syllables with short pauses."""
+    n = int(seconds * rate)
+    phase = np.cumsum(pitch * (1 + 0.1 * np.sin(2 * np.pi * 2 * np.arange(n) / rate)) / rate)
+    x = np.diff(np.floor(phase), prepend=0) + 0.01 * rng.standard_normal(n)
+    for centre in rng.uniform([300, 900, 2200], [800, 1800, 3000]):
+        radius = np.exp(-np.pi * 90 / rate)
+        x = signal.lfilter([1], [1, -2 * radius * np.cos(2 * np.pi * centre / rate), radius**2], x)
+    x *= 0.55 - 0.45 * np.cos(2 * np.pi * rng.uniform(3, 5) * np.arange(n) / rate)
+    return 0.5 * x / np.max(np.abs(x))
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """A folder of recordings, a sub-folder a speaker, as `make_demo_corpus.py --speech_dir` takes it."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for speaker, pitch in enumerate([100, 120, 140, 170, 200]):
+        (folder / f"speaker{speaker}").mkdir()
+        for i in range(10):
+            x = speech_like(rng, rng.uniform(1.2, 2.0), 8000, pitch)
+            soundfile.write(folder / f"speaker{speaker}" / f"{i}.wav", x, 8000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory, recordings):
+    """A small corpus in the layout of ASVspoof 2019 LA, built by make_demo_corpus.py."""
+    import make_demo_corpus
+
+    folder = tmp_path_factory.mktemp("demo") / "corpus"
+    make_demo_corpus.main(
+        ["--out", str(folder), "--speech_dir", str(recordings), "--sizes", "32", "20", "24", "--jobs", "2"]
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_flags(corpus):
+    """Flags of a run that takes seconds; --log_dir and --foldername are left to the test."""
+    return [
+        *("--database_path", str(corpus), *TINY_FLAGS, "--epochs", "3", "--batch_size", "8", "--crop", "8000"),
+        *("--crop_place", "random", "--algo", "4", "--optimizer", "AdamW", "--lr", "0.002", "--schedule", "onecycle"),
+        *("--keep", "every", "--num_workers", "0", "--seed", "3"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, train_flags):
+    """The folder of a finished run, with the average of its 2 best epochs."""
+    import train
+
+    logs = tmp_path_factory.mktemp("logs")
+    train.main([*train_flags, "--average_best", "2", "--log_dir", str(logs), "--foldername", "run"])
+    (folder,) = (logs / "run").iterdir()
+    return folder
+
+
+@pytest.fixture
+def fails(capsys):
+    """fails(main, argv, *words): main(argv) ends as a user's mistake should, and its one line holds the words."""
+
+    def check(main, argv, *words):
+        import console
+
+        with pytest.raises(SystemExit) as ended:
+            console.run(lambda: main(argv))
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert ended.value.code == 2, message
+        assert "error: " in message
+        for word in words:
+            assert word in message
+        return message
+
+    return check
+
+
+@pytest.fixture
+def output():
+    """output(main, argv): what main prints on stdout."""
+
+    def call(main, argv):
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            status = main(argv)
+        assert not status
+        return text.getvalue()
+
+    return call

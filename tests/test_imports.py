@@ -1,0 +1,58 @@
+"""Who may import whom: see the architecture in the README."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"train", "eval", "easy_inference_demo", "EER_minDCF", "make_demo_corpus", "benchmark"}
+WITHOUT_TORCH = ["protocols", "metrics", "RawBoost", "atomic", "console", "EER_minDCF", "make_demo_corpus"]
+ALLOWED = {
+    "console": set(),
+    "atomic": {"console"},
+    "protocols": {"atomic", "console"},
+    "metrics": {"console"},
+    "RawBoost": set(),
+    "front_ends": {"console"},
+    "model": {"back_ends", "console", "front_ends"},
+    "checkpoint": {"atomic", "console", "front_ends", "model"},
+    "data_utils": {"RawBoost", "console", "protocols"},
+}
+OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
+
+
+def imports_of(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_nothing_imports_a_script_or_upward():
+    assert OURS == SCRIPTS & OURS | set(ALLOWED) | {"back_ends"}
+    for path in ROOT.glob("*.py"):
+        ours = imports_of(path) & OURS
+        assert not ours & SCRIPTS, path
+        if path.stem in ALLOWED:
+            assert ours <= ALLOWED[path.stem], path
+
+
+def test_back_ends_import_torch_alone():
+    for path in (ROOT / "back_ends").glob("*.py"):
+        assert imports_of(path) <= {"back_ends", "functools", "math", "torch"}, path
+
+
+def test_only_front_ends_imports_fairseq():
+    for path in [*ROOT.glob("*.py"), *(ROOT / "back_ends").glob("*.py")]:
+        assert ("fairseq" in imports_of(path)) == (path.stem == "front_ends"), path
+
+
+def test_reports_start_without_torch():
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "\n".join(f"import {name}" for name in WITHOUT_TORCH)
+    code += "\nassert not {'torch', 'fairseq', 'librosa', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

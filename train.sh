@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# bash train.sh                                   the demo, end to end: corpus, training, average, scores, report
+# bash train.sh ctrsvdd DIR [FLAG ...]            singing voice: DIR holds train_set/ dev_set/ train.txt dev.txt
+# bash train.sh asvspoof2019 DB PROTO [FLAG ...]  speech: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols
+set -euo pipefail
+recipe=${1:-demo}
+start=$PWD
+cd "$(dirname "$0")"
+. ./setup.sh
+usage() { sed -n '2,4s/^# //p' train.sh >&2; exit 2; }
+place() { case $1 in /*) echo "$1" ;; *) echo "$start/$1" ;; esac; }
+
+case $recipe in
+ctrsvdd)
+    [ $# -ge 2 ] || usage
+    base=$(place "$2")
+    $PYTHON train.py --base_dir "$base" --algo 8 --T_max 5 --epochs 75 --lr 0.000001 --batch_size 34 --agg SEA --pool_func mean --dilation 1 --Nes_ratio 8 8 --SE_ratio 1 --model_name WavLM_Nes2Net_X --seed 420 --foldername WavLM_SEA_Nes2Net_X_mean_8x8_SEr1_dila1_algo8_Tmax5_bz34_lr1e6_seed420 "${@:3}"
+    ;;
+asvspoof2019)
+    [ $# -ge 3 ] || usage
+    database=$(place "$2") protocols=$(place "$3")
+    $PYTHON train.py --track LA --algo 4 --batch_size 12 --lr 0.00000025 --seed 12345 --num_epochs 100 --pool_func mean --SE_ratio 1 --Nes_ratio 8 8 --model_name wav2vec2_Nes2Net_X --database_path "$database" --protocols_path "$protocols" "${@:4}"
+    ;;
+demo)
+    [ $# -eq 0 ] || [ $# -eq 1 ] || usage
+    corpus=demo/corpus eval_key=demo/corpus/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt
+    echo "== 1/5 demo corpus, from recordings of people and from speech synthesisers"
+    $PYTHON make_demo_corpus.py --out $corpus
+    echo "== 2/5 training, a checkpoint an epoch, and the average of the 5 best"
+    $PYTHON train.py --database_path $corpus --model_name wav2vec2_Nes2Net_X --ssl tiny --Nes_ratio 4 4 --algo 8 --crop 24000 --crop_place random --epochs 20 --batch_size 16 --optimizer AdamW --lr 0.002 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --average_best 5 --seed 1 --log_dir demo/logs --foldername nes2net_x --resume auto
+    run=$(ls -d demo/logs/nes2net_x/* | tail -n 1)
+    echo "== 3/5 scores of the eval trials, which nothing was chosen by"
+    $PYTHON eval.py --protocol $eval_key --audio_dir $corpus/ASVspoof2019_LA_eval/flac --model_path "$run/checkpoints/average_best_5.pth" --eval_output demo/scores.txt
+    echo "== 4/5 report: the detector, then what level and duration (probe_level) and the mean spectrum (probe_long-term_spectrum) alone tell"
+    for scores in demo/scores.txt $corpus/probe_*.txt; do
+        echo "-- $scores"
+        $PYTHON EER_minDCF.py --labels_file $eval_key --path "$scores" --attack_groups $corpus/attack_groups.csv
+    done
+    echo "== 5/5 one file of each class"
+    for key in bonafide spoof; do
+        trial=$(awk -v key=$key '$5 == key { print $2; exit }' $eval_key)
+        $PYTHON easy_inference_demo.py --model_path "$run/checkpoints/average_best_5.pth" --file_to_test "$corpus/ASVspoof2019_LA_eval/flac/$trial.flac"
+    done
+    ;;
+*) usage ;;
+esac
