@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name, flushed to disk, then renamed."""
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def atomic_open(path, mode="w"):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a run that was killed
+            left_behind.unlink(missing_ok=True)
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()

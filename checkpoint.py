@@ -1,7 +1,8 @@
 """Detectors on disk: save, load, average, resume. A checkpoint is tensors and plain data, and never runs code.
 
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
-dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `averaged` (the files it is the mean of).
+dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `averaged` (the files it is
+the mean of).
 """
 
 import argparse

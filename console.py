@@ -37,5 +37,6 @@ def run(main):
 
 
 def progress(iterable=None, **options):
-    """A tqdm bar that lives on a terminal, and in a log says how far it is every ten seconds."""
-    return tqdm(iterable, leave=False, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)
+    """A tqdm bar on a terminal; in a log, a line of it every ten seconds of what takes longer than that."""
+    pace = {} if sys.stderr.isatty() else {"mininterval": 10, "delay": 10}
+    return tqdm(iterable, leave=False, dynamic_ncols=True, **pace, **options)

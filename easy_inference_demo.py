@@ -12,7 +12,7 @@ import checkpoint
 from console import run
 from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
 from front_ends import RECEPTIVE_FIELD
-from model import add_model_flags, given_model_flags
+from model import add_model_flags, choose_device, given_model_flags
 
 
 def parse_args(argv=None):
@@ -40,8 +40,8 @@ def reading(score, threshold, content):
     if threshold is not None:
         return f"{verdict}, the threshold given"
     return (
-        f"{verdict}, where this detector errs on {100 * valid['eer']:.1f} % of either class of its own dev set "
-        f"({content.get('corpus', 'unknown corpus')}); expect more errors on other recordings"
+        f"{verdict}, where this detector errs on {100 * valid['eer']:.1f} % of either class of the dev set "
+        f"of {content.get('trained_on', 'a corpus not named')}; expect more errors on other recordings"
     )
 
 
@@ -52,7 +52,7 @@ def main(argv=None):
     x = first_samples(x, 64000) if args.test_mode == "4s" else repeat_pad(x, RECEPTIVE_FIELD)
     content = checkpoint.read_checkpoint(args.model_path)
     detector = checkpoint.load_detector(args.model_path, **given_model_flags(args))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     with torch.inference_mode():
         score = detector.to(device).score(torch.from_numpy(x)[None].to(device)).item()
     print(f"file: {args.file_to_test}, {seconds:.2f} s")

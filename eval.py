@@ -24,7 +24,7 @@ from atomic import atomic_open
 from console import UserError, progress, run
 from data_utils import first_samples, load_audio, repeat_pad
 from front_ends import RECEPTIVE_FIELD
-from model import add_model_flags, given_model_flags
+from model import add_model_flags, choose_device, given_model_flags
 
 
 def parse_args(argv=None):
@@ -173,7 +173,7 @@ def main(argv=None):
     args = parse_args(argv)
     started = time.monotonic()
     trials = read_trials(args)
-    device = torch.device(f"cuda:{args.gpu_id}" if torch.cuda.is_available() else "cpu")
+    device = choose_device(args.gpu_id)
     detector, name = read_detector(args)
     detector.to(device)
     # The published programs cut at two lengths: 64,600 samples for ASVspoof, 64,000 elsewhere.

@@ -48,6 +48,7 @@ PRESETS = {
             **_NO_DROPOUT,
             "extractor_mode": "default",
             "conv_feature_layers": "[(16, 10, 5)] + [(32, 3, 2)] * 2 + [(64, 3, 2)] * 2 + [(64, 2, 2)] * 2",
+            "layer_norm_first": True,
             "encoder_layers": 2,
             "encoder_embed_dim": 64,
             "encoder_ffn_embed_dim": 128,

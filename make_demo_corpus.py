@@ -437,38 +437,35 @@ class _Apt:
     """apt-get without root: falls back to package lists of its own where the system has none."""
 
     def __init__(self, cache):
-        self.cache = cache
-        self.downloads = cache / "downloads"
+        self.downloads, self.lists = cache / "downloads", (cache / "apt").resolve()
+        self.downloads.mkdir(parents=True, exist_ok=True)
         self.options = []
 
-    def _run(self, *arguments):
-        return subprocess.run(
-            ["apt-get", *self.options, *arguments], cwd=self.downloads, capture_output=True, check=True
-        )
-
-    def _run_with_lists(self, *arguments):
-        self.downloads.mkdir(parents=True, exist_ok=True)
+    def _run(self, *arguments, cwd=None):
+        command = ["apt-get", *self.options, *arguments]
         try:
-            return self._run(*arguments)
+            return subprocess.run(command, cwd=cwd, capture_output=True, check=True)
         except subprocess.CalledProcessError:
             if self.options:
                 raise
-            lists = (self.cache / "apt").resolve()
-            (lists / "lists/partial").mkdir(parents=True, exist_ok=True)
-            self.options = ["-o", f"Dir::State::lists={lists}/lists", "-o", f"Dir::Cache={lists}"]
-            self._run("update")
-            return self._run(*arguments)
+        (self.lists / "lists/partial").mkdir(parents=True, exist_ok=True)
+        self.options = ["-o", f"Dir::State::lists={self.lists}/lists", "-o", f"Dir::Cache={self.lists}"]
+        self._run("update")
+        return self._run(*arguments, cwd=cwd)
 
     def with_dependencies(self, packages):
         """The packages and what they need that this system has not."""
-        plan = self._run_with_lists("--simulate", "--no-install-recommends", "install", *packages).stdout.decode()
+        plan = self._run("--simulate", "--no-install-recommends", "install", *packages).stdout.decode()
         return sorted({*packages, *(line.split()[1] for line in plan.splitlines() if line.startswith("Inst "))})
 
     def download(self, packages):
         absent = [package for package in packages if not list(self.downloads.glob(f"{package}_*.deb"))]
         if absent:
             print(f"downloading {len(absent)} Debian packages", flush=True)
-            self._run_with_lists("download", *absent)
+            with tempfile.TemporaryDirectory(dir=self.downloads) as folder:  # a file under its name is a whole one
+                self._run("download", *absent, cwd=folder)
+                for path in Path(folder).glob("*.deb"):
+                    os.replace(path, self.downloads / path.name)
         return [file for package in packages for file in self.downloads.glob(f"{package}_*.deb")]
 
 
@@ -554,9 +551,12 @@ def _shares(total, parts):
 
 
 def _sentence(voice, rng):
-    phrases = rng.choice(TEXTS[voice[:2]], size=rng.integers(1, 3), replace=False)
-    numbers = {"n": rng.integers(2, 12), "m": rng.integers(12, 99), "d": rng.integers(1, 9)}
-    return ". ".join(phrase.strip().format(**numbers) for phrase in phrases)
+    """Two phrases, one, or the beginning of one: about as long, and as varied in length, as the prompts."""
+    phrases = [str(phrase).strip() for phrase in rng.choice(TEXTS[voice[:2]], size=2, replace=False)]
+    words = phrases[0].split()
+    part = " ".join(words[: rng.integers(3, len(words) + 1)])
+    text = [part, phrases[0], ". ".join(phrases)][rng.choice(3, p=[0.6, 0.3, 0.1])]
+    return text.format(n=rng.integers(2, 12), m=rng.integers(12, 99), d=rng.integers(1, 9))
 
 
 # -------------------------------------------------------------------------------------------------------- render

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from back_ends import BACK_ENDS, build_back_end
@@ -121,6 +122,15 @@ class Detector(nn.Module):
 def build_detector(config):
     """Build a Detector with random weights. Raises UserError where the parts do not fit each other."""
     return Detector(config)
+
+
+def choose_device(gpu_id=0):
+    """The CUDA device of that number, or the CPU where there is none. Raises UserError for a number too high."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if not 0 <= gpu_id < torch.cuda.device_count():
+        raise UserError(f"--gpu_id: expected one of 0 to {torch.cuda.device_count() - 1}, found {gpu_id}")
+    return torch.device(f"cuda:{gpu_id}")
 
 
 def count_parameters(module):

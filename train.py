@@ -32,7 +32,7 @@ import protocols
 from atomic import atomic_open
 from console import UserError, progress, run
 from data_utils import TrialDataset, make_loader
-from model import ModelConfig, add_model_flags, build_detector, count_parameters, given_model_flags
+from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from protocols import BONAFIDE, SPOOF
 from RawBoost import ALGORITHMS, RawBoostParams
 
@@ -63,6 +63,7 @@ RECIPES = {
         "seed": 1234,
     },
 }
+LOG_EVERY = 50  # steps
 # Flags of the published programs that those read nowhere.
 IGNORED = {"AASIST_scale": 1, "eval_part": 1, "test_length": 1, "BTN_ratio": 1}
 
@@ -292,8 +293,8 @@ def validate(detector, loaders, criterion, device, epoch):
     return figures
 
 
-def train_epoch(detector, loader, criterion, optimizer, scheduler, device, epoch, args):
-    """One pass over the training set. Returns {train_loss, grad_norm, utt_per_s}."""
+def train_epoch(detector, loader, criterion, optimizer, scheduler, device, epoch, args, writer):
+    """One pass over the training set, logged every LOG_EVERY steps. Returns the mean training loss."""
     frozen = epoch <= args.SSL_freeze_epoch
     detector.train()
     detector.front_end.requires_grad_(not frozen)
@@ -304,6 +305,7 @@ def train_epoch(detector, loader, criterion, optimizer, scheduler, device, epoch
     for step, (x, labels, _) in enumerate(progress(loader, desc=f"epoch {epoch}/{args.epochs}", unit="batch")):
         if args.debug and step > 20:
             break
+        lr = optimizer.param_groups[0]["lr"]
         loss = criterion(detector(x.to(device, non_blocking=True)), labels.to(device, non_blocking=True))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -313,9 +315,18 @@ def train_epoch(detector, loader, criterion, optimizer, scheduler, device, epoch
             scheduler.step()
         losses.append(loss.detach())
         n_utterances += len(x)
-    # Read from the device once an epoch: reading in the loop would wait for the GPU at every step.
-    train_loss, grad_norm = torch.stack(losses).mean().item(), torch.stack(norms).mean().item()
-    return {"train_loss": train_loss, "grad_norm": grad_norm, "utt_per_s": n_utterances / (time.monotonic() - start)}
+        # Read from the device at intervals only: reading every step would wait for the GPU every step.
+        if len(norms) == LOG_EVERY or step + 1 == len(loader):
+            recent = {
+                "train/loss": torch.stack(losses[-len(norms) :]).mean().item(),
+                "train/grad_norm": torch.stack(norms).mean().item(),
+                "train/lr": lr,
+                "train/utt_per_s": n_utterances / (time.monotonic() - start),
+            }
+            for name, value in recent.items():
+                writer.add_scalar(name, value, (epoch - 1) * len(loader) + step + 1)
+            norms, n_utterances, start = [], 0, time.monotonic()
+    return torch.stack(losses).mean().item()
 
 
 def run_folder(args, config):
@@ -367,7 +378,7 @@ def save_validated(checkpoints, detector, epoch, figures, best, args):
     watched = ["eer"] if args.validation == "eer" else ["loss", "loss_augmented"]
     improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
     best.update({name: figures[name] for name in improved})
-    facts = {"epoch": epoch, "valid": {**figures, "selected_by": args.validation}, "corpus": args.corpus}
+    facts = {"epoch": epoch, "valid": {**figures, "selected_by": args.validation}, "trained_on": trained_on(args)}
     name = f"model_{epoch}_EER_{figures['eer']}.pt" if args.validation == "eer" else f"epoch_{epoch}.pth"
     names = [name] if args.keep == "every" or improved else []
     names += ["best_model.pt"] if watched[0] in improved else []
@@ -379,12 +390,20 @@ def save_validated(checkpoints, detector, epoch, figures, best, args):
 def average_best(checkpoints, detector, loaders, criterion, device, args):
     """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
     paths = checkpoint.best_checkpoints(checkpoints, args.average_best, args.average_by)
+    out = checkpoints / f"average_best_{args.average_best}.pth"
+    averaged = sorted(path.name for path in paths)
+    if out.exists() and checkpoint.read_checkpoint(out)["averaged"] == averaged:
+        print(f"{out} is there already")
+        return
     detector.load_state_dict(checkpoint.average_checkpoints(paths))
     figures = validate(detector, loaders, criterion, device, "average")
-    path = checkpoints / f"average_best_{args.average_best}.pth"
-    facts = {"averaged": sorted(path.name for path in paths), "valid": {**figures, "selected_by": args.validation}}
-    checkpoint.save_checkpoint(path, detector.config, detector.state_dict(), corpus=args.corpus, **facts)
-    print(f"average of {', '.join(facts['averaged'])}: {_figures(figures)} saved {path}")
+    facts = {"averaged": averaged, "valid": {**figures, "selected_by": args.validation}, "trained_on": trained_on(args)}
+    checkpoint.save_checkpoint(out, detector.config, detector.state_dict(), **facts)
+    print(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")
+
+
+def trained_on(args):
+    return str(args.base_dir or args.database_path)
 
 
 def _figures(figures):
@@ -403,7 +422,7 @@ def main(argv=None):
         )
     except ValueError as error:
         raise UserError(f"RawBoost: {error}") from error
-    device = torch.device(f"cuda:{args.gpu_id}" if torch.cuda.is_available() else "cpu")
+    device = choose_device(args.gpu_id)
     random.seed(args.seed)
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
@@ -450,14 +469,17 @@ def main(argv=None):
         f"{count_parameters(detector) - n_front_end:,} behind it; device {device}"
     )
 
-    with SummaryWriter(folder, purge_step=first_epoch) as writer:
+    n_steps = len(train_loader)
+    with SummaryWriter(folder, purge_step=(first_epoch - 1) * n_steps + 1) as writer:
         if not resume_from:
             writer.add_text("config", f"```\n{json.dumps(settings, indent=1)}\n```")
         for epoch in range(first_epoch, args.epochs + 1):
-            lr = optimizer.param_groups[0]["lr"]
-            figures = train_epoch(
-                detector, train_loader, criterion, optimizer, scheduler if every_step else None, device, epoch, args
+            lr, start = optimizer.param_groups[0]["lr"], time.monotonic()
+            step_scheduler = scheduler if every_step else None
+            train_loss = train_epoch(
+                detector, train_loader, criterion, optimizer, step_scheduler, device, epoch, args, writer
             )
+            seconds = time.monotonic() - start
             if not every_step:
                 scheduler.step()
             saved, dev = [], {}
@@ -468,13 +490,12 @@ def main(argv=None):
                 checkpoints / checkpoint.RESUME_NAME, detector, optimizer, scheduler, epoch=epoch, best=best
             )
             print(
-                f"epoch {epoch}/{args.epochs} train_loss {figures['train_loss']:.5f} {_figures(dev) if dev else '-'} "
-                f"lr {lr:.3g} grad_norm {figures['grad_norm']:.3g} utt_per_s {figures['utt_per_s']:.1f} "
-                f"saved {','.join(saved) or '-'}",
+                f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
+                f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'}",
                 flush=True,
             )
-            for name, value in {**figures, "lr": lr, **{f"dev_{name}": value for name, value in dev.items()}}.items():
-                writer.add_scalar(name, value, epoch)
+            for name, value in dev.items():
+                writer.add_scalar(f"dev/{name}", value, epoch * n_steps)
     if args.average_best:
         average_best(checkpoints, detector, dev_loaders, criterion, device, args)
     print(f"finished: {folder}")

@@ -26,11 +26,11 @@ demo)
     corpus=demo/corpus eval_key=demo/corpus/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt
     echo "== 1/5 demo corpus, from recordings of people and from speech synthesisers"
     $PYTHON make_demo_corpus.py --out $corpus
-    echo "== 2/5 training, a checkpoint an epoch, and the average of the 5 best"
-    $PYTHON train.py --database_path $corpus --model_name wav2vec2_Nes2Net_X --ssl tiny --Nes_ratio 4 4 --algo 8 --crop 24000 --crop_place random --epochs 20 --batch_size 16 --optimizer AdamW --lr 0.002 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --average_best 5 --seed 1 --log_dir demo/logs --foldername nes2net_x --resume auto
+    echo "== 2/5 training, a checkpoint an epoch, and the average of the 3 best"
+    $PYTHON train.py --database_path $corpus --model_name wav2vec2_Nes2Net_X --ssl tiny --Nes_ratio 4 4 --algo 8 --crop 24000 --crop_place random --epochs 20 --batch_size 16 --optimizer AdamW --lr 0.002 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --average_best 3 --seed 1 --log_dir demo/logs --foldername nes2net_x --resume auto
     run=$(ls -d demo/logs/nes2net_x/* | tail -n 1)
     echo "== 3/5 scores of the eval trials, which nothing was chosen by"
-    $PYTHON eval.py --protocol $eval_key --audio_dir $corpus/ASVspoof2019_LA_eval/flac --model_path "$run/checkpoints/average_best_5.pth" --eval_output demo/scores.txt
+    [ demo/scores.txt -nt "$run/checkpoints/average_best_3.pth" ] || $PYTHON eval.py --protocol $eval_key --audio_dir $corpus/ASVspoof2019_LA_eval/flac --model_path "$run/checkpoints/average_best_3.pth" --eval_output demo/scores.txt
     echo "== 4/5 report: the detector, then what level and duration (probe_level) and the mean spectrum (probe_long-term_spectrum) alone tell"
     for scores in demo/scores.txt $corpus/probe_*.txt; do
         echo "-- $scores"
@@ -39,7 +39,7 @@ demo)
     echo "== 5/5 one file of each class"
     for key in bonafide spoof; do
         trial=$(awk -v key=$key '$5 == key { print $2; exit }' $eval_key)
-        $PYTHON easy_inference_demo.py --model_path "$run/checkpoints/average_best_5.pth" --file_to_test "$corpus/ASVspoof2019_LA_eval/flac/$trial.flac"
+        $PYTHON easy_inference_demo.py --model_path "$run/checkpoints/average_best_3.pth" --file_to_test "$corpus/ASVspoof2019_LA_eval/flac/$trial.flac"
     done
     ;;
 *) usage ;;

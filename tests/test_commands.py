@@ -106,9 +106,11 @@ def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     config = json.loads((finished_run / "config.json").read_text())
     assert config["model"]["ssl"] == "tiny" and config["training"]["lr"] == 0.002
     events = EventAccumulator(str(finished_run)).Reload()
-    tags = {"train_loss", "grad_norm", "utt_per_s", "lr", "dev_loss", "dev_loss_augmented", "dev_eer", "dev_threshold"}
+    tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/lr"}
+    tags |= {"dev/loss", "dev/loss_augmented", "dev/eer", "dev/threshold"}
     assert set(events.Tags()["scalars"]) == tags
-    assert [event.step for event in events.Scalars("dev_eer")] == [1, 2, 3]
+    for tag in ("dev/eer", "train/loss"):
+        assert [event.step for event in events.Scalars(tag)] == [4, 8, 12]
     assert "config/text_summary" in events.Tags()["tensors"]
     best = checkpoint.best_checkpoints(finished_run, 2)
     assert same(weights(finished_run, "average_best_2.pth"), checkpoint.average_checkpoints(best))
