@@ -1,25 +1,42 @@
 """Detectors on disk: save, load, average, resume. A checkpoint is tensors and plain data, and never runs code.
 
+    python checkpoint.py show FILE               what a file is: a detector or a pre-trained encoder
+    python checkpoint.py convert IN OUT          write a published checkpoint as one of this project
+    python checkpoint.py average OUT IN IN ...   write the mean of checkpoints
+
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
 dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `averaged` (the files it is
 the mean of).
 """
 
 import argparse
+import json
 import pickle
 import random
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 
 from atomic import atomic_open
-from console import UserError
-from front_ends import PRESETS
-from model import ModelConfig, build_detector
+from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of
+from console import UserError, run
+from front_ends import (
+    ENCODER_FIELDS,
+    FROM_FILE,
+    PRESETS,
+    fairseq_names,
+    fields_of_fairseq,
+    fields_of_hugging_face,
+    same_shape,
+)
+from model import ModelConfig, add_model_flags, build_detector, given_model_flags
 
 FORMAT = "speech anti-spoofing detector, 1"
+_CHECKPOINT_NAME = re.compile(r"epoch_(\d+)\.pth|model_(\d+)_EER_.*\.pt")  # as the published programs name them
 RESUME_NAME = "newest_checkpoint_for_resume.pth"
 
 
@@ -45,48 +62,216 @@ def read_checkpoint(path):
 
 
 def _load(path):
+    """What a file of tensors and plain data holds, tensors memory-mapped where its format allows it."""
     try:
-        # argparse.Namespace: fairseq keeps the arguments of its training in one.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if Path(path).suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # Only files since torch 1.6 can be mapped.
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused: expected a checkpoint of tensors and plain data, found a pickle with other objects, "
             "which could run code"
         ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: expected a checkpoint, found a damaged file or one of another kind") from error
 
 
+class _Inert:
+    """Stands for a class of fairseq's that only says what the model was trained on."""
+
+
+# What weights_only may build besides tensors and plain containers: fairseq keeps the arguments of its training in a
+# Namespace, and HuBERT's files the dictionary of their targets.
+_HARMLESS = [argparse.Namespace, (_Inert, "fairseq.data.dictionary.Dictionary")]
+
+
+class AmbiguousModel(UserError):
+    """A published checkpoint that fits several models, `names`."""
+
+    def __init__(self, path, names):
+        super().__init__(f"{path}: fits {' and '.join(names)}, which no weight tells apart; --model_name says which")
+        self.names = names
+
+
 def load_detector(path, **flags):
-    """Load a Detector, in evaluation mode, on the CPU.
+    """Load a Detector, in evaluation mode, on the CPU; its weights are mapped from the file, not copied.
 
-    flags: model flags that the user gave; each must agree with the checkpoint's configuration.
-    Raises UserError as read_checkpoint, for a flag that disagrees, and for a key that is missing, left over or of
-    another shape.
+    path: a checkpoint of this project or a published one. flags: model flags that the user gave; each must agree
+    with the checkpoint, and they say what a published one does not tell.
+    Raises UserError where the file is missing, damaged, of another kind or would run code, for a flag that disagrees,
+    and for a weight that is missing, left over or of another shape.
     """
-    content = read_checkpoint(path)
-    return detector_from(path, content["config"], content["model"], **flags)
+    content = read_detector(path, **flags)
+    return detector_from(path, content["config"], content["model"])
 
 
-def detector_from(path, config, state_dict, **flags):
+def load_average(paths, **flags):
+    """The average of checkpoints as a Detector in evaluation mode; flags and errors as load_detector."""
+    content = _average(paths, **flags)
+    return detector_from("the average", content["config"], content["model"])
+
+
+def detector_from(path, config, state_dict):
     """Build a Detector from plain configuration and weights that were read from `path`; see load_detector."""
     config = ModelConfig(**config)
+    detector = build_detector(config, empty="all")
+    load_strictly(detector, state_dict, path, config.model_name)
+    return detector.eval()
+
+
+def new_detector(config, ssl_path=None):
+    """Build a Detector to be trained: pre-trained encoder, random rest. ssl_path: its file or folder.
+
+    None is the published name in the current folder; "none" keeps random weights, as an encoder does that has no
+    pre-trained ones (tiny). Raises UserError where the file is missing or does not fit."""
+    path = _pretrained_path(config, ssl_path)
+    if path is None:
+        return build_detector(config)
+    detector = build_detector(config, empty="front_end")
+    _, state_dict = read_pretrained(path, config.front_end)
+    load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}")
+    return detector
+
+
+def read_detector(path, **flags):
+    """Read a checkpoint of this project or a published one: {"config": plain data, "model": state dict by our names,
+    and what else is known}. flags and errors as load_detector.
+    """
+    content = _load(path)
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        _check_flags(path, ModelConfig(**content["config"]), flags)
+        return content
+    return _read_published(path, _state_dict_of(path, content), flags)
+
+
+def _check_flags(path, config, flags):
     for name, value in flags.items():
         trained = getattr(config, name)
         if (tuple(value) if isinstance(value, list) else value) != trained:
             raise UserError(f"--{name}: {path} was trained with {trained}, found {value}")
-    detector = build_detector(config)
-    load_strictly(detector, state_dict, path, config.model_name)
-    return detector.eval()
+
+
+def _state_dict_of(path, content):
+    """The state dict of a file of tensors, without what other programs wrap around it."""
+    for wrapping in ("model_state_dict", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise UserError(f"{path}: expected a checkpoint of a detector, found another kind of file")
+    for wrapping in ("module.", "model."):  # DataParallel's, Lightning's
+        if all(name.startswith(wrapping) for name in content):
+            content = {name.removeprefix(wrapping): tensor for name, tensor in content.items()}
+    if any(name.startswith("feature_extractor.") for name in content):
+        raise UserError(f"{path}: expected a detector, found a pre-trained encoder; train.py --ssl_path takes it")
+    return content
+
+
+# Where a published state dict keeps its encoder; WavLM came through a wrapper.
+_FRONT_END_PREFIXES = ("ssl_model.model.model.", "ssl_model.model.")
+# A weight by which the aggregation is known.
+_AGGREGATIONS = {"fc_att_merge.0.weight": "SEA", "weight_hidd": "WeightedSum", "linear_proj.weight": "AttM"}
+# Of pre-training; no detector uses them.
+_PRETRAINING_HEADS = ("quantizer.", "project_q.", "target_glu.", "final_proj.", "label_embs_concat")
+
+
+def _read_published(path, state_dict, flags):
+    """What read_detector returns, of a published state dict: its architecture is read off names and shapes."""
+    for prefix in _FRONT_END_PREFIXES:
+        encoder = _below(prefix, state_dict)
+        if encoder:
+            break
+    else:
+        raise UserError(f"{path}: expected weights under {' or '.join(_FRONT_END_PREFIXES)}, found none")
+    rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(prefix)}
+    encoder = {name: tensor for name, tensor in encoder.items() if not name.startswith(_PRETRAINING_HEADS)}
+    aggregation = _below("ssl_model.", rest)
+    back_end = {name: tensor for name, tensor in rest.items() if not name.startswith("ssl_model.")}
+
+    front_end = "WavLM" if any(name.endswith(".grep_a") for name in encoder) else "wav2vec2"
+    known = {
+        "ssl": flags.get("ssl") or _preset_of(path, front_end, encoder),
+        "agg": next((agg for name, agg in _AGGREGATIONS.items() if name in aggregation), "last"),
+    }
+    config, prefix = _back_end_of(path, front_end, encoder, back_end, known, flags)
+    _check_flags(path, config, flags)
+    parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": _below(prefix, back_end)}
+    parts[""] = {name: tensor for name, tensor in back_end.items() if not name.startswith(prefix)}  # fits nothing
+    model = {place + name: tensor for place, part in parts.items() for name, tensor in part.items()}
+    return {"config": config.to_dict(), "model": model, **_facts_of_name(path)}
+
+
+def _below(prefix, state_dict):
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def _facts_of_name(path):
+    match = _CHECKPOINT_NAME.fullmatch(Path(path).name)
+    return {"epoch": int(match[1] or match[2])} if match else {}
+
+
+def _preset_of(path, front_end, encoder):
+    """The preset whose depth and width an encoder's weights have."""
+    layers = {name.split(".")[2] for name in encoder if name.startswith("encoder.layers.")}
+    norm = encoder.get("encoder.layer_norm.weight")
+    found = (len(layers), 0 if norm is None else len(norm))
+    sizes = {
+        name: (preset.fields["encoder_layers"], preset.fields["encoder_embed_dim"])
+        for name, preset in PRESETS.items()
+        if front_end in preset.front_ends
+    }
+    for name, size in sizes.items():
+        if size == found:
+            return name
+    known = ", ".join(f"{name} ({layers} x {width})" for name, (layers, width) in sizes.items())
+    raise UserError(
+        f"{path}: expected a {front_end} encoder of known layers x channels: {known}; found {found[0]} x {found[1]}"
+    )
+
+
+def _back_end_of(path, front_end, encoder, state_dict, known, flags):
+    """(ModelConfig, published prefix of the back-end): the back-end whose weights these are."""
+    channels = len(encoder["encoder.layer_norm.weight"])
+    fitting, closest = [], None
+    for name in BACK_ENDS:
+        model_name = f"{front_end}_{name}"
+        if flags.get("model_name", model_name) != model_name:
+            continue
+        prefix = published_prefix(name)
+        weights = _below(prefix, state_dict)
+        try:
+            read_off = shapes_of(name, weights)
+            config = ModelConfig(model_name, **known, **read_off, dilation=flags.get("dilation"))
+            with torch.device("meta"):
+                expected = build_back_end(config, channels).state_dict()
+        except (ValueError, KeyError, IndexError):  # not even the names or widths of this back-end
+            continue
+        closest = (config, prefix)
+        if {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in expected.items()}:
+            fitting.append((config, prefix))
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise AmbiguousModel(path, [config.model_name for config, _ in fitting])
+    if "model_name" in flags and flags["model_name"].split("_")[0] != front_end:
+        raise UserError(f"--model_name {flags['model_name']}: {path} has a {front_end} encoder")
+    if closest and "model_name" in flags:
+        return closest  # loading names what does not fit
+    raise UserError(
+        f"{path}: its {len(state_dict)} weights behind the encoder fit no back-end of {', '.join(BACK_ENDS)}; first "
+        f"{next(iter(state_dict), 'none')}"
+    )
 
 
 def load_strictly(module, state_dict, path, name):
     """Load every weight of a state dict, read from `path`, into a module that the user knows as `name`.
 
-    Raises UserError that names every weight that is missing, left over or of another shape.
+    A module without storage takes the tensors themselves. Raises UserError that names every weight that is missing,
+    left over or of another shape.
     """
     expected = module.state_dict()
     problems = [f"missing {key}" for key in expected if key not in state_dict]
@@ -101,30 +286,82 @@ def load_strictly(module, state_dict, path, name):
             f"{path}: does not fit {name}: {len(problems)} of {len(expected)} weights, first {problems[0]}",
             details=problems,
         )
-    module.load_state_dict(state_dict)
+    empty = any(tensor.is_meta for tensor in expected.values())
+    if empty:
+        state_dict = {key: tensor.to(expected[key].dtype) for key, tensor in state_dict.items()}
+    torch.nn.Module.load_state_dict(module, state_dict, assign=empty)  # fairseq's own knows no assigning
 
 
-def load_pretrained(detector, path=None):
-    """Load pre-trained weights of a fairseq checkpoint into a detector's encoder.
-
-    path: the file; None is the published name in the current folder; "none" keeps the random weights. An encoder
-    that has no pre-trained weights (tiny) keeps its random ones. Pre-training heads in the file are dropped.
-    Raises UserError where the file is missing or does not fit.
+def resolve_encoder(flags, ssl_path=None):
+    """The ModelConfig of model flags {name: value} and --ssl_path: where the flags leave the encoder open, the file
+    of pre-trained weights says its shape. Raises UserError for a file that is missing or of another kind.
     """
-    _, published, _ = PRESETS[detector.config.ssl]
-    if path == "none" or (path is None and published is None):
-        return
-    if path is None and not Path(published).is_file():
+    config = ModelConfig(**flags)
+    if ssl_path in (None, "none") or "ssl" in flags:
+        return config
+    fields, _ = read_pretrained(ssl_path, config.front_end)
+    for name, preset in PRESETS.items():
+        if config.front_end in preset.front_ends and same_shape(fields, preset.fields):
+            return ModelConfig(**{**flags, "ssl": name})
+    return ModelConfig(**{**flags, "ssl": FROM_FILE, "ssl_config": fields})
+
+
+def _pretrained_path(config, ssl_path):
+    """The file of an encoder's pre-trained weights; None is to start from random ones."""
+    published = PRESETS[config.ssl].file if config.ssl in PRESETS else None
+    if ssl_path == "none" or (ssl_path is None and published is None):
+        return None
+    if ssl_path is None and not Path(published).is_file():
         raise UserError(
-            f"--ssl {detector.config.ssl}: expected its pre-trained weights as {published} in this folder; "
+            f"--ssl {config.ssl}: expected its pre-trained weights as {published} in this folder; "
             "name the file with --ssl_path, or `--ssl_path none` starts from random weights"
         )
-    content = _load(path or published)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UserError(f"{path or published}: expected a fairseq checkpoint with its weights under `model`")
-    heads = ("quantizer", "project_q", "target_glu", "final_proj")
-    state = {key: value for key, value in content["model"].items() if not key.startswith(heads)}
-    load_strictly(detector.front_end.model, state, path or published, f"--ssl {detector.config.ssl}")
+    return ssl_path or published
+
+
+def read_pretrained(path, front_end):
+    """Read a pre-trained encoder: (its shape, see front_ends.ENCODER_FIELDS; its state dict by fairseq's names).
+
+    path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, or a Hugging Face folder of one
+    (config.json with model.safetensors or pytorch_model.bin). front_end: wav2vec2 or WavLM, what is expected.
+    Pre-training heads are dropped. Raises UserError where it is missing, damaged or of another kind.
+    """
+    try:
+        if Path(path).is_dir():
+            settings = json.loads(_find_in(path, "config.json").read_text(encoding="utf-8"))
+            fields = fields_of_hugging_face(settings, front_end)
+            state_dict = _load(_find_in(path, "model.safetensors", "pytorch_model.bin"))
+            return fields, fairseq_names(state_dict, fields)
+        content = _load(path)
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
+        fields = fields_of_fairseq(_settings_of(content), front_end)
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        problem = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {problem}") from error
+    return fields, {name: t for name, t in content["model"].items() if not name.startswith(_PRETRAINING_HEADS)}
+
+
+def _find_in(folder, *names):
+    for name in names:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise UserError(f"{folder}: expected a Hugging Face folder with {' or '.join(names)}, found none")
+
+
+def _settings_of(content):
+    """{name: value} of the model in a fairseq checkpoint: of today (cfg.model), older (args) or WavLM's (cfg)."""
+    settings = content.get("cfg") or content.get("args")
+    if isinstance(settings, argparse.Namespace):
+        settings = vars(settings)
+    if not isinstance(settings, dict):
+        raise ValueError("no settings under `cfg` or `args`")
+    model = settings.get("model")
+    if isinstance(model, argparse.Namespace):
+        model = vars(model)
+    return model if isinstance(model, dict) else settings
 
 
 def average_checkpoints(paths):
@@ -136,16 +373,16 @@ def average_checkpoints(paths):
     return _average(paths)["model"]
 
 
-def _average(paths):
+def _average(paths, **flags):
     """The averaged checkpoint as save_checkpoint would write it, without dev figures."""
     paths = [Path(path) for path in paths]
     twice = [path for path in paths if paths.count(path) > 1]
     if not paths or twice:
         raise UserError(f"averaging needs checkpoints, each named once; found {twice[0] if twice else 'none'}")
-    paths = sorted(paths, key=lambda path: (read_checkpoint(path).get("epoch", 0), str(path)))
+    paths = sorted(paths, key=lambda path: (read_detector(path, **flags).get("epoch") or 0, str(path)))
     total = config = None
     for path in paths:
-        content = read_checkpoint(path)
+        content = read_detector(path, **flags)
         state = content["model"]
         if total is None:
             config = content["config"]
@@ -163,9 +400,9 @@ def _average(paths):
     return {"config": config, "model": total, "epoch": content.get("epoch"), "averaged": [path.name for path in paths]}
 
 
-def average_to(out, paths):
+def average_to(out, paths, **flags):
     """Average checkpoints into the file `out`, a checkpoint like any other. Returns its content."""
-    content = _average(paths)
+    content = _average(paths, **flags)
     config = ModelConfig(**content.pop("config"))
     save_checkpoint(out, config, content.pop("model"), **content)
     return read_checkpoint(out)
@@ -183,7 +420,7 @@ def epoch_checkpoints(folder):
     """{epoch: path} of the checkpoints that a run kept, by their names: epoch_N.pth or model_N_EER_X.pt."""
     found = {}
     for path in checkpoints_folder(folder).iterdir():
-        if match := re.fullmatch(r"epoch_(\d+)\.pth|model_(\d+)_EER_.*\.pt", path.name):
+        if match := _CHECKPOINT_NAME.fullmatch(path.name):
             found[int(match[1] or match[2])] = path
     return dict(sorted(found.items()))
 
@@ -262,3 +499,98 @@ def _random_states():
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def show(path, **flags):
+    """What a checkpoint is, {name: value}. flags and errors as load_detector."""
+    content = None if Path(path).is_dir() else _load(path)
+    lines = {"file": f"{path}, {sum(file.stat().st_size for file in _files_of(path)):,} bytes"}
+    inside = content.get("model") if isinstance(content, dict) and content.get("format") != FORMAT else None
+    if content is None or (isinstance(inside, dict) and any(name.startswith("feature_extractor.") for name in inside)):
+        return lines | _show_encoder(path)
+    try:
+        detector = read_detector(path, **flags)
+        names = [detector["config"]["model_name"]]
+    except AmbiguousModel as error:
+        names = error.names
+        detector = read_detector(path, **{**flags, "model_name": names[0]})
+    ours = content.get("format") == FORMAT
+    lines["kind"] = "detector of this project" if ours else "detector in a published layout"
+    for name, value in {**detector["config"], "model_name": " or ".join(names)}.items():
+        if value is not None:
+            lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value
+    if not ours and "dilation" not in flags:
+        lines["dilation"] = f"{lines['dilation']}, as published: no weight tells it"
+    for part in ("front_end", "aggregation", "back_end"):
+        lines[f"parameters, {part}"] = f"{_count(_below(part + '.', detector['model'])):,}"
+    for name in ("epoch", "valid", "trained_on", "training", "averaged"):
+        value = detector.get(name)
+        if isinstance(value, dict):
+            value = " ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        if value is not None:
+            lines[name] = ", ".join(value) if isinstance(value, list) else value
+    return lines
+
+
+def _show_encoder(path):
+    problem = None
+    for front_end in ("wav2vec2", "WavLM"):
+        try:
+            fields, state_dict = read_pretrained(path, front_end)
+            break
+        except UserError as error:
+            problem = problem or error
+    else:
+        raise problem
+    facts = {"kind": f"pre-trained {front_end} encoder, for --ssl_path", "parameters": f"{_count(state_dict):,}"}
+    return facts | {name: fields[name] for name in ENCODER_FIELDS if name in fields}
+
+
+def _files_of(path):
+    return [file for file in Path(path).iterdir() if file.is_file()] if Path(path).is_dir() else [Path(path)]
+
+
+def _count(state_dict):
+    """Number of parameters in a state dict; running statistics are none."""
+    return sum(t.numel() for name, t in state_dict.items() if "running_" not in name and "num_batches" not in name)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="What a checkpoint is; convert and average checkpoints.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("show", help="what a file is", allow_abbrev=False)
+    command.add_argument("file", help="a checkpoint, or a Hugging Face folder of an encoder")
+    add_model_flags(command, required=False)
+    command = commands.add_parser("convert", help="write a published checkpoint as one of this project")
+    command.add_argument("source", metavar="IN")
+    command.add_argument("out", metavar="OUT")
+    add_model_flags(command, required=False)
+    command = commands.add_parser("average", help="write the mean of checkpoints of one network")
+    command.add_argument("out", metavar="OUT")
+    command.add_argument("sources", metavar="IN", nargs="+")
+    add_model_flags(command, required=False)
+    args = parser.parse_args(argv)
+    flags = given_model_flags(args)
+    if args.command == "show":
+        lines = show(args.file, **flags)
+        width = max(map(len, lines)) + 2
+        print(*(f"{name + ':':{width}}{value}" for name, value in lines.items()), sep="\n")
+        return
+    sources = [args.source] if args.command == "convert" else args.sources
+    if Path(args.out).suffix not in (".pt", ".pth"):
+        raise UserError(f"{args.out}: expected a name that ends in .pt or .pth")
+    if Path(args.out).resolve() in [Path(source).resolve() for source in sources]:
+        raise UserError(f"{args.out}: is to be read as well; name another file to write")
+    if args.command == "convert":
+        # Loading it is the check that every weight fits.
+        content = read_detector(args.source, **flags)
+        detector_from(args.source, content["config"], content["model"])
+        facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
+        save_checkpoint(args.out, ModelConfig(**content["config"]), content["model"], **facts)
+    else:
+        average_to(args.out, sources, **flags)
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    run(main)

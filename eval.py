@@ -130,8 +130,7 @@ def read_detector(args):
     else:
         paths = checkpoint.best_checkpoints(args.model_folder_path, args.average_best, args.average_by)
     name = f"average of {', '.join(sorted(path.name for path in paths))}"
-    config = checkpoint.read_checkpoint(paths[0])["config"]
-    return checkpoint.detector_from(name, config, checkpoint.average_checkpoints(paths), **flags), name
+    return checkpoint.load_average(paths, **flags), name
 
 
 class TrialAudio(Dataset):

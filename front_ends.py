@@ -1,11 +1,16 @@
 """Speech encoders, from waveforms to hidden states, and the aggregations of hidden states into features.
 
-The encoder is fairseq's own Wav2Vec2Model, built from its own configuration; nothing else here imports fairseq.
-Axes: B trials, T frames, C channels, L hidden states. The stride is 320 samples and the receptive field 400.
+The encoders are fairseq's own Wav2Vec2Model, built from its own configuration; WavLM puts its attention into fairseq's
+layers. Nothing else here imports fairseq.
+Axes: B trials, T frames, C channels, H heads, L hidden states. The stride is 320 samples, the receptive field 400.
 """
 
+import ast
+import contextlib
 import logging
+import math
 import warnings
+from collections import namedtuple
 
 import torch
 from torch import nn
@@ -16,36 +21,46 @@ from console import UserError
 SAMPLE_RATE = 16000
 STRIDE, RECEPTIVE_FIELD = 320, 400
 
+# What shapes an encoder: `normalize` (is the waveform layer-normalised first), WavLM's `num_buckets` and
+# `max_distance` (frames) of its position bias, and these fields of fairseq's Wav2Vec2Config.
+_FAIRSEQ_FIELDS = (
+    *("extractor_mode", "conv_feature_layers", "conv_bias", "layer_norm_first", "activation_fn"),
+    *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"),
+    *("conv_pos", "conv_pos_groups", "pos_conv_depth", "feature_grad_mult"),
+    *("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop"),
+)
+ENCODER_FIELDS = ("normalize", "num_buckets", "max_distance", *_FAIRSEQ_FIELDS)
+_NO_DROPOUT = dict.fromkeys(
+    ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop"), 0.0
+)
 _LARGE = {
+    **_NO_DROPOUT,
     "extractor_mode": "layer_norm",
     "layer_norm_first": True,
-    "conv_bias": True,
     "encoder_layers": 24,
     "encoder_embed_dim": 1024,
     "encoder_ffn_embed_dim": 4096,
     "encoder_attention_heads": 16,
 }
-_NO_DROPOUT = {
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "dropout_input": 0.0,
-    "dropout_features": 0.0,
-    "encoder_layerdrop": 0.0,
-}
+_WAVLM = {"num_buckets": 320, "max_distance": 800}
 
-# name -> (is the waveform layer-normalised first, published file of pre-trained weights, its Wav2Vec2Config)
+# front_ends: the families that may have this shape; file: the published file of its pre-trained weights.
+Preset = namedtuple("Preset", "front_ends file fields")
 PRESETS = {
     # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
     # asks for a normalised one.
-    "xlsr_300m": (False, "xlsr2_300m.pt", {**_LARGE, **_NO_DROPOUT, "final_dim": 768, "quantize_targets": True}),
+    "xlsr_300m": Preset(("wav2vec2",), "xlsr2_300m.pt", {**_LARGE, "normalize": False, "conv_bias": True}),
+    # Chen et al., "WavLM", 2022, table I and the released configuration.
+    "wavlm_large": Preset(("WavLM",), "WavLM-Large.pt", {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False}),
     # For the demo and the tests: randomly initialised, the same code path in small. A group norm over time
     # (extractor_mode "default") makes a frame depend on the whole waveform.
-    "tiny": (
-        True,
+    "tiny": Preset(
+        ("wav2vec2", "WavLM"),
         None,
         {
             **_NO_DROPOUT,
+            **_WAVLM,
+            "normalize": True,
             "extractor_mode": "default",
             "conv_feature_layers": "[(16, 10, 5)] + [(32, 3, 2)] * 2 + [(64, 3, 2)] * 2 + [(64, 2, 2)] * 2",
             "layer_norm_first": True,
@@ -58,6 +73,8 @@ PRESETS = {
         },
     ),
 }
+# --ssl from_file: the shape that stands in the file of pre-trained weights.
+FROM_FILE = "from_file"
 
 
 def n_frames(n_samples):
@@ -65,29 +82,44 @@ def n_frames(n_samples):
     return max((n_samples - RECEPTIVE_FIELD) // STRIDE + 1, 0)
 
 
-class Wav2Vec2(nn.Module):
-    """wav2vec 2.0 without its pre-training heads: waveforms (B, samples) to its hidden states, L times (B, T, C).
+class Encoder(nn.Module):
+    """wav2vec 2.0 or WavLM without pre-training heads: waveforms (B, samples) to hidden states, L times (B, T, C).
 
+    fields: its shape, see ENCODER_FIELDS. relative_position: WavLM's gated relative position bias.
     The hidden states are the input of every transformer layer, then the encoder's output (after its final layer
-    norm where it has one): L = layers + 1. Source: Baevski et al., "wav2vec 2.0", 2020.
+    norm where it has one): L = layers + 1.
+    Source: Baevski et al., "wav2vec 2.0", 2020; Chen et al., "WavLM", 2022.
     """
 
-    def __init__(self, overrides, normalize):
+    def __init__(self, fields, relative_position=False):
         super().__init__()
-        self.model = _wav2vec2_model(overrides)
+        self.model = _wav2vec2_model({name: fields[name] for name in _FAIRSEQ_FIELDS if name in fields})
         self.model.remove_pretraining_modules()
-        self.normalize = normalize
-        self.channels = self.model.cfg.encoder_embed_dim
-        self.n_hidden_states = len(self.model.encoder.layers) + 1
+        config = self.model.cfg
+        if relative_position:
+            for i, layer in enumerate(self.model.encoder.layers):
+                buckets = (fields["num_buckets"], fields["max_distance"]) if i == 0 else None
+                layer.self_attn = RelativeAttention(
+                    config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout, buckets
+                )
+        self.relative_position = relative_position
+        self.normalize = fields["normalize"]
+        self.channels = config.encoder_embed_dim
+        self.n_hidden_states = config.encoder_layers + 1
+        # Do samples past the last frame change nothing? A group norm over time sees the whole waveform.
+        self.trims_to_frames = config.extractor_mode == "layer_norm"
 
-    def forward(self, waveforms):
+    def normalized(self, waveforms):
+        """Waveforms (B, samples) as the network takes them: layer-normalised each where the encoder wants it so."""
+        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
+
+    def forward(self, waveforms, normalized=False):
+        """normalized: `waveforms` have passed `self.normalized` already, whole, before they were trimmed."""
         model, encoder = self.model, self.model.encoder
         if waveforms.shape[-1] < RECEPTIVE_FIELD:
             raise ValueError(f"expected at least {RECEPTIVE_FIELD} samples, found {waveforms.shape[-1]}")
-        if self.normalize:
-            waveforms = F.layer_norm(waveforms, waveforms.shape[-1:])
-        x = self._features(waveforms).transpose(1, 2)  # (B, T, channels of the convolutions)
-        x = model.layer_norm(x)
+        x = self._features(waveforms if normalized else self.normalized(waveforms)).transpose(1, 2)
+        x = model.layer_norm(x)  # (B, T, channels of the convolutions)
         if model.post_extract_proj is not None:
             x = model.post_extract_proj(x)
         x = model.dropout_input(x)
@@ -95,12 +127,15 @@ class Wav2Vec2(nn.Module):
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
         x = F.dropout(x, encoder.dropout, self.training).transpose(0, 1)  # fairseq's layers take (T, B, C)
+        bias = encoder.layers[0].self_attn.position_bias(len(x)) if self.relative_position else None
         hidden_states = []
         for layer in encoder.layers:
             hidden_states.append(x)
             # torch's generator, not numpy's as in fairseq: it is the one that a resumed run restores.
             if not (self.training and encoder.layerdrop > 0 and torch.rand(()) < encoder.layerdrop):
-                x, _ = layer(x)
+                # The padding mask is the one argument that fairseq's layer hands its attention both with the norm
+                # first and with the norm last; without padding it is free for the bias.
+                x, _ = layer(x, self_attn_padding_mask=bias)
         hidden_states.append(encoder.layer_norm(x) if encoder.layer_norm_first else x)
         return [state.transpose(0, 1) for state in hidden_states]
 
@@ -113,31 +148,251 @@ class Wav2Vec2(nn.Module):
         return x if scale in (0, 1) else GradMultiply.apply(x, scale)
 
 
+class RelativeAttention(nn.Module):
+    """Self-attention with WavLM's gated relative position bias, in the place of fairseq's. (T, B, C) -> (T, B, C).
+
+    buckets: (number of buckets, distance in frames beyond which all share the last), in the first layer, whose bias
+    embedding all layers share; else None. Parameter names are those of Microsoft's release.
+    Source: Chen et al., "WavLM", 2022, section III-B; buckets of Raffel et al., "T5", 2020, both directions.
+    """
+
+    def __init__(self, channels, heads, dropout, buckets):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+        self.grep_linear = nn.Linear(channels // heads, 8)
+        self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
+        if buckets is not None:
+            n_buckets, self.max_distance = buckets
+            self.relative_attention_bias = nn.Embedding(n_buckets, heads)
+            nn.init.normal_(self.relative_attention_bias.weight, std=0.02)
+        for projection in (self.q_proj, self.k_proj, self.v_proj):  # as fairseq initialises its own
+            nn.init.normal_(projection.weight, std=0.02)
+
+    def position_bias(self, n_frames):
+        """The bias (H, T, T) of every query and key by their distance. In the first layer only."""
+        weight = self.relative_attention_bias.weight
+        distance = torch.arange(1 - n_frames, n_frames, device=weight.device)  # key minus query
+        half = len(weight) // 2
+        exact = half // 2
+        # Buckets of one frame near by, of logarithmic width further off; keys after the query have their own half.
+        far = exact + (
+            torch.log(distance.abs().clamp(min=1).float() / exact)
+            / math.log(self.max_distance / exact)
+            * (half - exact)
+        )
+        bucket = torch.where(distance.abs() < exact, distance.abs(), far.long().clamp(max=half - 1))
+        by_distance = weight[bucket + half * (distance > 0)].T  # (H, 2 T - 1)
+        return by_distance.unfold(1, n_frames, 1).flip(1)  # row i: the keys as query i sees them
+
+    def forward(self, query, key, value, key_padding_mask, **_):
+        """query, key, value: the same (T, B, C); key_padding_mask: the bias (H, T, T), see Encoder.forward."""
+        frames, trials, channels = query.shape
+        by_head = query.view(frames, trials, self.heads, -1).permute(1, 2, 0, 3)  # (B, H, T, C / H)
+        gates = torch.sigmoid(self.grep_linear(by_head).unflatten(-1, (2, 4)).sum(-1))
+        gate = gates[..., :1] * (gates[..., 1:] * self.grep_a - 1) + 2  # (B, H, T, 1)
+        q, k, v = (
+            projection(query).view(frames, trials, self.heads, -1).permute(1, 2, 0, 3)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mask = (gate * key_padding_mask).to(q.dtype)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(x.permute(2, 0, 1, 3).reshape(frames, trials, channels)), None
+
+
 def _wav2vec2_model(overrides):
     # Importing fairseq takes two seconds and says things that are not for our users.
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
+        from fairseq.models.wav2vec import wav2vec2
 
-        config = Wav2Vec2Config()
+        config = wav2vec2.Wav2Vec2Config()
         # fairseq would pad an odd number of frames to an even one and then attend with a mask.
         config.required_seq_len_multiple = 1
         for name, value in overrides.items():
             setattr(config, name, value)
-        return Wav2Vec2Model(config)
+        config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
+        on_meta = torch.get_default_device().type == "meta"
+        with _without(wav2vec2, "init_bert_params") if on_meta else contextlib.nullcontext():
+            return wav2vec2.Wav2Vec2Model(config)
+
+
+@contextlib.contextmanager
+def _without(module, initialiser):
+    """fairseq copies random weights through the CPU, which a tensor without storage cannot do; nor need it."""
+    original = getattr(module, initialiser)
+    setattr(module, initialiser, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(module, initialiser, original)
 
 
 def build_front_end(config):
-    """Build the encoder that `config.ssl` names, with random weights.
+    """Build the encoder that a ModelConfig describes, with random weights.
 
     Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
-    attributes `channels` (C) and `n_hidden_states`. Raises UserError for an unknown name.
+    attributes `channels` (C) and `n_hidden_states`.
     """
-    if config.ssl not in PRESETS:
-        raise UserError(f"--ssl: expected one of {', '.join(PRESETS)}, found {config.ssl}")
-    normalize, _, overrides = PRESETS[config.ssl]
-    return Wav2Vec2(overrides, normalize)
+    fields = config.ssl_config if config.ssl == FROM_FILE else PRESETS[config.ssl].fields
+    return Encoder(fields, relative_position=config.front_end == "WavLM")
+
+
+def same_shape(a, b):
+    """Are two shapes the same, where what is not said has fairseq's default?"""
+
+    def full(fields):
+        from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
+
+        full = {name: getattr(Wav2Vec2Config(), name) for name in _FAIRSEQ_FIELDS} | fields
+        convolutions = _convolutions(full["conv_feature_layers"])
+        return {
+            **full,
+            "conv_feature_layers": convolutions,
+            **{k: str(full[k]) for k in ("extractor_mode", "activation_fn")},
+        }
+
+    return full(a) == full(b)
+
+
+def _convolutions(text):
+    """[(channels, kernel, stride), ...] of what fairseq writes as "[(512, 10, 5)] + [(512, 3, 2)] * 4".
+
+    fairseq evaluates this text as Python; from a file of a stranger that would run any code. Here it is numbers,
+    tuples, lists, + and * alone. Raises ValueError for anything else.
+    """
+
+    def value(node):
+        if isinstance(node, ast.Expression):
+            return value(node.body)
+        if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value <= 10_000:
+            return node.value
+        if isinstance(node, ast.Tuple):
+            return tuple(value(element) for element in node.elts)
+        if isinstance(node, ast.List):
+            return [value(element) for element in node.elts]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mult)):
+            left, right = value(node.left), value(node.right)
+            if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
+                return left + right
+            if isinstance(node.op, ast.Mult) and isinstance(left, list) and right in range(100):
+                return left * right
+        raise ValueError
+
+    try:
+        convolutions = value(ast.parse(str(text).strip(), mode="eval"))
+        if not convolutions or len(convolutions) > 100 or any(len(layer) != 3 for layer in convolutions):
+            raise ValueError
+        strides = math.prod(stride for _, _, stride in convolutions)
+    except (ValueError, SyntaxError, TypeError, RecursionError):
+        raise ValueError(
+            f"conv_feature_layers {str(text)[:80]!r}, expected [(channels, kernel, stride), ...]"
+        ) from None
+    if strides != STRIDE:
+        raise ValueError(f"convolutions of stride {strides}, expected {STRIDE} samples a frame")
+    return convolutions
+
+
+def fields_of_fairseq(settings, front_end):
+    """The shape (ENCODER_FIELDS) that the settings of a fairseq or WavLM checkpoint describe.
+
+    settings: {name: value} of its model. What is not there has fairseq's default. Raises ValueError, saying why, for
+    an encoder that is of another kind.
+    """
+    for name, usual in (("layer_type", "transformer"), ("pos_enc_type", "abs")):
+        if settings.get(name, usual) != usual:
+            raise ValueError(f"{name} {settings[name]}, expected {usual}")
+    for name in ("encoder_layers", "encoder_embed_dim"):
+        if name not in settings:
+            raise ValueError(f"settings without {name}")
+    if bool(settings.get("relative_position_embedding")) != (front_end == "WavLM"):
+        kind = "WavLM" if settings.get("relative_position_embedding") else "wav2vec 2.0"
+        raise ValueError(f"a {kind} encoder, expected one for {front_end}")
+    if front_end == "WavLM" and not settings.get("gru_rel_pos", True):
+        raise ValueError("position bias without gates, expected gru_rel_pos")
+    fields = {name: settings[name] for name in ENCODER_FIELDS if settings.get(name) is not None}
+    if "conv_feature_layers" in fields:
+        _convolutions(fields["conv_feature_layers"])
+    if front_end == "WavLM":
+        fields.setdefault("normalize", False)
+    else:
+        fields["normalize"] = False  # the field feeds wav2vec 2.0 the raw waveform, see xlsr_300m
+    return fields
+
+
+def fields_of_hugging_face(settings, front_end):
+    """The same of a Hugging Face config.json."""
+    kind = settings.get("model_type")
+    if kind not in (("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert")):
+        raise ValueError(f"model_type {kind}, expected an encoder for {front_end}")
+    convolutions = zip(settings["conv_dim"], settings["conv_kernel"], settings["conv_stride"])
+    names = {
+        "conv_bias": "conv_bias",
+        "layer_norm_first": "do_stable_layer_norm",
+        "activation_fn": "hidden_act",
+        "encoder_layers": "num_hidden_layers",
+        "encoder_embed_dim": "hidden_size",
+        "encoder_ffn_embed_dim": "intermediate_size",
+        "encoder_attention_heads": "num_attention_heads",
+        "conv_pos": "num_conv_pos_embeddings",
+        "conv_pos_groups": "num_conv_pos_embedding_groups",
+        "dropout": "hidden_dropout",
+        "attention_dropout": "attention_dropout",
+        "activation_dropout": "activation_dropout",
+        "dropout_input": "feat_proj_dropout",
+        "encoder_layerdrop": "layerdrop",
+    }
+    fields = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    fields["conv_feature_layers"] = str([tuple(convolution) for convolution in convolutions])
+    fields["extractor_mode"] = {"group": "default", "layer": "layer_norm"}[settings["feat_extract_norm"]]
+    fields["normalize"] = front_end == "WavLM" and settings.get(
+        "do_normalize", settings["feat_extract_norm"] == "layer"
+    )
+    if front_end == "WavLM":
+        fields |= {"num_buckets": settings["num_buckets"], "max_distance": settings["max_bucket_distance"]}
+    return fields
+
+
+# Hugging Face's name of a part -> fairseq's, one after the other.
+_HUGGING_FACE_NAMES = (
+    ("masked_spec_embed", "mask_emb"),
+    ("feature_projection.layer_norm.", "layer_norm."),
+    ("feature_projection.projection.", "post_extract_proj."),
+    ("encoder.pos_conv_embed.conv.parametrizations.weight.original0", "encoder.pos_conv.0.weight_g"),
+    ("encoder.pos_conv_embed.conv.parametrizations.weight.original1", "encoder.pos_conv.0.weight_v"),
+    ("encoder.pos_conv_embed.conv.", "encoder.pos_conv.0."),
+    (".attention.rel_attn_embed.", ".self_attn.relative_attention_bias."),
+    (".attention.gru_rel_pos_linear.", ".self_attn.grep_linear."),
+    (".attention.gru_rel_pos_const", ".self_attn.grep_a"),
+    (".attention.", ".self_attn."),
+    (".feed_forward.intermediate_dense.", ".fc1."),
+    (".feed_forward.output_dense.", ".fc2."),
+)
+
+
+def fairseq_names(state_dict, fields):
+    """A Hugging Face state dict of wav2vec 2.0, HuBERT or WavLM under fairseq's names, pre-training heads dropped."""
+    renamed = {}
+    for name, tensor in state_dict.items():
+        head, _, rest = name.partition(".")
+        name = rest if head in ("wav2vec2", "hubert", "wavlm") else name
+        if name.startswith(("quantizer.", "project_q.", "project_hid.", "lm_head.")):
+            continue
+        for theirs, ours in _HUGGING_FACE_NAMES:
+            name = name.replace(theirs, ours)
+        if name.startswith("encoder.layers.") and ".layer_norm." in name:
+            name = name.replace(".layer_norm.", ".self_attn_layer_norm.")
+        if name.startswith("feature_extractor."):
+            norm = "2" if fields["extractor_mode"] == "default" else "2.1"
+            name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
+        renamed[name] = tensor
+    # Some files leave out the embedding of masked frames, which only pre-training uses.
+    renamed.setdefault("mask_emb", torch.zeros(fields["encoder_embed_dim"]))
+    return renamed
 
 
 class Last(nn.Module):
@@ -145,6 +400,15 @@ class Last(nn.Module):
 
     def forward(self, hidden_states):
         return hidden_states[-1]
+
+
+def _gated_sum(gates, hidden_states):
+    """Sum of hidden states, L times (B, T, C), under gates (B, L) or (L,), without a copy of all states together."""
+    total = None
+    for gate, state in zip(gates.unbind(-1), hidden_states):
+        gate = gate[..., None, None]
+        total = gate * state if total is None else torch.addcmul(total, gate, state)
+    return total
 
 
 class SEA(nn.Module):
@@ -165,8 +429,46 @@ class SEA(nn.Module):
 
     def forward(self, hidden_states):
         means = torch.stack([state.mean(dim=(1, 2)) for state in hidden_states], dim=1)  # (B, L)
-        gates = self.fc_att_merge(means)[..., None, None]
-        return sum(gate * state for gate, state in zip(gates.unbind(1), hidden_states))
+        return _gated_sum(self.fc_att_merge(means), hidden_states)
+
+
+class WeightedSum(nn.Module):
+    """Hidden states under learnt weights that a softmax makes sum to 1. L (B, T, C) -> (B, T, C).
+
+    Source: Yang et al., "SUPERB", 2021, section 2.
+    """
+
+    def __init__(self, n_layers):
+        super().__init__()
+        self.weight_hidd = nn.Parameter(torch.ones(n_layers))
+
+    def forward(self, hidden_states):
+        return _gated_sum(torch.softmax(self.weight_hidd, dim=0), hidden_states)
+
+
+class AttM(nn.Module):
+    """Attentive merging: a gate per hidden state, then one projection of all. L (B, T, C) -> (B, T, C).
+
+    Source: Pan et al., "Attentive merging of hidden embeddings from pre-trained speech model for anti-spoofing
+    detection", Interspeech 2024 (arXiv 2406.10283); its projection has one layer here, as published with Nes2Net.
+    """
+
+    def __init__(self, n_layers, channels):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(channels, 1))
+        self.W1 = nn.Parameter(torch.randn(n_layers, n_layers // 2))
+        self.W2 = nn.Parameter(torch.randn(n_layers // 2, n_layers))
+        self.linear_proj = nn.Linear(n_layers * channels, channels)
+
+    def forward(self, hidden_states):
+        means = torch.stack([state.mean(dim=1) for state in hidden_states], dim=1)  # (B, L, C)
+        gates = torch.sigmoid(F.silu(F.silu(means @ self.W).squeeze(-1) @ self.W1) @ self.W2)  # (B, L)
+        # The projection's input has the layers side by side in every channel: its part for one layer at a time
+        # spares a copy of all states.
+        weights = self.linear_proj.weight.unflatten(1, (-1, len(hidden_states)))  # (C, C, L)
+        return self.linear_proj.bias + sum(
+            gates[:, i, None, None] * (state @ weights[..., i].T) for i, state in enumerate(hidden_states)
+        )
 
 
 def build_aggregation(config, n_layers, channels):
@@ -177,6 +479,8 @@ def build_aggregation(config, n_layers, channels):
     """
     if config.agg == "last":
         return Last()
+    if config.agg == "WeightedSum":
+        return WeightedSum(n_layers)
     if n_layers < 3:
         raise UserError(f"--agg {config.agg}: expected an encoder of at least 2 layers, found {n_layers - 1}")
-    return SEA(n_layers)
+    return SEA(n_layers) if config.agg == "SEA" else AttM(n_layers, channels)

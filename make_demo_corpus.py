@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +272,9 @@ def lpc10(path, voice, rng, tools):
 
 def world(path, voice, rng, tools):
     """The WORLD vocoder (Morise et al., 2016): pitch, spectral envelope and aperiodicity, and back."""
-    import pyworld
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyworld's way to find its version is deprecated
+        import pyworld
 
     x, rate = _recording(path)
     x, rate = signal.resample_poly(x, 2, 1), 2 * rate  # its aperiodicity bands need more than 8 kHz

@@ -1,5 +1,6 @@
 """The detector: its configuration, its names and how it is put together."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 
@@ -8,18 +9,19 @@ from torch import nn
 
 from back_ends import BACK_ENDS, build_back_end
 from console import UserError
-from front_ends import PRESETS, build_aggregation, build_front_end
+from front_ends import ENCODER_FIELDS, FROM_FILE, PRESETS, build_aggregation, build_front_end
 
 # What the authors used with each encoder, for every flag that is not given.
 # Source: Liu et al. 2025, section IV, and the released commands.
 PUBLISHED = {
     "wav2vec2": {"ssl": "xlsr_300m", "agg": "last", "dilation": 2, "n_output_logits": 2},
+    "WavLM": {"ssl": "wavlm_large", "agg": "SEA", "dilation": 1, "n_output_logits": 1},
 }
 MODEL_NAMES = [f"{front_end}_{back_end}" for front_end in PUBLISHED for back_end in BACK_ENDS]
 CHOICES = {
     "model_name": MODEL_NAMES,
-    "ssl": list(PRESETS),
-    "agg": ["last", "SEA"],
+    "ssl": [*PRESETS, FROM_FILE],
+    "agg": ["last", "SEA", "AttM", "WeightedSum"],
     "pool_func": ["mean", "ASTP"],
     "n_output_logits": [1, 2],
 }
@@ -32,19 +34,19 @@ class ModelConfig:
     """
 
     model_name: str  # <front-end>_<back-end>
-    ssl: str = None  # the encoder: a name from front_ends.PRESETS
+    ssl: str = None  # the encoder: a name from front_ends.PRESETS, or from_file
     agg: str = None  # how hidden states become features
     pool_func: str = "mean"  # pooling over time: mean, or ASTP (attentive statistics)
     dilation: int = None  # of the inner convolutions of Nes2Net
     Nes_ratio: tuple = (8, 8)  # splits of Nes2Net: outer, inner
     SE_ratio: tuple = (1,)  # channels over width of Nes2Net's gates
     n_output_logits: int = None  # 1: one score; 2: spoof, bona fide
+    ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of front_ends.ENCODER_FIELDS
 
     def __post_init__(self):
         if self.model_name not in MODEL_NAMES:
             raise UserError(f"--model_name: expected one of {', '.join(MODEL_NAMES)}, found {self.model_name}")
-        front_end, _ = self.model_name.split("_", 1)
-        for name, value in PUBLISHED[front_end].items():
+        for name, value in PUBLISHED[self.front_end].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in ("Nes_ratio", "SE_ratio"):
@@ -54,12 +56,25 @@ class ModelConfig:
                 raise UserError(
                     f"--{name}: expected one of {', '.join(map(str, choices))}, found {getattr(self, name)}"
                 )
+        if self.ssl in PRESETS and self.front_end not in PRESETS[self.ssl].front_ends:
+            raise UserError(
+                f"--ssl {self.ssl}: is an encoder for {' or '.join(PRESETS[self.ssl].front_ends)}, "
+                f"found --model_name {self.model_name}"
+            )
+        if (self.ssl == FROM_FILE) != (self.ssl_config is not None) or not set(self.ssl_config or ()) <= set(
+            ENCODER_FIELDS
+        ):
+            raise UserError(f"--ssl {self.ssl}: needs --ssl_path, a file of pre-trained weights that says its shape")
         if len(self.Nes_ratio) != 2 or min(self.Nes_ratio) < 2:
             raise UserError(f"--Nes_ratio: expected two numbers of at least 2, outer and inner, found {self.Nes_ratio}")
         if not self.SE_ratio or min(self.SE_ratio) < 1:
             raise UserError(f"--SE_ratio: expected a number of at least 1, found {self.SE_ratio}")
         if self.dilation < 1:
             raise UserError(f"--dilation: expected a number of at least 1, found {self.dilation}")
+
+    @property
+    def front_end(self):
+        return self.model_name.split("_", 1)[0]
 
     @property
     def back_end(self):
@@ -77,13 +92,17 @@ def add_model_flags(parser, required=True):
     group = parser.add_argument_group("model")
     flags = {
         "model_name": dict(required=required, help="<front-end>_<back-end>"),
-        "ssl": dict(help="encoder; not given: the published one of the front-end"),
-        "agg": dict(help="aggregation of the encoder's hidden states; not given: last for wav2vec2"),
+        "ssl": dict(help="encoder; not given: the published one of the front-end, or that of --ssl_path"),
+        "agg": dict(help="aggregation of the encoder's hidden states; not given: last for wav2vec2, SEA for WavLM"),
         "pool_func": dict(help="pooling over time; not given: mean"),
-        "dilation": dict(type=int, help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2"),
+        "dilation": dict(
+            type=int, help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2, 1 for WavLM"
+        ),
         "Nes_ratio": dict(type=int, nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
         "SE_ratio": dict(type=int, nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
-        "n_output_logits": dict(type=int, help="outputs; 2: spoof and bona fide; not given: 2 for wav2vec2"),
+        "n_output_logits": dict(
+            type=int, help="outputs; 2: spoof and bona fide; not given: 2 for wav2vec2, 1 for WavLM"
+        ),
     }
     for name, options in flags.items():
         group.add_argument(f"--{name}", choices=CHOICES.get(name), **options)
@@ -91,7 +110,7 @@ def add_model_flags(parser, required=True):
 
 def given_model_flags(args):
     """The model flags that the user gave, {name: value}: what a checkpoint's configuration must agree with."""
-    names = [field.name for field in dataclasses.fields(ModelConfig)]
+    names = [field.name for field in dataclasses.fields(ModelConfig) if field.name != "ssl_config"]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -101,27 +120,46 @@ class Detector(nn.Module):
     With two outputs, column 1 speaks for bona fide.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, empty_front_end=False):
         super().__init__()
         self.config = config
-        self.front_end = build_front_end(config)
+        with torch.device("meta") if empty_front_end else contextlib.nullcontext():
+            self.front_end = build_front_end(config)
         self.aggregation = build_aggregation(config, self.front_end.n_hidden_states, self.front_end.channels)
         try:
             self.back_end = build_back_end(config, self.front_end.channels)
         except ValueError as error:
             raise UserError(f"--{error}") from error
 
-    def forward(self, waveforms):
-        return self.back_end(self.aggregation(self.front_end(waveforms)))
+    def forward(self, waveforms, normalized=False):
+        """normalized: see front_ends.Encoder.forward."""
+        return self.back_end(self.aggregation(self.front_end(waveforms, normalized)))
 
-    def score(self, waveforms):
+    def score(self, waveforms, normalized=False):
         """Scores (B,), higher is more bona fide: the bona fide logit of waveforms (B, samples)."""
-        return self(waveforms)[:, -1]
+        return self(waveforms, normalized)[:, -1]
 
 
-def build_detector(config):
-    """Build a Detector with random weights. Raises UserError where the parts do not fit each other."""
-    return Detector(config)
+def build_detector(config, empty=None):
+    """Build a Detector with random weights. Raises UserError where the parts do not fit each other.
+
+    empty: "all" or "front_end", what is left without storage (on torch's meta device), because its weights are
+    about to be loaded with `assign=True`.
+    """
+    with torch.device("meta") if empty == "all" else contextlib.nullcontext():
+        return Detector(config, empty_front_end=empty is not None)
+
+
+def use_utterance_batch_norm(detector):
+    """Let every batch normalisation use the statistics of what it is fed, not those of training.
+
+    The published In-the-Wild scorer works so, by never leaving training mode; with one utterance a batch. Dropout
+    stays off. Source: the published main.py.
+    """
+    for module in detector.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.momentum = 0.0  # the stored statistics stay
 
 
 def choose_device(gpu_id=0):

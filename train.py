@@ -32,7 +32,7 @@ import protocols
 from atomic import atomic_open
 from console import UserError, progress, run
 from data_utils import TrialDataset, make_loader
-from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
+from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from protocols import BONAFIDE, SPOOF
 from RawBoost import ALGORITHMS, RawBoostParams
 
@@ -115,8 +115,8 @@ def parse_args(argv=None):
     train.add_argument("--crop_place", choices=["first", "random"], help="where the crop is taken")
     train.add_argument(
         "--ssl_path",
-        help="pre-trained weights of the encoder; not given: its published file name in this folder; "
-        "none: start from random weights",
+        help="pre-trained weights of the encoder: a fairseq or WavLM file, or a Hugging Face folder; not given: its "
+        "published file name in this folder; none: start from random weights",
     )
     train.add_argument(
         "--SSL_freeze_epoch",
@@ -414,7 +414,7 @@ def _figures(figures):
 
 def main(argv=None):
     args = parse_args(argv)
-    config = ModelConfig(**given_model_flags(args))
+    config = checkpoint.resolve_encoder(given_model_flags(args), args.ssl_path)
     criterion = build_loss(args, config)
     try:
         params = RawBoostParams(
@@ -443,10 +443,9 @@ def main(argv=None):
         }
 
     folder, resume_from = run_folder(args, config)
-    detector = build_detector(config).to(device)
+    detector = build_detector(config) if resume_from else checkpoint.new_detector(config, args.ssl_path)
+    detector.to(device)
     criterion.to(device)
-    if not resume_from:
-        checkpoint.load_pretrained(detector, args.ssl_path)
     optimizer = getattr(torch.optim, args.optimizer)(
         detector.parameters(), lr=args.lr, weight_decay=args.weight_decay, betas=(0.9, 0.999)
     )

@@ -25,3 +25,22 @@ def build_back_end(config, in_channels):
         pool_func=config.pool_func,
         SE_ratio=config.SE_ratio[0],
     )
+
+
+def published_prefix(name):
+    """The prefix of this back-end's weights in a published state dict; "" is the top level."""
+    return getattr(_class_of(name), "published_prefix", "")
+
+
+def shapes_of(name, state_dict):
+    """The fields of ModelConfig that a back-end's published weights tell by their shapes, {field: value}.
+
+    Raises KeyError, IndexError or ValueError where these are not the weights of such a back-end.
+    """
+    read_off = getattr(_class_of(name), "read_off", None)
+    return read_off(state_dict) if read_off else {}
+
+
+def _class_of(name):
+    back_end = BACK_ENDS[name]
+    return getattr(back_end, "func", back_end)

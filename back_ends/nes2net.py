@@ -110,6 +110,22 @@ class Nes2Net(nn.Module):
     Raises ValueError for channels that the ratios do not divide.
     """
 
+    published_prefix = "Nested_Res2Net_TDNN."
+
+    @staticmethod
+    def read_off(state_dict):
+        """The fields of ModelConfig that the shapes of its weights tell; all but the dilation."""
+        outer = 1 + len({name.split(".")[1] for name in state_dict if name.startswith("Build_in_Res2Nets.")})
+        first = "Build_in_Res2Nets.0."
+        inner = 1 + len({name.split(".")[3] for name in state_dict if name.startswith(first + "convs.")})
+        se_width, width, _ = state_dict[first + "se.se.1.weight"].shape
+        return {
+            "Nes_ratio": (outer, inner),
+            "SE_ratio": (width // se_width,),
+            "pool_func": "ASTP" if "pooling.linear1.weight" in state_dict else "mean",
+            "n_output_logits": len(state_dict["fc.weight"]),
+        }
+
     def __init__(
         self,
         in_channels,

@@ -7,6 +7,7 @@ import torch
 
 import checkpoint
 from console import UserError
+from front_ends import PRESETS
 from model import ModelConfig, build_detector
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
@@ -178,19 +179,20 @@ def test_a_finished_checkpoint_is_nothing_to_resume_from(tmp_path):
 
 
 def test_pretrained_weights_load_without_their_heads(tmp_path):
-    found, source = detector(0), detector(1)
-    weights = source.front_end.model.state_dict()
+    weights = detector(1).front_end.model.state_dict()
     heads = {
         "quantizer.vars": torch.zeros(1, 4),
         "project_q.weight": torch.zeros(2, 2),
         "final_proj.bias": torch.zeros(2),
     }
-    torch.save({"args": None, "model": {**weights, **heads}}, tmp_path / "ssl.pt")
-    checkpoint.load_pretrained(found, tmp_path / "ssl.pt")
+    settings = {"cfg": {"model": PRESETS["tiny"].fields}}
+    torch.save({**settings, "model": {**weights, **heads}}, tmp_path / "ssl.pt")
+    found = checkpoint.new_detector(CONFIG, tmp_path / "ssl.pt")
     assert same(found.front_end.model.state_dict(), weights)
-    torch.save({"model": {**weights, "w2v_model.x": torch.zeros(1)}}, tmp_path / "more.pt")
+    assert not any(tensor.is_meta for tensor in found.state_dict().values())
+    torch.save({**settings, "model": {**weights, "w2v_model.x": torch.zeros(1)}}, tmp_path / "more.pt")
     with pytest.raises(UserError, match="left over w2v_model.x"):
-        checkpoint.load_pretrained(found, tmp_path / "more.pt")
+        checkpoint.new_detector(CONFIG, tmp_path / "more.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "bare.pt")
     with pytest.raises(UserError, match="under `model`"):
-        checkpoint.load_pretrained(found, tmp_path / "bare.pt")
+        checkpoint.new_detector(CONFIG, tmp_path / "bare.pt")
