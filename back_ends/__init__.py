@@ -2,13 +2,17 @@
 
 from functools import partial
 
+from back_ends.aasist import AASIST
 from back_ends.nes2net import Nes2Net
 
-BACK_ENDS = {
+NES2NETS = {
     "Nes2Net": partial(Nes2Net, weighted_sum=False),
     "Nes2Net_X": Nes2Net,
     "Nes2Net_X_SeLU": partial(Nes2Net, activation="SELU", least_se_width=2),
 }
+# Their sizes are part of their architecture: what the configuration chooses is the number of outputs alone.
+RIVALS = {"AASIST": AASIST}
+BACK_ENDS = {**NES2NETS, **RIVALS}
 
 
 def build_back_end(config, in_channels):
@@ -17,7 +21,9 @@ def build_back_end(config, in_channels):
     Returns a module from (B, T, in_channels) to (B, config.n_output_logits). Its parameters carry the published
     names below the published prefix. Raises ValueError where the configuration does not fit the channels.
     """
-    return BACK_ENDS[config.back_end](
+    if config.back_end in RIVALS:
+        return RIVALS[config.back_end](in_channels, n_output_logits=config.n_output_logits)
+    return NES2NETS[config.back_end](
         in_channels,
         n_output_logits=config.n_output_logits,
         Nes_ratio=config.Nes_ratio,

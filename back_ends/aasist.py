@@ -1,0 +1,197 @@
+"""AASIST: graph attention over the spectral and the temporal parts of encoder features.
+
+Source: Jung et al., "AASIST: audio anti-spoofing using integrated spectro-temporal graph attention networks", ICASSP
+2022 (arXiv 2110.01200), on the wav2vec 2.0 stem of Tak et al., Odyssey 2022. Axes: B trials, T frames, C channels,
+N nodes of a graph, D features of a node, S spectral bins. Attribute names are those of the published checkpoints.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from back_ends.common import repeat_frames
+
+BINS = 128 // 3  # of the projected features, after max-pooling
+RATIO = 0.5  # of the nodes that a pooling keeps
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a way around them, (B, in, S, T) -> (B, out, S, T).
+
+    The published network normalises its input by `bn1` but then convolves the input itself. So does this: all `bn1`
+    are tensors of the checkpoint that nothing uses and no gradient reaches.
+    """
+
+    def __init__(self, in_channels, out_channels, first=False):
+        super().__init__()
+        if not first:
+            self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, (2, 3), padding=(1, 1))
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, (2, 3), padding=(0, 1))
+        self.conv_downsample = None
+        if in_channels != out_channels:
+            self.conv_downsample = nn.Conv2d(in_channels, out_channels, (1, 3), padding=(0, 1))
+
+    def forward(self, x):
+        around = x if self.conv_downsample is None else self.conv_downsample(x)
+        return around + self.conv2(F.selu(self.bn2(self.conv1(x))))
+
+
+def _attention_weight(size):
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(size, 1)))
+
+
+def _normalise_nodes(bn, x):
+    """Batch-normalise (B, N, D) over trials and nodes."""
+    return bn(x.transpose(1, 2)).transpose(1, 2)
+
+
+class GraphAttention(nn.Module):
+    """Every node attends to all nodes of its graph, (B, N, in) -> (B, N, out)."""
+
+    def __init__(self, in_size, out_size, temperature=2.0):
+        super().__init__()
+        self.temperature = temperature
+        self.att_proj = nn.Linear(in_size, out_size)
+        self.att_weight = _attention_weight(out_size)
+        self.proj_with_att = nn.Linear(in_size, out_size)
+        self.proj_without_att = nn.Linear(in_size, out_size)
+        self.bn = nn.BatchNorm1d(out_size)
+        self.input_drop = nn.Dropout(0.2)
+
+    def forward(self, x):
+        x = self.input_drop(x)
+        pairs = torch.tanh(self.att_proj(x.unsqueeze(2) * x.unsqueeze(1)))  # (B, N, N, out)
+        attention = torch.softmax((pairs @ self.att_weight).squeeze(-1) / self.temperature, dim=2)
+        x = self.proj_with_att(attention @ x) + self.proj_without_att(x)
+        return F.selu(_normalise_nodes(self.bn, x))
+
+
+class HeterogeneousGraphAttention(nn.Module):
+    """Attention over the nodes of two graphs as one, with a master node that only gathers from them.
+
+    (B, N1, in), (B, N2, in), (B, 1, in) -> (B, N1, out), (B, N2, out), (B, 1, out). A pair within the first graph,
+    within the second and across has an attention vector each.
+    """
+
+    def __init__(self, in_size, out_size, temperature=100.0):
+        super().__init__()
+        self.temperature = temperature
+        self.proj_type1 = nn.Linear(in_size, in_size)
+        self.proj_type2 = nn.Linear(in_size, in_size)
+        self.att_proj = nn.Linear(in_size, out_size)
+        self.att_projM = nn.Linear(in_size, out_size)
+        self.att_weight11 = _attention_weight(out_size)
+        self.att_weight22 = _attention_weight(out_size)
+        self.att_weight12 = _attention_weight(out_size)
+        self.att_weightM = _attention_weight(out_size)
+        self.proj_with_att = nn.Linear(in_size, out_size)
+        self.proj_without_att = nn.Linear(in_size, out_size)
+        self.proj_with_attM = nn.Linear(in_size, out_size)
+        self.proj_without_attM = nn.Linear(in_size, out_size)
+        self.bn = nn.BatchNorm1d(out_size)
+        self.input_drop = nn.Dropout(0.2)
+
+    def forward(self, first, second, master):
+        n_first = first.shape[1]
+        x = self.input_drop(torch.cat([self.proj_type1(first), self.proj_type2(second)], dim=1))
+
+        pairs = torch.tanh(self.att_proj(x.unsqueeze(2) * x.unsqueeze(1)))  # (B, N, N, out)
+        vectors = torch.cat([self.att_weight11, self.att_weight22, self.att_weight12], dim=1)
+        within_first, within_second, across = (pairs @ vectors).unbind(dim=-1)
+        is_first = torch.arange(x.shape[1], device=x.device) < n_first
+        same = is_first.unsqueeze(0) == is_first.unsqueeze(1)
+        logits = torch.where(same, torch.where(is_first, within_first, within_second), across)
+        attention = torch.softmax(logits / self.temperature, dim=2)
+
+        to_master = torch.tanh(self.att_projM(x * master)) @ self.att_weightM
+        to_master = torch.softmax(to_master / self.temperature, dim=1)  # (B, N, 1)
+        master = self.proj_with_attM(to_master.transpose(1, 2) @ x) + self.proj_without_attM(master)
+
+        x = self.proj_with_att(attention @ x) + self.proj_without_att(x)
+        x = F.selu(_normalise_nodes(self.bn, x))
+        return x[:, :n_first], x[:, n_first:], master
+
+
+class GraphPool(nn.Module):
+    """Keep the nodes of highest score, weighted by it, (B, N, D) -> (B, max(N * RATIO, 1), D), highest first."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.proj = nn.Linear(size, 1)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x):
+        scores = torch.sigmoid(self.proj(self.drop(x)))
+        kept = scores.topk(max(int(x.shape[1] * RATIO), 1), dim=1).indices
+        return (x * scores).gather(1, kept.expand(-1, -1, x.shape[2]))
+
+
+class AASIST(nn.Module):
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 447,242 parameters at 1024 channels, 2 outputs."""
+
+    def __init__(self, in_channels, n_output_logits=2):
+        super().__init__()
+        self.LL = nn.Linear(in_channels, 128)
+        self.first_bn = nn.BatchNorm2d(1)
+        self.first_bn1 = nn.BatchNorm2d(64)
+        channels = [1, 32, 32, 64, 64, 64, 64]
+        self.encoder = nn.Sequential(
+            *(nn.Sequential(ResidualBlock(a, b, first=a == 1)) for a, b in zip(channels, channels[1:]))
+        )
+        self.attention = nn.Sequential(nn.Conv2d(64, 128, 1), nn.SELU(), nn.BatchNorm2d(128), nn.Conv2d(128, 64, 1))
+        self.pos_S = nn.Parameter(torch.randn(1, BINS, 64))
+        self.master1 = nn.Parameter(torch.randn(1, 1, 64))
+        self.master2 = nn.Parameter(torch.randn(1, 1, 64))
+        self.GAT_layer_S = GraphAttention(64, 64)
+        self.GAT_layer_T = GraphAttention(64, 64)
+        self.HtrgGAT_layer_ST11 = HeterogeneousGraphAttention(64, 32)
+        self.HtrgGAT_layer_ST12 = HeterogeneousGraphAttention(32, 32)
+        self.HtrgGAT_layer_ST21 = HeterogeneousGraphAttention(64, 32)
+        self.HtrgGAT_layer_ST22 = HeterogeneousGraphAttention(32, 32)
+        self.pool_S = GraphPool(64)
+        self.pool_T = GraphPool(64)
+        self.pool_hS1 = GraphPool(32)
+        self.pool_hT1 = GraphPool(32)
+        self.pool_hS2 = GraphPool(32)
+        self.pool_hT2 = GraphPool(32)
+        self.drop_way = nn.Dropout(0.2)
+        self.drop = nn.Dropout(0.5)
+        self.out_layer = nn.Linear(5 * 32, n_output_logits)
+
+    def forward(self, features):
+        x = self.LL(repeat_frames(features, 3)).transpose(1, 2).unsqueeze(1)  # (B, 1, 128, T)
+        x = F.selu(self.first_bn(F.max_pool2d(x, 3)))
+        x = F.selu(self.first_bn1(self.encoder(x)))  # (B, 64, S, T / 3)
+        attention = self.attention(x)
+        spectral = (x * torch.softmax(attention, dim=3)).sum(dim=3).transpose(1, 2) + self.pos_S
+        temporal = (x * torch.softmax(attention, dim=2)).sum(dim=2).transpose(1, 2)
+        spectral = self.pool_S(self.GAT_layer_S(spectral))
+        temporal = self.pool_T(self.GAT_layer_T(temporal))
+
+        ways = [
+            self._way(temporal, spectral, self.master1, 1),
+            self._way(temporal, spectral, self.master2, 2),
+        ]
+        temporal, spectral, master = (torch.maximum(*map(self.drop_way, pair)) for pair in zip(*ways))
+        readout = torch.cat(
+            [
+                temporal.abs().amax(dim=1),
+                temporal.mean(dim=1),
+                spectral.abs().amax(dim=1),
+                spectral.mean(dim=1),
+                master.squeeze(1),
+            ],
+            dim=1,
+        )
+        return self.out_layer(self.drop(readout))
+
+    def _way(self, temporal, spectral, master, number):
+        """One of the two parallel ways through the joint graph, of which the larger output counts."""
+        inner, outer = (getattr(self, f"HtrgGAT_layer_ST{number}{layer}") for layer in (1, 2))
+        temporal, spectral, master = inner(temporal, spectral, master.expand(len(temporal), -1, -1))
+        temporal = getattr(self, f"pool_hT{number}")(temporal)
+        spectral = getattr(self, f"pool_hS{number}")(spectral)
+        more = outer(temporal, spectral, master)
+        return [x + y for x, y in zip((temporal, spectral, master), more)]
