@@ -63,6 +63,8 @@ RECIPES = {
         "seed": 1234,
     },
 }
+# Where a model's published recipe differs from that of its corpus.
+RECIPES_OF_MODELS = {("ASVspoof2019_LA", "wav2vec2_AASIST"): {"lr": 1e-6}}
 LOG_EVERY = 50  # steps
 # Flags of the published programs that those read nowhere.
 IGNORED = {"AASIST_scale": 1, "eval_part": 1, "test_length": 1, "BTN_ratio": 1}
@@ -180,7 +182,8 @@ def parse_args(argv=None):
     if (args.base_dir is None) == (args.database_path is None):
         parser.error("expected one of --base_dir (CtrSVDD) and --database_path (ASVspoof 2019 LA)")
     args.corpus = "CtrSVDD" if args.base_dir else "ASVspoof2019_LA"
-    for name, value in RECIPES[args.corpus].items():
+    recipe = RECIPES[args.corpus] | RECIPES_OF_MODELS.get((args.corpus, args.model_name), {})
+    for name, value in recipe.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     for name in IGNORED:

@@ -131,6 +131,11 @@ class GraphPool(nn.Module):
 class AASIST(nn.Module):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 447,242 parameters at 1024 channels, 2 outputs."""
 
+    @staticmethod
+    def read_off(state_dict):
+        """The fields of ModelConfig that the shapes of its weights tell."""
+        return {"n_output_logits": len(state_dict["out_layer.weight"])}
+
     def __init__(self, in_channels, n_output_logits=2):
         super().__init__()
         self.LL = nn.Linear(in_channels, 128)
