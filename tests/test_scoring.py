@@ -1,13 +1,22 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+import checkpoint
+import eval as eval_script
+import protocols
 import scoring
 from data_utils import load_audio, repeat_pad
 from front_ends import PRESETS, n_frames
 from model import ModelConfig, build_detector
 
+ROOT = Path(__file__).parent.parent
 LENGTHS = [1, 150, 399, 400, 719, 720, 4000, 4000, 4100, 4239, 4240, 9000, 9001, 9050, 16000, 3999, 12345, 4100]
 LARGE = {"extractor_mode": "layer_norm", "conv_bias": True}  # as the large encoders, frame by frame
 
@@ -92,3 +101,154 @@ def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
     scores, failures, _ = scoring.score_files(detector, files)
     assert sorted(failures) == [14, 16] and "more memory needed than cpu has, for 1 s" in failures[14]
     assert all(scores[i] == pytest.approx(expected[i], abs=1e-5) for i in scores)
+
+
+# ------------------------------------------------------------------------------------------------ eval.py, cut short
+
+
+@pytest.fixture
+def command(monkeypatch, files, tmp_path):
+    """Flags of eval.py for the folder of `files`, a batch a trial or two; --eval_output is left to the test."""
+    detector = make_detector(monkeypatch, True, {})
+    checkpoint.save_checkpoint(tmp_path / "detector.pth", detector.config, detector.state_dict())
+    flags = ["--base_dir", str(tmp_path), "--model_path", str(tmp_path / "detector.pth"), "--num_workers", "0"]
+    return [*flags, "--batch_samples", "9000"]
+
+
+CHILDREN = """
+import json, os, sys, time, zlib
+import torch
+torch.set_num_threads(1)
+import checkpoint, eval as scoring
+argv, model, out = json.loads(sys.argv[1])
+checkpoint.load_detector(model)  # imports fairseq: a child starts in no time
+
+def start(*extra):
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(scoring.main([*argv, "--eval_output", out, *extra]) or 0)
+        finally:
+            os._exit(3)
+    return pid
+
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def read():
+    with open(out, "rb") as scores, open(out.replace(".txt", ".errors.tsv"), "rb") as errors:
+        return scores.read() + errors.read()
+"""
+
+
+def run_children(code, command, out):
+    """Run code that starts eval.py in forks of a process that has imported all it needs. Returns its output."""
+    model = command[command.index("--model_path") + 1]
+    arguments = [sys.executable, "-c", CHILDREN + code, json.dumps([command, model, str(out)])]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_scoring_killed_at_20_moments_ends_in_the_same_bytes(command, files, tmp_path):
+    files[2].write_bytes(b"RIFF")  # a failure is remembered as well
+    code = """
+assert end(start()) == 1
+whole = read()
+torn = 0
+for moment in range(20):
+    os.remove(out)
+    started = time.perf_counter()
+    pid = start()
+    path = out + ".partial-0"
+    # Kill it when it has written that many batches, a random moment later.
+    while time.perf_counter() - started < 20 and not os.path.exists(out):
+        if os.path.exists(path) and open(path, "rb").read().count(b"\\n") >= moment % 10:
+            break
+    time.sleep(zlib.crc32(bytes([moment])) % 1000 / 1e6 * 8)
+    os.kill(pid, 9)
+    cut_short = end(pid) == -9 and os.path.exists(path)
+    torn += cut_short
+    assert end(start()) == 1
+    assert read() == whole, moment
+    assert not os.path.exists(path)
+assert torn >= 10, torn
+"""
+    text = run_children(code, command, tmp_path / "s.txt")
+    assert text.count("going on with") >= 10
+    assert len((tmp_path / "s.txt").read_text().splitlines()) == len(files) - 1
+
+
+def test_a_torn_line_is_scored_again(command, tmp_path, capsys):
+    out = tmp_path / "s.txt"
+    command = [*command, "--eval_output", str(out)]
+    run_id = {}
+
+    class Kept(eval_script.PartialScores):
+        def remove(self):  # what a killed run leaves behind
+            run_id["content"] = self._path(0).read_bytes()
+            super().remove()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_script, "PartialScores", Kept)
+        eval_script.main(command)
+    whole, partial = out.read_bytes(), run_id["content"]
+    n_batches = partial.count(b"\n") - 1
+    for cut in [3, len(partial.splitlines()[0]), len(partial) // 2, len(partial) - 1, len(partial)]:
+        out.unlink()
+        Path(f"{out}.partial-0").write_bytes(partial[:cut])
+        capsys.readouterr()
+        assert not eval_script.main(command)
+        n_done = max(partial[:cut].count(b"\n") - 1, 0)
+        assert (f"{n_done} of {n_batches} batches are done" in capsys.readouterr().out) == (n_done > 0)
+        assert out.read_bytes() == whole
+    Path(f"{out}.partial-0").write_bytes(partial)
+    assert not eval_script.main([*command, "--precision", "bf16"])  # other scores: nothing to go on with
+    text = capsys.readouterr().out
+    assert "starting over" in text and "scored in float32 as well differ by" in text
+    assert out.read_bytes() != whole and list(tmp_path.glob("*partial*")) == []
+
+
+def test_two_runs_into_one_file_are_refused(command, tmp_path, fails):
+    out = tmp_path / "s.txt"
+    first = eval_script.PartialScores(out, 0, "a run")
+    fails(eval_script.main, [*command, "--eval_output", str(out)], "s.txt", "another process is scoring into it")
+    assert not out.exists()
+    first.remove()
+    assert not eval_script.main([*command, "--eval_output", str(out)])
+
+
+def test_scores_and_failures_are_listed_and_zeros_warned_of(command, files, tmp_path, capsys):
+    soundfile.write(files[4], np.zeros(5000), 16000)
+    files[2].write_bytes(b"RIFF")
+    assert eval_script.main([*command, "--eval_output", str(tmp_path / "s.txt")]) == 1
+    scores = protocols.read_scores(tmp_path / "s.txt")
+    assert list(scores) == [path.stem for path in files if path != files[2]]
+    utt_id, why = (tmp_path / "s.errors.tsv").read_text().rstrip("\n").split("\t")
+    assert utt_id == "02" and "02.wav" in why
+    text = capsys.readouterr().err
+    assert "warning: 1 trials hold nothing but zeros, first 04" in text and "1 of 18 trials have no score" in text
+
+
+def test_two_processes_share_the_batches(command, files, tmp_path):
+    files[2].write_bytes(b"RIFF")
+    code = """
+assert end(start()) == 1
+alone = read()
+import socket
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as torchrun does
+
+def start_rank(rank):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return start()
+
+ranks = [start_rank(rank) for rank in range(2)]
+assert [end(pid) for pid in ranks] == [1, 0]
+assert read() == alone
+"""
+    text = run_children(code, command, tmp_path / "s.txt")
+    assert "2 processes" in text
+    assert list(tmp_path.glob("*partial*")) == []
