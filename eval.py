@@ -5,26 +5,32 @@
         --num_average_model 5 --model_ID_to_average 56 60 62 76 95 --eval_output score_DF.txt
     python eval.py --track in_the_wild --in_the_wild_path DIR --model_path CKPT.pth --eval_output OUT
     python eval.py --protocol LIST --audio_dir DIR --model_folder_path RUN --average_best 5 --eval_output OUT
+    torchrun --nproc_per_node 2 eval.py ...                                  (several GPUs, or processes on the CPU)
 Writes a line `utt_id score` a trial, in the order of the list; a higher score is more bona fide. Trials that cannot
-be read are listed beside it in *.errors.tsv, and the exit status is then 1.
+be read are listed beside it in *.errors.tsv, and the exit status is then 1. A run that was killed goes on where it
+stopped, and ends in the same file.
 """
 
 import argparse
+import fcntl
+import glob
+import hashlib
+import json
 import os
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import distributed
 
 import checkpoint
 import protocols
 from atomic import atomic_open
 from console import UserError, progress, run
-from data_utils import first_samples, load_audio, repeat_pad
-from front_ends import RECEPTIVE_FIELD
 from model import add_model_flags, choose_device, given_model_flags
+from scoring import PRECISIONS, plan_batches, score_batches
 
 
 def parse_args(argv=None):
@@ -64,13 +70,17 @@ def parse_args(argv=None):
     out.add_argument("--eval_output", help="score file")
     out.add_argument("--outputname", help="name of the score file in --output_path, without .txt")
     out.add_argument("--output_path", default="scores", help="(%(default)s)")
+    out.add_argument("--batch_size", type=int, help="4 s: trials at once; not given: as --batch_samples says")
     out.add_argument(
-        "--batch_size", type=int, default=1, help="trials at once; more than 1 with 4 s only (%(default)s)"
+        "--batch_samples", type=int, help="samples at once, 16,000 a second; not given: 20 s on a CPU, 120 s on a GPU"
     )
+    out.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the detector (%(default)s)")
     out.add_argument(
         "--num_workers", type=int, default=min(4, os.cpu_count()), help="processes that read audio (%(default)s)"
     )
-    out.add_argument("--gpu_id", type=int, default=0, help="CUDA device, where there is one (%(default)s)")
+    out.add_argument(
+        "--gpu_id", type=int, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
+    )
     for name in ("--eval", "--is_eval"):  # the published program's way to say "score"
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     for name in ("--AASIST_scale", "--eval_part", "--test_length", "--BTN_ratio"):
@@ -94,7 +104,7 @@ def parse_args(argv=None):
     n_ids = len(args.model_ID_to_average or [])
     if args.model_ID_to_average and args.num_average_model not in (None, n_ids):
         parser.error(f"--num_average_model {args.num_average_model}: --model_ID_to_average names {n_ids}")
-    for name in ("average_best", "batch_size"):
+    for name in ("average_best", "batch_size", "batch_samples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name}: expected at least 1, found {getattr(args, name)}")
     for name in ("AASIST_scale", "eval_part", "test_length", "BTN_ratio"):
@@ -103,8 +113,6 @@ def parse_args(argv=None):
     args.four_seconds = (
         args.test_mode or args.test_protocol or ("4sec" if args.track in ("LA", "DF") else "full")
     ) != "full"
-    if args.batch_size > 1 and not args.four_seconds:
-        args.batch_size = 1  # whole utterances differ in length
     return args
 
 
@@ -133,65 +141,202 @@ def read_detector(args):
     return checkpoint.load_average(paths, **flags), name
 
 
-class TrialAudio(Dataset):
-    """Trials as (waveform (samples,), None), or (None, why it cannot be read)."""
+def fingerprint(detector, trials, batches, length, precision):
+    """What the scores of a run depend on, as a digest: only a run of the same one may go on with its partial scores."""
+    digest = hashlib.sha256()
+    facts = [detector.config.to_dict(), [(trial.utt_id, str(trial.path)) for trial in trials], batches]
+    digest.update(json.dumps([*facts, length, precision]).encode())
+    for name, tensor in detector.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
-    def __init__(self, trials, length):
-        self.trials, self.length = trials, length
 
-    def __len__(self):
-        return len(self.trials)
+class PartialScores:
+    """What a run has scored so far, beside its score file: SCORES.partial-RANK, one file a process.
 
-    def __getitem__(self, index):
+    Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
+    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}.
+    Raises UserError where another process is writing the same score file.
+    """
+
+    def __init__(self, out, rank, run_id):
+        self.out, self.rank = Path(out), rank
+        self.header = json.dumps({"run": run_id}).encode() + b"\n"
+        path = self._path(rank)
         try:
-            x = load_audio(self.trials[index].path)
-        except UserError as error:
-            return None, str(error)
-        x = first_samples(x, self.length) if self.length else repeat_pad(x, RECEPTIVE_FIELD)
-        return torch.from_numpy(x), None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self._locked(path)
+        except BlockingIOError as error:
+            raise UserError(f"{out}: another process is scoring into it; wait for it or choose another file") from error
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+        self.done, whole = self._read(path)
+        self.of_another_run = not whole and path.stat().st_size > 0
+        self.file.truncate(whole)
+        if not whole:
+            self._write(self.header)
+
+    def _path(self, rank):
+        return self.out.with_name(f"{self.out.name}.partial-{rank}")
+
+    @staticmethod
+    def _locked(path):
+        while True:
+            file = open(path, "a+b", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+            file.close()  # the run that held it finished, and removed it, in between
+
+    def _read(self, path):
+        """The batches that a file holds, and how many of its bytes are whole; none where it is of another run."""
+        done, whole = {}, 0
+        lines = path.read_bytes().splitlines(keepends=True)
+        if not lines or lines[0] != self.header:
+            return {}, 0
+        for line in lines[1:]:
+            try:
+                number, scores, failures, silent = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            done[number] = (dict(scores), dict(failures), silent)
+            whole += len(line)
+        return done, whole + len(lines[0])
+
+    def _write(self, line):
+        try:
+            self.file.write(line)
+        except OSError as error:
+            raise UserError(f"{self.file.name}: cannot be written: {error.strerror}") from error
+
+    def add_other_ranks(self):
+        """Take over what other processes of the run that was killed had scored; there may have been more of them."""
+        for path in self._paths():
+            self.done |= self._read(path)[0]
+
+    def _paths(self):
+        return [Path(path) for path in glob.glob(f"{glob.escape(str(self.out))}.partial-*")]
+
+    def add(self, number, scores, failures, silent):
+        self.done[number] = (scores, failures, silent)
+        line = json.dumps([number, list(scores.items()), list(failures.items()), silent])
+        self._write(line.encode() + b"\n")
+
+    def remove(self):
+        for path in self._paths() if self.rank == 0 else [self._path(self.rank)]:
+            path.unlink(missing_ok=True)
+        self.file.close()
 
 
-def score(detector, trials, length, batch_size, num_workers, device):
-    """Score trials in their order. Returns ({utt_id: score}, {utt_id: why there is none})."""
-    scores, failures = {}, {}
-    loader = DataLoader(TrialAudio(trials, length), batch_size, num_workers=num_workers, collate_fn=list)
-    remaining = iter(trials)
-    with torch.inference_mode(), progress(total=len(trials), desc="scoring", unit="trial") as bar:
-        for batch in loader:
-            batch_trials = [next(remaining) for _ in batch]
-            failures |= {trial.utt_id: why for trial, (_, why) in zip(batch_trials, batch) if why}
-            readable = [(trial.utt_id, x) for trial, (x, why) in zip(batch_trials, batch) if not why]
-            if readable:
-                values = detector.score(torch.stack([x for _, x in readable]).to(device)).float().cpu()
-                scores |= {utt_id: value for (utt_id, _), value in zip(readable, values.tolist())}
-            bar.update(len(batch))
-    return scores, failures
+def share(value, source=None):
+    """Under torchrun: that value of rank `source` in every process, or of all ranks as a list; alone, the value."""
+    if not distributed.is_initialized():
+        return value if source is not None else [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values[source] if source is not None else values
+
+
+def write_results(out, trials, done):
+    """Write scores in the order of the trials, and what has none into *.errors.tsv. Returns the exit status."""
+    scores, failures, silent = {}, {}, set()
+    for batch_scores, batch_failures, batch_silent in done.values():
+        scores |= batch_scores
+        failures |= batch_failures
+        silent |= set(batch_silent)
+    errors = out.with_suffix(".errors.tsv")
+    if failures:
+        with atomic_open(errors) as file:
+            lines = [f"{trials[index].utt_id}\t{' '.join(why.split())}\n" for index, why in sorted(failures.items())]
+            file.writelines(lines)
+    else:
+        errors.unlink(missing_ok=True)
+    protocols.write_scores(out, {trials[index].utt_id: score for index, score in sorted(scores.items())})
+    if silent:
+        names = " ".join(trials[index].utt_id for index in sorted(silent)[:10])
+        print(f"eval.py: warning: {len(silent)} trials hold nothing but zeros, first {names}", file=sys.stderr)
+    if failures:
+        print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, see {errors}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def bf16_difference(detector, trials, batches, length, done):
+    """How far bf16 scores are from float32 ones at most, over a trial each of 8 batches; and the number of trials."""
+    scored = [min(done[number][0]) for number in range(0, len(batches), -(-len(batches) // 8)) if done[number][0]]
+    paths = [trials[index].path for index in scored]
+    plain = {}
+    for scores, _, _ in score_batches(detector, paths, [[i] for i in range(len(paths))], length):
+        plain |= scores
+    bf16 = {index: score for scores, _, _ in done.values() for index, score in scores.items()}
+    return max((abs(plain[i] - bf16[scored[i]]) for i in plain), default=0.0), len(plain)
 
 
 def main(argv=None):
     args = parse_args(argv)
     started = time.monotonic()
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:  # torchrun; the processes only tell each other what they did, whatever their devices
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    rank = int(os.environ.get("RANK", 0))
     trials = read_trials(args)
-    device = choose_device(args.gpu_id)
+    device = choose_device(int(os.environ["LOCAL_RANK"]) if world > 1 else args.gpu_id)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means it
     detector, name = read_detector(args)
     detector.to(device)
     # The published programs cut at two lengths: 64,600 samples for ASVspoof, 64,000 elsewhere.
     cut = 64600 if args.track in ("LA", "DF") else 64000
     length = cut if args.four_seconds else None
-    print(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
-    print(f"trials: {len(trials)}, {f'first {length} samples' if length else 'whole utterances'}, device {device}")
-    scores, failures = score(detector, trials, length, args.batch_size, args.num_workers, device)
-
     out = Path(args.eval_output or Path(args.output_path) / f"{args.outputname}.txt")
-    errors = out.with_suffix(".errors.tsv")
-    protocols.write_scores(out, scores)
-    errors.unlink(missing_ok=True)
-    print(f"scores: {out}, {len(scores)} trials in {time.monotonic() - started:.1f} s")
-    if failures:
-        with atomic_open(errors) as file:
-            file.writelines(f"{utt_id}\t{why}\n" for utt_id, why in failures.items())
-        print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, see {errors}", file=sys.stderr)
-        return 1
+
+    paths = [trial.path for trial in trials]
+    batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
+    batches = share(plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None, 0)
+    try:
+        partial, refused = (
+            PartialScores(out, rank, fingerprint(detector, trials, batches, length, args.precision)),
+            None,
+        )
+    except UserError as error:
+        partial, refused = None, str(error)
+    if any(refusals := share(refused)):
+        raise UserError(next(filter(None, refusals)))
+    partial.add_other_ranks()
+    done = set().union(*share(set(partial.done)))
+    todo = [number for number in range(len(batches)) if number not in done][rank::world]
+    if rank == 0:
+        print(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
+        what = f"first {length} samples" if length else "whole utterances"
+        processes = f", {world} processes" if world > 1 else ""
+        print(f"trials: {len(trials)}, {what}, {len(batches)} batches, {args.precision}, device {device}{processes}")
+        if done:
+            print(f"going on with {partial.file.name}: {len(done)} of {len(batches)} batches are done")
+        if partial.of_another_run:
+            print(f"starting over: {partial.file.name} was of another detector, list or precision")
+
+    mine = [batches[number] for number in todo]
+    results = score_batches(detector, paths, mine, length, args.num_workers, args.precision)
+    with progress(total=sum(map(len, mine)), desc="scoring", unit="trial", disable=rank > 0) as bar:
+        for number, (scores, failures, silent) in zip(todo, results):
+            partial.add(number, scores, failures, silent)
+            bar.update(len(batches[number]))
+
+    status = 0
+    everything = {number: result for done in share(partial.done) for number, result in done.items()}
+    if rank == 0:
+        status = write_results(out, trials, everything)
+        n_scores = sum(len(scores) for scores, _, _ in everything.values())
+        print(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")
+        if args.precision != "fp32":
+            difference, n = bf16_difference(detector, trials, batches, length, everything)
+            print(f"{args.precision}: {n} trials scored in float32 as well differ by {difference:.2g} at most")
+    share(None)  # nobody removes what it has done before it is in the score file
+    partial.remove()
+    if world > 1:
+        distributed.destroy_process_group()
+    return status
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from conftest import read_reference
-from scipy import signal
 
+from benchmark import COMPOSITIONS, direct_rawboost  # the naive way: scipy's filter design and direct filtering
 from RawBoost import ALGORITHMS, RawBoostParams, apply_rawboost
 
 REFERENCE = read_reference("rawboost.json")
@@ -25,55 +25,6 @@ def test_reference_vectors(algo):
     np.testing.assert_allclose(summary, [entry["mean"], entry["rms"], entry["max_abs"]], atol=1e-6, rtol=0)
 
 
-# The noises once more, written from the text of the reference with scipy's filter design and direct filtering.
-
-
-def peak_limited(x):
-    return x / max(1, np.max(np.abs(x)))
-
-
-def direct_bank(rng, p, low_db, high_db):
-    b = np.ones(1)
-    for _ in range(p.nBands):
-        centre, width = rng.uniform(p.minF, p.maxF), rng.uniform(p.minBW, p.maxBW)
-        taps = int(rng.uniform(p.minCoeff, p.maxCoeff))
-        taps += taps % 2 == 0
-        edges = [max(centre - width / 2, 0.001), min(centre + width / 2, p.fs / 2 - 0.001)]
-        b = np.convolve(b, signal.firwin(taps, edges, window="hamming", fs=p.fs))
-    gain = rng.uniform(low_db, high_db)
-    return 10 ** (gain / 20) * b / np.max(np.abs(signal.freqz(b, fs=p.fs)[1]))
-
-
-def direct_filter(x, b):
-    n = len(b) + 1
-    y = signal.lfilter(b, 1, np.concatenate([x, np.zeros(n)]))
-    return y[int(n / 2) : int(len(y) - n / 2)]
-
-
-def direct_lnl(x, p, rng):
-    y = 0
-    for order in range(1, p.N_f + 1):
-        bias = (p.minBiasLinNonLin, p.maxBiasLinNonLin) if order > 1 else (0, 0)
-        y = y + direct_filter(x**order, direct_bank(rng, p, p.minG - bias[0], p.maxG - bias[1]))
-    return peak_limited(y - np.mean(y))
-
-
-def direct_isd(x, p, rng):
-    chosen = rng.uniform(0, p.P)
-    chosen = rng.permutation(len(x))[: int(len(x) * chosen / 100)]
-    y = x.copy()
-    y[chosen] += p.g_sd * x[chosen] * (2 * rng.rand(len(chosen)) - 1) * (2 * rng.rand(len(chosen)) - 1)
-    return peak_limited(y)
-
-
-def direct_ssi(x, p, rng):
-    noise = rng.normal(0, 1, len(x))
-    noise = direct_filter(noise, direct_bank(rng, p, p.minG, p.maxG))
-    noise = noise / np.max(np.abs(noise))
-    snr = rng.uniform(p.SNRmin, p.SNRmax)
-    return x + noise / np.linalg.norm(noise) * np.linalg.norm(x) / 10 ** (snr / 20)
-
-
 PARAMS = {
     "default": RawBoostParams(),
     "long filters": RawBoostParams(nBands=9, minCoeff=60, maxCoeff=900, minG=-6, maxG=6),
@@ -86,16 +37,8 @@ PARAMS = {
 def test_every_series_and_parallel_equals_direct_filtering(n, params):
     p = PARAMS[params]
     x = 0.4 * np.sin(np.arange(n) / 7) + 0.1
-    steps = {"L": direct_lnl, "I": direct_isd, "S": direct_ssi}
-    compositions = {1: "L", 2: "I", 3: "S", 4: "LIS", 5: "LI", 6: "LS", 7: "IS", 8: "L|I", 9: "L|I|S"}
-    for algo, composition in compositions.items():
-        rng = np.random.RandomState(algo)
-        if "|" in composition:
-            expected = peak_limited(sum(steps[name](x, p, rng) for name in composition.split("|")))
-        else:
-            expected = x
-            for name in composition:
-                expected = steps[name](expected, p, rng)
+    for algo in COMPOSITIONS:
+        expected = direct_rawboost(x, algo, p, np.random.RandomState(algo))
         found = apply_rawboost(x, algo, p, np.random.RandomState(algo))
         np.testing.assert_allclose(found, expected, atol=1e-9, rtol=0, err_msg=f"algo {algo}")
 

@@ -1,0 +1,216 @@
+"""How fast is every stage on this machine? Each is timed against the naive way in the same run.
+
+    python benchmark.py all --json benchmark.json
+    python benchmark.py rawboost --repeats 21
+Prints a table a stage: the median of the seconds, their spread (the range of the middle half) and how many times
+faster than the naive way, the first of its kind.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+import numpy as np
+import torch
+from scipy import signal
+
+from atomic import atomic_open
+from console import run
+from RawBoost import RawBoostParams, apply_rawboost
+
+
+def time_ways(ways, repeats, device="cpu"):
+    """Time several ways to do one thing, {name: callable}; the first is the naive one.
+
+    They take turns, so that what else the machine does falls on all of them; one turn before is not counted.
+    Returns a row a way: name, seconds (median), spread (range of the middle half), ratio (how many times faster than
+    the naive way: the median over turns).
+    """
+    seconds = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    naive = next(iter(seconds.values()))
+    rows = []
+    for name, taken in seconds.items():
+        low, high = np.quantile(taken, [0.25, 0.75])
+        ratio = statistics.median(a / b for a, b in zip(naive, taken))
+        rows.append({"name": name, "seconds": statistics.median(taken), "spread": high - low, "ratio": ratio})
+    return rows
+
+
+def print_rows(title, rows):
+    """One table: what every row has, then whatever else some rows have, a column each."""
+    extras = list(
+        dict.fromkeys(key for row in rows for key in row if key not in ("name", "seconds", "spread", "ratio"))
+    )
+    width = max(len(row["name"]) for row in rows)
+    print(f"\n{title:<{width}} {'seconds':>10} {'spread':>9} {'faster':>8}", *(f"{key:>18}" for key in extras))
+    for row in rows:
+        values = [row.get(key, "") for key in extras]
+        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        print(
+            f"{row['name']:<{width}} {row['seconds']:10.4g} {row['spread']:9.2g} {row['ratio']:7.2f}x",
+            *(f"{value:>18}" for value in values),
+        )
+
+
+def machine(device):
+    """What the figures depend on: processor, cores, threads, versions, accelerator."""
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            flags = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in file if ":" in line}
+        processor = flags.get("model name", processor)
+        features = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags.get("flags", "")]
+        processor += f" ({', '.join(features)})" if features else ""
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device == "cuda" else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- RawBoost
+
+
+def direct_bank(rng, p, low_db, high_db):
+    """A bank of notch filters as one FIR, designed and normalised by scipy as in the published program."""
+    b = np.ones(1)
+    for _ in range(p.nBands):
+        centre, width = rng.uniform(p.minF, p.maxF), rng.uniform(p.minBW, p.maxBW)
+        taps = int(rng.uniform(p.minCoeff, p.maxCoeff))
+        taps += taps % 2 == 0
+        edges = [max(centre - width / 2, 0.001), min(centre + width / 2, p.fs / 2 - 0.001)]
+        b = np.convolve(b, signal.firwin(taps, edges, window="hamming", fs=p.fs))
+    gain = rng.uniform(low_db, high_db)
+    return 10 ** (gain / 20) * b / np.max(np.abs(signal.freqz(b, fs=p.fs)[1]))
+
+
+def direct_filter(x, b):
+    n = len(b) + 1
+    y = signal.lfilter(b, 1, np.concatenate([x, np.zeros(n)]))
+    return y[int(n / 2) : int(len(y) - n / 2)]
+
+
+def peak_limited(x):
+    return x / max(1, np.max(np.abs(x)))
+
+
+def direct_lnl(x, p, rng):
+    y = 0
+    for order in range(1, p.N_f + 1):
+        bias = (p.minBiasLinNonLin, p.maxBiasLinNonLin) if order > 1 else (0, 0)
+        y = y + direct_filter(x**order, direct_bank(rng, p, p.minG - bias[0], p.maxG - bias[1]))
+    return peak_limited(y - np.mean(y))
+
+
+def direct_isd(x, p, rng):
+    chosen = rng.uniform(0, p.P)
+    chosen = rng.permutation(len(x))[: int(len(x) * chosen / 100)]
+    y = x.copy()
+    y[chosen] += p.g_sd * x[chosen] * (2 * rng.rand(len(chosen)) - 1) * (2 * rng.rand(len(chosen)) - 1)
+    return peak_limited(y)
+
+
+def direct_ssi(x, p, rng):
+    noise = rng.normal(0, 1, len(x))
+    noise = direct_filter(noise, direct_bank(rng, p, p.minG, p.maxG))
+    noise = noise / np.max(np.abs(noise))
+    snr = rng.uniform(p.SNRmin, p.SNRmax)
+    return x + noise / np.linalg.norm(noise) * np.linalg.norm(x) / 10 ** (snr / 20)
+
+
+DIRECT = {"L": direct_lnl, "I": direct_isd, "S": direct_ssi}
+COMPOSITIONS = {1: "L", 2: "I", 3: "S", 4: "LIS", 5: "LI", 6: "LS", 7: "IS", 8: "L|I", 9: "L|I|S"}
+
+
+def direct_rawboost(x, algo, params, rng):
+    """RawBoost with direct filtering; algo 1 to 9."""
+    if "|" in COMPOSITIONS[algo]:
+        return peak_limited(sum(DIRECT[name](x, params, rng) for name in COMPOSITIONS[algo].split("|")))
+    for name in COMPOSITIONS[algo]:
+        x = DIRECT[name](x, params, rng)
+    return x
+
+
+def rawboost(args):
+    """Every algorithm on one utterance, against direct filtering."""
+    x = 0.3 * np.random.default_rng(0).standard_normal(int(16000 * args.seconds))
+    params = RawBoostParams()
+    rows = []
+    for algo, noises in COMPOSITIONS.items():
+        functions = {f"algo {algo} ({noises}), direct": direct_rawboost, f"algo {algo} ({noises})": apply_rawboost}
+        ways = {
+            name: lambda function=function, algo=algo: function(x, algo, params, np.random.RandomState(algo))
+            for name, function in functions.items()
+        }
+        rows += time_ways(ways, args.repeats)
+    return rows
+
+
+def rawboost_flags(parser):
+    parser.add_argument("--seconds", type=float, default=4, help="length of the utterance (%(default)s)")
+
+
+# --------------------------------------------------------------------------------------------------------- command
+
+# stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
+STAGES = {
+    "rawboost": (rawboost, rawboost_flags),
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Time every stage against the naive way in the same run.", allow_abbrev=False
+    )
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
+    common.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    common.add_argument("--repeats", type=int, default=7, help="turns that are counted (%(default)s)")
+    for name, (function, add_flags) in STAGES.items():
+        summary = function.__doc__.split("\n")[0]
+        stage = stages.add_parser(name, parents=[common], help=summary, description=summary, allow_abbrev=False)
+        if add_flags:
+            add_flags(stage)
+    stages.add_parser("all", parents=[common], help="Every stage with its own defaults.", allow_abbrev=False)
+    args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no CUDA device is available")
+    if args.repeats < 1:
+        parser.error(f"--repeats: expected at least 1, found {args.repeats}")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    facts = machine(args.device)
+    print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    results = {}
+    for name in STAGES if args.stage == "all" else [args.stage]:
+        given = ["--device", args.device, "--repeats", str(args.repeats)]
+        rows = STAGES[name][0](args if args.stage == name else parse_args([name, *given]))
+        print_rows(name, rows)
+        results[name] = rows
+        sys.stdout.flush()
+    if args.json:
+        with atomic_open(args.json) as file:
+            json.dump({"machine": facts, "stages": results}, file, indent=1)
+
+
+if __name__ == "__main__":
+    run(main)

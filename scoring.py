@@ -1,0 +1,197 @@
+"""Audio files to scores: in exact batches, decoded by other processes while the detector computes.
+
+Trials share a batch only where that changes no score: those whose encoder makes the same number of frames of them,
+trimmed to the samples that these frames see, or, where the encoder normalises over time (a group norm), those of the
+same number of samples. There is no padding and no mask.
+"""
+
+import contextlib
+import math
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import soundfile
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from console import UserError
+from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
+from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
+
+PRECISIONS = ["fp32", "bf16"]
+# Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
+BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
+
+
+def trims_to_frames(front_end):
+    """Do samples past the last frame change nothing? So it is where the extractor normalises frame by frame."""
+    if hasattr(front_end, "trims_to_frames"):
+        return front_end.trims_to_frames
+    return front_end.model.cfg.extractor_mode == "layer_norm"
+
+
+def expected_samples(path):
+    """Samples that load_audio will give, about, at 16 kHz: from the header, else by decoding; 0 if it cannot."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            return 0
+        info = soundfile.info(path)
+        return round(info.frames * SAMPLE_RATE / info.samplerate)
+    except (soundfile.LibsndfileError, OSError):
+        try:
+            return len(load_audio(path))
+        except UserError:
+            return 0
+
+
+def _whole(x):
+    """A whole utterance as it is scored: repeated where it is shorter than the encoder's receptive field."""
+    return repeat_pad(x, RECEPTIVE_FIELD)
+
+
+def _trimmed_length(n):
+    return RECEPTIVE_FIELD + STRIDE * (n_frames(n) - 1)
+
+
+def plan_batches(front_end, paths, length=None, batch_samples=None):
+    """Which files are scored together. Returns lists of indexes into `paths`, the longest first.
+
+    length: samples that are scored of each; None is the whole utterance. batch_samples: samples that a batch may
+    hold; one file is a batch whatever its length. The plan depends on nothing but the files and these, so that a run
+    that goes on with it comes to the same scores. A length that the header got wrong costs time alone: see
+    score_batches.
+    """
+    device = next(front_end.parameters()).device.type
+    batch_samples = BATCH_SAMPLES[device] if batch_samples is None else batch_samples
+    if length:
+        per_batch = max(batch_samples // length, 1)
+        return [list(range(i, min(i + per_batch, len(paths)))) for i in range(0, len(paths), per_batch)]
+    with ThreadPoolExecutor(16) as pool:  # waits for the disk, most of the time
+        samples = list(pool.map(expected_samples, paths, chunksize=64))
+    groups = {}
+    for index, n in enumerate(samples):
+        n *= max(math.ceil(RECEPTIVE_FIELD / max(n, 1)), 1)
+        groups.setdefault(_trimmed_length(n) if trims_to_frames(front_end) else n, []).append(index)
+    batches = []
+    for n in sorted(groups, reverse=True):
+        per_batch = max(batch_samples // max(n, 1), 1)
+        batches += [groups[n][i : i + per_batch] for i in range(0, len(groups[n]), per_batch)]
+    return batches
+
+
+class _Waveforms(Dataset):
+    """Batches of files, ready for the encoder: (stacks, failures, silent) a batch, in the file's worker.
+
+    stacks: a list of (indexes, waveforms (B, samples)), one but where a header was wrong. failures: {index: why}.
+    silent: indexes of files that hold nothing but zeros.
+    """
+
+    def __init__(self, paths, batches, length, normalize, trim):
+        self.paths, self.batches, self.length, self.normalize, self.trim = paths, batches, length, normalize, trim
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, number):
+        by_length, failures, silent = {}, {}, []
+        for index in self.batches[number]:
+            try:
+                x = load_audio(self.paths[index])
+            except UserError as error:
+                failures[index] = str(error)
+                continue
+            if not np.any(x):
+                silent.append(index)
+            x = torch.from_numpy(first_samples(x, self.length) if self.length else _whole(x))
+            if self.normalize:  # before trimming: the mean and the deviation are those of the whole utterance
+                x = F.layer_norm(x, x.shape)
+            if self.trim:
+                x = x[: _trimmed_length(len(x))]
+            by_length.setdefault(len(x), []).append((index, x))
+        stacks = [
+            ([index for index, _ in same], torch.stack([x for _, x in same])) for _, same in sorted(by_length.items())
+        ]
+        return stacks, failures, silent
+
+
+def _scores(detector, waveforms, precision):
+    """Scores (B,), of halves where all at once do not fit in memory; None where one alone does not."""
+    try:
+        with torch.inference_mode(), torch.autocast(waveforms.device.type, torch.bfloat16, precision == "bf16"):
+            return detector.score(waveforms).float()
+    except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+    halves = [_scores(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
+    return None if any(half is None for half in halves) else torch.cat(halves)
+
+
+@contextlib.contextmanager
+def _normalised_before(front_end):
+    """Within, the front-end takes waveforms that are normalised already."""
+    normalize, front_end.normalize = front_end.normalize, False
+    try:
+        yield
+    finally:
+        front_end.normalize = normalize
+
+
+def score_batches(detector, paths, batches, length=None, num_workers=0, precision="fp32"):
+    """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
+
+    detector: in evaluation mode, on its device. batches: lists of indexes into `paths`, of plan_batches. length: as
+    there. num_workers: processes that decode. precision: fp32 or bf16 (autocast). Every index of a batch is either in
+    its scores or in its failures; the silent ones hold nothing but zeros, and have a score.
+    Scores are those of one file at a time, but for rounding, whatever the headers say of the lengths.
+    """
+    device = next(detector.parameters()).device
+
+    def launch(stacks, failures, silent):
+        values = []
+        with _normalised_before(detector.front_end):
+            for indexes, waveforms in stacks:
+                waveforms = waveforms.to(device, non_blocking=True)
+                found = _scores(detector, waveforms, precision)
+                if found is None:
+                    why = f"more memory needed than {device} has, for {waveforms.shape[1] / SAMPLE_RATE:.0f} s"
+                    failures |= {index: f"{paths[index]}: {why}" for index in indexes}
+                else:
+                    values.append((indexes, found))
+        return values, failures, silent
+
+    def read(values, failures, silent):
+        scores = {index: score for indexes, found in values for index, score in zip(indexes, found.tolist())}
+        for index in [index for index, score in scores.items() if not math.isfinite(score)]:
+            failures[index] = f"{paths[index]}: the detector's score is {scores.pop(index)}"
+        return scores, failures, [index for index in silent if index in scores]
+
+    normalize, trim = detector.front_end.normalize, trims_to_frames(detector.front_end)
+    loader = DataLoader(
+        _Waveforms(paths, batches, length, normalize, trim),
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # not torch's own: that of a training goes on as if nothing had been scored
+    )
+    pending = None
+    for batch in loader:
+        launched = launch(*batch)
+        if pending:  # a GPU computes the batch just launched while the one before is read
+            yield read(*pending)
+        pending = launched
+    if pending:
+        yield read(*pending)
+
+
+def score_files(detector, paths, length=None, batch_samples=None, num_workers=0, precision="fp32"):
+    """Score files, {index: score}, {index: why there is none}, [indexes of all-zero files]; see score_batches."""
+    scores, failures, silent = {}, {}, []
+    batches = plan_batches(detector.front_end, paths, length, batch_samples)
+    for found, failed, zeros in score_batches(detector, paths, batches, length, num_workers, precision):
+        scores |= found
+        failures |= failed
+        silent += zeros
+    return scores, failures, silent

@@ -1,0 +1,254 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import checkpoint
+import eval as eval_script
+import protocols
+import scoring
+from data_utils import load_audio, repeat_pad
+from front_ends import PRESETS, n_frames
+from model import ModelConfig, build_detector
+
+ROOT = Path(__file__).parent.parent
+LENGTHS = [1, 150, 399, 400, 719, 720, 4000, 4000, 4100, 4239, 4240, 9000, 9001, 9050, 16000, 3999, 12345, 4100]
+LARGE = {"extractor_mode": "layer_norm", "conv_bias": True}  # as the large encoders, frame by frame
+
+
+def make_detector(monkeypatch, normalize, overrides):
+    monkeypatch.setitem(PRESETS, "tiny", (normalize, None, {**PRESETS["tiny"][2], **overrides}))
+    torch.manual_seed(1)
+    return build_detector(ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))).eval()
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, n in enumerate(LENGTHS):
+        paths.append(tmp_path / f"{i:02}.wav")
+        x = 0.2 + 0.1 * rng.standard_normal(n) * np.linspace(0.1, 2, n)  # its mean and level change along it
+        soundfile.write(paths[-1], x, 16000, subtype="FLOAT")
+    return paths
+
+
+def one_at_a_time(detector, paths):
+    with torch.inference_mode():
+        return [detector.score(torch.from_numpy(repeat_pad(load_audio(path), 400))[None]).item() for path in paths]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("overrides, same", [(LARGE, n_frames), ({}, lambda n: n)])
+def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
+    detector = make_detector(monkeypatch, normalize, overrides)
+    batches = scoring.plan_batches(detector.front_end, files, batch_samples=13000)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(files)))
+    heard = [len(repeat_pad(np.zeros(n), 400)) for n in LENGTHS]
+    for batch in batches:
+        assert len({same(heard[index]) for index in batch}) == 1
+        assert len(batch) == 1 or sum(heard[index] for index in batch) <= 13000 + 320 * len(batch)
+    longest = [max(heard[index] for index in batch) for batch in batches]
+    assert n_frames(longest[0]) == max(map(n_frames, heard)) and len(batches) < len(files)
+
+    scores, failures, silent = scoring.score_files(detector, files, batch_samples=13000)
+    assert not failures and not silent
+    expected = one_at_a_time(detector, files)
+    assert np.std(expected) > 1e-3  # or the comparison says nothing
+    np.testing.assert_allclose([scores[i] for i in range(len(files))], expected, atol=1e-5, rtol=0)
+    assert detector.front_end.normalize is normalize
+
+
+def test_headers_that_lie_change_no_score(monkeypatch, files):
+    detector = make_detector(monkeypatch, True, LARGE)
+    monkeypatch.setattr(scoring, "expected_samples", lambda path: 5000)
+    assert [len(batch) for batch in scoring.plan_batches(detector.front_end, files, batch_samples=10**6)] == [18]
+    scores, _, _ = scoring.score_files(detector, files, batch_samples=10**6, num_workers=2)
+    np.testing.assert_allclose([scores[i] for i in range(18)], one_at_a_time(detector, files), atol=1e-5, rtol=0)
+
+
+def test_files_without_a_score_and_files_of_zeros(monkeypatch, files, tmp_path):
+    detector = make_detector(monkeypatch, True, LARGE)
+    soundfile.write(files[3], np.zeros(4000), 16000)
+    files[5].write_bytes(b"RIFF")
+    files[7] = tmp_path / "absent.wav"
+    scores, failures, silent = scoring.score_files(detector, files)
+    assert silent == [3] and np.isfinite(scores[3])
+    assert sorted(failures) == [5, 7] and "absent.wav" in failures[7] and "05.wav" in failures[5]
+    assert sorted([*scores, *failures]) == list(range(len(files)))
+    with torch.no_grad():
+        detector.back_end.fc.bias.fill_(float("nan"))
+    scores, failures, _ = scoring.score_files(detector, files[:2])
+    assert not scores and "score is nan" in failures[0]
+
+
+def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
+    detector = make_detector(monkeypatch, True, LARGE)
+    plain = detector.score
+
+    def small_memory(waveforms):
+        if waveforms.numel() > 9200:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
+        return plain(waveforms)
+
+    expected = one_at_a_time(detector, files)
+    monkeypatch.setattr(detector, "score", small_memory)
+    scores, failures, _ = scoring.score_files(detector, files)
+    assert sorted(failures) == [14, 16] and "more memory needed than cpu has, for 1 s" in failures[14]
+    assert all(scores[i] == pytest.approx(expected[i], abs=1e-5) for i in scores)
+
+
+# ------------------------------------------------------------------------------------------------ eval.py, cut short
+
+
+@pytest.fixture
+def command(monkeypatch, files, tmp_path):
+    """Flags of eval.py for the folder of `files`, a batch a trial or two; --eval_output is left to the test."""
+    detector = make_detector(monkeypatch, True, {})
+    checkpoint.save_checkpoint(tmp_path / "detector.pth", detector.config, detector.state_dict())
+    flags = ["--base_dir", str(tmp_path), "--model_path", str(tmp_path / "detector.pth"), "--num_workers", "0"]
+    return [*flags, "--batch_samples", "9000"]
+
+
+CHILDREN = """
+import json, os, sys, time, zlib
+import torch
+torch.set_num_threads(1)
+import checkpoint, eval as scoring
+argv, model, out = json.loads(sys.argv[1])
+checkpoint.load_detector(model)  # imports fairseq: a child starts in no time
+
+def start(*extra):
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(scoring.main([*argv, "--eval_output", out, *extra]) or 0)
+        finally:
+            os._exit(3)
+    return pid
+
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def read():
+    with open(out, "rb") as scores, open(out.replace(".txt", ".errors.tsv"), "rb") as errors:
+        return scores.read() + errors.read()
+"""
+
+
+def run_children(code, command, out):
+    """Run code that starts eval.py in forks of a process that has imported all it needs. Returns its output."""
+    model = command[command.index("--model_path") + 1]
+    arguments = [sys.executable, "-c", CHILDREN + code, json.dumps([command, model, str(out)])]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_scoring_killed_at_20_moments_ends_in_the_same_bytes(command, files, tmp_path):
+    files[2].write_bytes(b"RIFF")  # a failure is remembered as well
+    code = """
+assert end(start()) == 1
+whole = read()
+torn = 0
+for moment in range(20):
+    os.remove(out)
+    started = time.perf_counter()
+    pid = start()
+    path = out + ".partial-0"
+    # Kill it when it has written that many batches, a random moment later.
+    while time.perf_counter() - started < 20 and not os.path.exists(out):
+        if os.path.exists(path) and open(path, "rb").read().count(b"\\n") >= moment % 10:
+            break
+    time.sleep(zlib.crc32(bytes([moment])) % 1000 / 1e6 * 8)
+    os.kill(pid, 9)
+    cut_short = end(pid) == -9 and os.path.exists(path)
+    torn += cut_short
+    assert end(start()) == 1
+    assert read() == whole, moment
+    assert not os.path.exists(path)
+assert torn >= 10, torn
+"""
+    text = run_children(code, command, tmp_path / "s.txt")
+    assert text.count("going on with") >= 10
+    assert len((tmp_path / "s.txt").read_text().splitlines()) == len(files) - 1
+
+
+def test_a_torn_line_is_scored_again(command, tmp_path, capsys):
+    out = tmp_path / "s.txt"
+    command = [*command, "--eval_output", str(out)]
+    run_id = {}
+
+    class Kept(eval_script.PartialScores):
+        def remove(self):  # what a killed run leaves behind
+            run_id["content"] = self._path(0).read_bytes()
+            super().remove()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_script, "PartialScores", Kept)
+        eval_script.main(command)
+    whole, partial = out.read_bytes(), run_id["content"]
+    n_batches = partial.count(b"\n") - 1
+    for cut in [3, len(partial.splitlines()[0]), len(partial) // 2, len(partial) - 1, len(partial)]:
+        out.unlink()
+        Path(f"{out}.partial-0").write_bytes(partial[:cut])
+        capsys.readouterr()
+        assert not eval_script.main(command)
+        n_done = max(partial[:cut].count(b"\n") - 1, 0)
+        assert (f"{n_done} of {n_batches} batches are done" in capsys.readouterr().out) == (n_done > 0)
+        assert out.read_bytes() == whole
+    Path(f"{out}.partial-0").write_bytes(partial)
+    assert not eval_script.main([*command, "--precision", "bf16"])  # other scores: nothing to go on with
+    text = capsys.readouterr().out
+    assert "starting over" in text and "scored in float32 as well differ by" in text
+    assert out.read_bytes() != whole and list(tmp_path.glob("*partial*")) == []
+
+
+def test_two_runs_into_one_file_are_refused(command, tmp_path, fails):
+    out = tmp_path / "s.txt"
+    first = eval_script.PartialScores(out, 0, "a run")
+    fails(eval_script.main, [*command, "--eval_output", str(out)], "s.txt", "another process is scoring into it")
+    assert not out.exists()
+    first.remove()
+    assert not eval_script.main([*command, "--eval_output", str(out)])
+
+
+def test_scores_and_failures_are_listed_and_zeros_warned_of(command, files, tmp_path, capsys):
+    soundfile.write(files[4], np.zeros(5000), 16000)
+    files[2].write_bytes(b"RIFF")
+    assert eval_script.main([*command, "--eval_output", str(tmp_path / "s.txt")]) == 1
+    scores = protocols.read_scores(tmp_path / "s.txt")
+    assert list(scores) == [path.stem for path in files if path != files[2]]
+    utt_id, why = (tmp_path / "s.errors.tsv").read_text().rstrip("\n").split("\t")
+    assert utt_id == "02" and "02.wav" in why
+    text = capsys.readouterr().err
+    assert "warning: 1 trials hold nothing but zeros, first 04" in text and "1 of 18 trials have no score" in text
+
+
+def test_two_processes_share_the_batches(command, files, tmp_path):
+    files[2].write_bytes(b"RIFF")
+    code = """
+assert end(start()) == 1
+alone = read()
+import socket
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as torchrun does
+
+def start_rank(rank):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return start()
+
+ranks = [start_rank(rank) for rank in range(2)]
+assert [end(pid) for pid in ranks] == [1, 0]
+assert read() == alone
+"""
+    text = run_children(code, command, tmp_path / "s.txt")
+    assert "2 processes" in text
+    assert list(tmp_path.glob("*partial*")) == []
