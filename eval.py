@@ -29,7 +29,7 @@ import checkpoint
 import protocols
 from atomic import atomic_open
 from console import UserError, progress, run
-from model import add_model_flags, choose_device, given_model_flags
+from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from scoring import PRECISIONS, plan_batches, score_batches
 
 
@@ -75,6 +75,13 @@ def parse_args(argv=None):
         "--batch_samples", type=int, help="samples at once, 16,000 a second; not given: 20 s on a CPU, 120 s on a GPU"
     )
     out.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the detector (%(default)s)")
+    out.add_argument(
+        "--batch_norm",
+        choices=["trained", "utterance"],
+        default="trained",
+        help="statistics of the batch normalisations: of the training, or each utterance's own, one at a time, as the "
+        "published In-the-Wild figures were made (%(default)s)",
+    )
     out.add_argument(
         "--num_workers", type=int, default=min(4, os.cpu_count()), help="processes that read audio (%(default)s)"
     )
@@ -141,11 +148,11 @@ def read_detector(args):
     return checkpoint.load_average(paths, **flags), name
 
 
-def fingerprint(detector, trials, batches, length, precision):
+def fingerprint(detector, trials, batches, *settings):
     """What the scores of a run depend on, as a digest: only a run of the same one may go on with its partial scores."""
     digest = hashlib.sha256()
     facts = [detector.config.to_dict(), [(trial.utt_id, str(trial.path)) for trial in trials], batches]
-    digest.update(json.dumps([*facts, length, precision]).encode())
+    digest.update(json.dumps([*facts, *settings]).encode())
     for name, tensor in detector.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -293,10 +300,13 @@ def main(argv=None):
 
     paths = [trial.path for trial in trials]
     batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
+    if args.batch_norm == "utterance":
+        use_utterance_batch_norm(detector)
+        batch_samples = 1  # one trial a batch
     batches = share(plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None, 0)
     try:
         partial, refused = (
-            PartialScores(out, rank, fingerprint(detector, trials, batches, length, args.precision)),
+            PartialScores(out, rank, fingerprint(detector, trials, batches, length, args.precision, args.batch_norm)),
             None,
         )
     except UserError as error:

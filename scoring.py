@@ -5,7 +5,6 @@ trimmed to the samples that these frames see, or, where the encoder normalises o
 same number of samples. There is no padding and no mask.
 """
 
-import contextlib
 import math
 import os
 import stat
@@ -24,13 +23,6 @@ from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
 PRECISIONS = ["fp32", "bf16"]
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
-
-
-def trims_to_frames(front_end):
-    """Do samples past the last frame change nothing? So it is where the extractor normalises frame by frame."""
-    if hasattr(front_end, "trims_to_frames"):
-        return front_end.trims_to_frames
-    return front_end.model.cfg.extractor_mode == "layer_norm"
 
 
 def expected_samples(path):
@@ -74,7 +66,7 @@ def plan_batches(front_end, paths, length=None, batch_samples=None):
     groups = {}
     for index, n in enumerate(samples):
         n *= max(math.ceil(RECEPTIVE_FIELD / max(n, 1)), 1)
-        groups.setdefault(_trimmed_length(n) if trims_to_frames(front_end) else n, []).append(index)
+        groups.setdefault(_trimmed_length(n) if front_end.trims_to_frames else n, []).append(index)
     batches = []
     for n in sorted(groups, reverse=True):
         per_batch = max(batch_samples // max(n, 1), 1)
@@ -121,22 +113,12 @@ def _scores(detector, waveforms, precision):
     """Scores (B,), of halves where all at once do not fit in memory; None where one alone does not."""
     try:
         with torch.inference_mode(), torch.autocast(waveforms.device.type, torch.bfloat16, precision == "bf16"):
-            return detector.score(waveforms).float()
+            return detector.score(waveforms, normalized=True).float()
     except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
     halves = [_scores(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
     return None if any(half is None for half in halves) else torch.cat(halves)
-
-
-@contextlib.contextmanager
-def _normalised_before(front_end):
-    """Within, the front-end takes waveforms that are normalised already."""
-    normalize, front_end.normalize = front_end.normalize, False
-    try:
-        yield
-    finally:
-        front_end.normalize = normalize
 
 
 def score_batches(detector, paths, batches, length=None, num_workers=0, precision="fp32"):
@@ -151,15 +133,18 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
 
     def launch(stacks, failures, silent):
         values = []
-        with _normalised_before(detector.front_end):
-            for indexes, waveforms in stacks:
-                waveforms = waveforms.to(device, non_blocking=True)
+        for indexes, waveforms in stacks:
+            waveforms = waveforms.to(device, non_blocking=True)
+            try:
                 found = _scores(detector, waveforms, precision)
-                if found is None:
-                    why = f"more memory needed than {device} has, for {waveforms.shape[1] / SAMPLE_RATE:.0f} s"
-                    failures |= {index: f"{paths[index]}: {why}" for index in indexes}
-                else:
-                    values.append((indexes, found))
+            except ValueError as error:  # one frame has no statistics of its own, see use_utterance_batch_norm
+                failures |= {index: f"{paths[index]}: {error}" for index in indexes}
+                continue
+            if found is None:
+                why = f"more memory needed than {device} has, for {waveforms.shape[1] / SAMPLE_RATE:.0f} s"
+                failures |= {index: f"{paths[index]}: {why}" for index in indexes}
+            else:
+                values.append((indexes, found))
         return values, failures, silent
 
     def read(values, failures, silent):
@@ -168,7 +153,7 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
             failures[index] = f"{paths[index]}: the detector's score is {scores.pop(index)}"
         return scores, failures, [index for index in silent if index in scores]
 
-    normalize, trim = detector.front_end.normalize, trims_to_frames(detector.front_end)
+    normalize, trim = detector.front_end.normalize, detector.front_end.trims_to_frames
     loader = DataLoader(
         _Waveforms(paths, batches, length, normalize, trim),
         batch_size=None,

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,9 +24,11 @@ import easy_inference_demo
 import EER_minDCF
 import eval as scoring
 import make_demo_corpus
+import model
 import protocols
 import train
 from data_utils import load_audio
+from model import ModelConfig
 from protocols import BONAFIDE, SPOOF
 
 ROOT = Path(__file__).parent.parent
@@ -350,6 +353,70 @@ def test_published_scoring_commands(tmp_path, finished_run, ctrsvdd, output, mon
         x = torch.from_numpy(np.resize(x, 64600))  # numpy's resize repeats from the start
         with torch.no_grad():
             assert score == pytest.approx(detector.score(x[None]).item(), abs=1e-5)
+
+
+TRAIN_CTRSVDD = """python train.py --base_dir DIR/ --algo 8 --gpu_id 2 --T_max 5 --epochs 75 --lr 0.000001
+    --batch_size 34 --agg SEA --pool_func 'mean' --dilation 1 --Nes_ratio 8 8 --SE_ratio 1
+    --model_name WavLM_Nes2Net_X --seed 420
+    --foldername WavLM_SEA_Nes2Net_X_mean_8x8_SEr1_dila1_algo8_Tmax5_bz34_lr1e6_seed420"""
+TRAIN_LA = """python train.py --track LA --algo 4 --batch_size 12 --lr 0.00000025 --seed 12345 --num_epochs 100
+    --pool_func 'mean' --SE_ratio 1 --Nes_ratio 8 8 --model_name wav2vec2_Nes2Net_X --database_path DB/
+    --protocols_path PROTO/"""
+SCORE_CTRSVDD = """python eval.py --base_dir DIR/test_set --model_path CKPT.pt --agg SEA --pool_func 'mean'
+    --dilation 1 --Nes_ratio 8 8 --SE_ratio 1 --model_name WavLM_Nes2Net_X --outputname NAME"""
+SCORE_DF = """python eval.py --track DF --batch_size 2 --is_eval --eval --model_name wav2vec2_Nes2Net_X
+    --pool_func 'mean' --SE_ratio 1 --Nes_ratio 8 8 --test_protocol '4sec' --num_average_model 5
+    --model_ID_to_average 56 60 62 76 95 --database_path DB/ --protocols_path PROTO/ --model_folder_path RUN/
+    --eval_output score_DF.txt"""
+SCORE_ITW = """python eval.py --track in_the_wild --model_name wav2vec2_Nes2Net_X --test_protocol 'full'
+    --in_the_wild_path release_in_the_wild --model_path CKPT.pth --eval_output score_ITW.txt"""
+JUDGE = "python easy_inference_demo.py --model_path CKPT.pt --file_to_test FILE.flac --model_name WavLM_Nes2Net_X_SeLU"
+
+
+@pytest.mark.parametrize(
+    "main, command, expected",
+    [
+        (train, TRAIN_CTRSVDD, ModelConfig("WavLM_Nes2Net_X")),
+        (train, TRAIN_LA, ModelConfig("wav2vec2_Nes2Net_X")),
+        (scoring, SCORE_CTRSVDD, ModelConfig("WavLM_Nes2Net_X")),
+        (scoring, SCORE_DF, ModelConfig("wav2vec2_Nes2Net_X")),
+        (scoring, SCORE_ITW, ModelConfig("wav2vec2_Nes2Net_X")),
+        (easy_inference_demo, JUDGE, ModelConfig("WavLM_Nes2Net_X_SeLU")),
+    ],
+)
+def test_the_published_commands_name_the_published_networks_letter_for_letter(main, command, expected):
+    args = main.parse_args(shlex.split(command)[2:])
+    assert ModelConfig(**model.given_model_flags(args)) == expected
+
+
+def test_published_checkpoints_are_scored_by_the_published_commands(tmp_path, ctrsvdd, output, monkeypatch):
+    # Detectors of the published names, sizes but for a tiny encoder, and layout, as their release holds them.
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    soundfile.write("FILE.flac", speech_like(rng, 1.2), 16000)
+    (tmp_path / "release_in_the_wild").mkdir()
+    (tmp_path / "release_in_the_wild" / "0.wav").write_bytes((tmp_path / "FILE.flac").read_bytes())
+    places = {"WavLM": "ssl_model.model.model", "wav2vec2": "ssl_model.model"}
+    for name, file in [
+        ("WavLM_Nes2Net_X", "CKPT.pt"),
+        ("WavLM_Nes2Net_X_SeLU", "SELU.pt"),
+        ("wav2vec2_Nes2Net_X", "CKPT.pth"),
+    ]:
+        torch.manual_seed(0)
+        detector = model.build_detector(ModelConfig(name, ssl="tiny"))
+        prefixes = {"front_end.model": places[detector.config.front_end], "back_end": "Nested_Res2Net_TDNN"}
+        prefixes["aggregation"] = "ssl_model"
+        state = {
+            next(key.replace(ours, theirs, 1) for ours, theirs in prefixes.items() if key.startswith(ours)): tensor
+            for key, tensor in detector.state_dict().items()
+        }
+        torch.save(state, file)
+    command = shlex.split(SCORE_CTRSVDD.replace("DIR", str(ctrsvdd)))[2:]
+    output(scoring.main, [*command, "--num_workers", "0"])
+    assert len(protocols.read_scores("scores/NAME.txt")) == len(list((ctrsvdd / "test_set").iterdir()))
+    output(scoring.main, [*shlex.split(SCORE_ITW)[2:], "--num_workers", "0"])
+    assert list(protocols.read_scores("score_ITW.txt")) == ["0"]
+    assert "score: " in output(easy_inference_demo.main, shlex.split(JUDGE.replace("CKPT", "SELU"))[2:])
 
 
 def test_a_trial_that_cannot_be_read_is_listed_and_the_rest_scored(tmp_path, finished_run, corpus, capsys):

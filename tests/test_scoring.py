@@ -22,7 +22,8 @@ LARGE = {"extractor_mode": "layer_norm", "conv_bias": True}  # as the large enco
 
 
 def make_detector(monkeypatch, normalize, overrides):
-    monkeypatch.setitem(PRESETS, "tiny", (normalize, None, {**PRESETS["tiny"][2], **overrides}))
+    tiny = PRESETS["tiny"]
+    monkeypatch.setitem(PRESETS, "tiny", tiny._replace(fields={**tiny.fields, "normalize": normalize, **overrides}))
     torch.manual_seed(1)
     return build_detector(ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))).eval()
 
@@ -91,10 +92,10 @@ def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
     detector = make_detector(monkeypatch, True, LARGE)
     plain = detector.score
 
-    def small_memory(waveforms):
+    def small_memory(waveforms, normalized):
         if waveforms.numel() > 9200:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
-        return plain(waveforms)
+        return plain(waveforms, normalized)
 
     expected = one_at_a_time(detector, files)
     monkeypatch.setattr(detector, "score", small_memory)
@@ -252,3 +253,18 @@ assert read() == alone
     text = run_children(code, command, tmp_path / "s.txt")
     assert "2 processes" in text
     assert list(tmp_path.glob("*partial*")) == []
+
+
+def test_batch_norm_by_utterance_scores_one_at_a_time_in_training_mode(command, files, tmp_path):
+    out = tmp_path / "scores.txt"
+    # Files of one frame have no statistics over time: they are listed, not scored.
+    assert eval_script.main([*command, "--eval_output", str(out), "--batch_norm", "utterance"]) == 1
+    detector = checkpoint.load_detector(command[command.index("--model_path") + 1])
+    scores = protocols.read_scores(out)
+    failed = [line.split("\t")[0] for line in out.with_suffix(".errors.tsv").read_text().splitlines()]
+    assert sorted([*scores, *failed]) == sorted(path.stem for path in files)
+    waveforms = {path.stem: repeat_pad(load_audio(path), 400) for path in files}
+    assert sorted(failed) == [name for name, x in waveforms.items() if n_frames(len(x)) == 1]
+    detector.train()  # neither the tiny encoder nor Nes2Net drops anything out
+    for name, score in scores.items():
+        assert score == pytest.approx(detector.score(torch.from_numpy(waveforms[name])[None]).item(), abs=1e-5)
