@@ -6,7 +6,6 @@ a time so that memory does not grow with its length, and its score is their mean
 
 import contextlib
 import glob
-import logging
 import os
 import shutil
 import subprocess
@@ -308,8 +307,9 @@ class Judge:
     def stretches(self, judged):
         """Where neighbouring windows are not above the threshold: [(start, end, mean score)].
 
-        A window speaks for its middle, up to half-way to the middles of its neighbours, so that a spliced stretch
-        is found to about a hop on either side.
+        A window speaks for its middle, up to half-way to the middles of its neighbours. Either end of a spliced
+        stretch is found to half a hop by a detector that goes by the larger part of a window; by one that gives in to
+        a little of it, or only to all of it, to half a window more.
         """
         middles = [(start + end) / 2 for start, end, _ in judged.windows]
         edges = [0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), judged.seconds]
@@ -461,7 +461,6 @@ def draw(out, judged, judge):
 
     Raises UserError where matplotlib is missing or the file cannot be written.
     """
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # fairseq has turned everybody's debugging on
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, MaxNLocator

@@ -18,6 +18,8 @@ ALLOWED = {
     "model": {"back_ends", "console", "front_ends"},
     "checkpoint": {"atomic", "console", "front_ends", "model"},
     "data_utils": {"RawBoost", "console", "protocols"},
+    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends"},
+    "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
 
