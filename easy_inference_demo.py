@@ -1,24 +1,34 @@
-"""Judge one audio file.
+"""Judge recordings: is this genuine speech, and where in the file is it not?
 
     python easy_inference_demo.py --model_path CKPT.pt --file_to_test FILE.flac
+    python easy_inference_demo.py --model_path CKPT.pt --file_to_test FOLDER '*.mp3' --csv verdicts.csv
+    python easy_inference_demo.py --model_path CKPT.pt --file_to_test TALK.m4a --timeline --plot talk.png
+    python easy_inference_demo.py --model_path CKPT.pt --web
 Set CUDA_VISIBLE_DEVICES= (empty) to stay on the CPU.
 """
 
 import argparse
+import contextlib
+import csv
+import json
+import sys
+import time
+from collections import Counter
 
-import torch
-
-import checkpoint
-from console import run
-from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
-from front_ends import RECEPTIVE_FIELD
+from atomic import atomic_open
+from console import UserError, run
+from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="Judge one audio file.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description="Judge recordings: is this genuine speech, and where in the file is it not?", allow_abbrev=False
+    )
     parser.add_argument("--model_path", required=True, help="a checkpoint")
-    parser.add_argument("--file_to_test", required=True, help="an audio file")
+    parser.add_argument(
+        "--file_to_test", nargs="+", metavar="FILE", help="audio files, folders, patterns; - is standard input"
+    )
     parser.add_argument(
         "--test_mode", choices=["4s", "full"], default="full", help="first 4 s or all of it (%(default)s)"
     )
@@ -26,38 +36,162 @@ def parse_args(argv=None):
         "--threshold", type=float, help="scores above it are bona fide; not given: the checkpoint's own"
     )
     add_model_flags(parser, required=False)
-    parser.add_argument("--AASIST_scale", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
 
-
-def reading(score, threshold, content):
-    """What the score says, in words that claim no more than it does. content: of the checkpoint."""
-    valid = content.get("valid", {})
-    at = threshold if threshold is not None else valid.get("threshold")
-    if at is None:
-        return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
-    verdict = f"bona fide: the score is above {at:.4g}" if score > at else f"spoof: the score is not above {at:.4g}"
-    if threshold is not None:
-        return f"{verdict}, the threshold given"
-    return (
-        f"{verdict}, where this detector errs on {100 * valid['eer']:.1f} % of either class of the dev set "
-        f"of {content.get('trained_on', 'a corpus not named')}; expect more errors on other recordings"
+    where = parser.add_argument_group("where in the file")
+    where.add_argument("--timeline", action="store_true", help="score windows and name the suspicious stretches")
+    where.add_argument("--plot", metavar="FILE.png", help="draw waveform, spectrogram and score over time of one file")
+    where.add_argument(
+        "--window",
+        type=float,
+        default=4.0,
+        help=f"seconds of a window; files over {LONGEST_WHOLE // SAMPLE_RATE} s are always judged so (%(default)s)",
     )
+    where.add_argument("--hop", type=float, help="seconds between windows; not given: half a window")
+
+    out = parser.add_argument_group("output")
+    out.add_argument("--json", metavar="FILE", help="write all there is to say as JSON; - is standard output")
+    out.add_argument("--csv", metavar="FILE", help="write a line a file as CSV; - is standard output")
+
+    page = parser.add_argument_group("page (needs requirements-web.txt)")
+    page.add_argument("--web", action="store_true", help="open a page on this machine to drop or record audio on")
+    page.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; others than the default let other machines in, without a password (%(default)s)",
+    )
+    page.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+    parser.add_argument("--AASIST_scale", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.web == (args.file_to_test is not None):
+        parser.error("expected one of --file_to_test and --web")
+    if args.json == "-" and args.csv == "-":
+        parser.error("--json - and --csv -: only one can have the standard output")
+    return args
+
+
+def read_judge(args):
+    return Judge(
+        args.model_path,
+        choose_device(),
+        threshold=args.threshold,
+        test_mode=args.test_mode,
+        window=args.window,
+        hop=args.hop,
+        **given_model_flags(args),
+    )
+
+
+def print_one(judge, judged, args):
+    """All about one file, a line a thing; `score:` is the published line."""
+    print(f"file: {judged.file}, {judged.seconds:.2f} s")
+    print(f"score: {judged.score if judged.score is not None else 'nan'}")
+    print(judge.reading(judged))
+    if probability := judge.about_probability(judged):
+        print(f"probability: {probability}")
+    for note in [] if judged.silent else judge.notes(judged):
+        print(f"note: {note}")
+    if judged.windows:
+        print(f"windows: {judge.about_windows(judged)}")
+    if args.timeline:
+        print_stretches(judge, judged)
+    print(f"time: {judged.took:.2f} s, and {judge.loading_took:.2f} s to load the detector")
+
+
+def print_stretches(judge, judged, indent=""):
+    stretches = judge.stretches(judged)
+    for start, end, score in stretches:
+        print(f"{indent}suspicious: {clock(start)} to {clock(end)}, mean score {score:.4g}")
+    if judge.threshold is None:
+        print(f"{indent}suspicious: cannot be told without a threshold")
+    elif not stretches:
+        print(f"{indent}suspicious: none")
+
+
+def print_row(judge, judged, args):
+    """One of many files, in a line that begins with `score:` too."""
+    if judged.error:
+        print(f"error: {judged.error}")
+        return
+    score = f"{judged.score:.5g}" if judged.score is not None else "nan"
+    probability = judge.probability(judged)
+    probability = f"p {probability:.2f}" if probability is not None else ""
+    remarks = [*judge.notes(judged), *([judge.about_windows(judged)] if judged.windows else [])]
+    remarks = f"  ({'; '.join(remarks)})" if remarks else ""
+    verdict = judge.verdict(judged) or "no verdict"
+    print(f"score: {score:10} {verdict:10} {probability:6} {judged.seconds:8.2f} s  {judged.file}{remarks}")
+    if args.timeline:
+        print_stretches(judge, judged, "    ")
+
+
+def print_summary(judge, results, seconds):
+    counts = Counter("not read" if judged.error else judge.verdict(judged) or "no verdict" for judged in results)
+    text = ", ".join(f"{n} {what}" for what, n in counts.most_common())
+    each = f"{seconds / len(results):.3f} s a file, and {judge.loading_took:.2f} s to load the detector"
+    print(f"{len(results)} files: {text}; time: {seconds:.2f} s, {each}")
+
+
+def write_tables(judge, results, args):
+    rows = [judge.to_dict(judged) for judged in results]
+    if args.json:
+        content = {
+            "detector": {"checkpoint": args.model_path, **judge.detector.config.to_dict()},
+            "threshold": judge.about_threshold(),
+            "files": rows,
+        }
+        with _out(args.json) as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+    if args.csv:
+        columns = ["file", "seconds", "score", "verdict", "threshold", "probability_bonafide", "n_windows"]
+        columns += ["n_suspicious_stretches", "seconds_taken", "notes", "error"]
+        with _out(args.csv) as file:
+            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            for row in rows:
+                if "error" not in row:
+                    row = {**row, "notes": "; ".join(row["notes"]), "n_windows": len(row["windows"])}
+                    row["n_suspicious_stretches"] = len(row["suspicious"])
+                table.writerow(row)
+
+
+def _out(path):
+    return contextlib.nullcontext(sys.stdout) if path == "-" else atomic_open(path)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    x = load_audio(args.file_to_test)
-    seconds = len(x) / SAMPLE_RATE
-    x = first_samples(x, 64000) if args.test_mode == "4s" else repeat_pad(x, RECEPTIVE_FIELD)
-    content = checkpoint.read_checkpoint(args.model_path)
-    detector = checkpoint.load_detector(args.model_path, **given_model_flags(args))
-    device = choose_device()
-    with torch.inference_mode():
-        score = detector.to(device).score(torch.from_numpy(x)[None].to(device)).item()
-    print(f"file: {args.file_to_test}, {seconds:.2f} s")
-    print(f"score: {score}")
-    print(reading(score, args.threshold, content))
+    if args.web:
+        import web_demo
+
+        return web_demo.serve(read_judge(args), args.host, args.port)
+    with find_files(args.file_to_test) as files:
+        if args.plot and len(files) > 1:
+            raise UserError(f"--plot: expected one file to draw, found {len(files)}")
+        judge = read_judge(args)
+        quiet = "-" in (args.json, args.csv)  # the standard output is theirs
+        many = len(files) > 1
+        if many and not quiet:
+            print(f"threshold: {judge.about_threshold()}")
+        started = time.monotonic()
+        results = []
+        for judged in judge.judge(files, timeline=args.timeline or args.plot is not None):
+            results.append(judged)
+            if many and not quiet:
+                print_row(judge, judged, args)
+        took = time.monotonic() - started
+        failed = [judged.error for judged in results if judged.error]
+        if failed and not many:
+            raise UserError(failed[0])
+        if args.plot:
+            draw(args.plot, results[0], judge)
+    write_tables(judge, results, args)
+    if not quiet and many:
+        print_summary(judge, results, took)
+    elif not quiet:
+        print_one(judge, results[0], args)
+    if failed:
+        print(f"easy_inference_demo.py: {len(failed)} of {len(results)} files could not be read", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -208,8 +208,10 @@ def _wav2vec2_model(overrides):
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        level = logging.getLogger().level
         from fairseq.models.wav2vec import wav2vec2
 
+        logging.getLogger().setLevel(level)  # it has turned everybody's debugging messages on
         config = wav2vec2.Wav2Vec2Config()
         # fairseq would pad an odd number of frames to an even one and then attend with a mask.
         config.required_seq_len_multiple = 1

@@ -566,15 +566,6 @@ def test_the_demo_agrees_with_eval_and_says_what_it_means(scores, finished_run, 
     assert "bona fide:" in output(easy_inference_demo.main, [*flags, "--threshold", "-1000", "--test_mode", "4s"])
 
 
-def test_demo_mistakes(tmp_path, finished_run, fails):
-    model = ["--model_path", average(finished_run)]
-    text = tmp_path / "text.wav"
-    text.write_text("no audio")
-    fails(easy_inference_demo.main, [*model, "--file_to_test", str(text)], "text.wav", "cannot be read as audio")
-    fails(easy_inference_demo.main, [*model, "--file_to_test", "gone.wav"], "gone.wav")
-    fails(easy_inference_demo.main, ["--model_path", "gone.pt", "--file_to_test", str(text)], "text.wav")
-
-
 # ---------------------------------------------------------------------------------------------------- shell scripts
 
 

@@ -19,6 +19,8 @@ ALLOWED = {
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "model"},
     "data_utils": {"RawBoost", "console", "protocols"},
     "scoring": {"console", "data_utils", "front_ends"},
+    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends"},
+    "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
 

@@ -1,0 +1,556 @@
+"""Judging recordings: audio files of any length to scores, verdicts, suspicious stretches, and a picture of them.
+
+A file of at most 30 s is scored in one piece; a longer one in overlapping windows, read and scored a few minutes at
+a time so that memory does not grow with its length, and its score is their mean.
+"""
+
+import contextlib
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+import checkpoint
+from atomic import atomic_open
+from console import UserError, progress
+from data_utils import SAMPLE_RATE, first_samples, repeat_pad
+from front_ends import RECEPTIVE_FIELD
+
+LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
+AT_ONCE = 30 * SAMPLE_RATE  # samples in a batch
+HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
+SHORT = 1.0  # seconds below which a verdict carries a warning
+# How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
+# 95 % of fake ones below the other. Source: the released demo of Liu et al., 2025.
+PUBLISHED_REAL, PUBLISHED_FAKE = 0.8, 0.0
+
+
+# ------------------------------------------------------------------------------------------------------ audio files
+
+
+@contextlib.contextmanager
+def find_files(names):
+    """The audio files that the names stand for, without doubles: {what to call it: path}.
+
+    names: files, folders (all files in them but hidden ones), patterns, and `-` for standard input, of which a copy
+    exists while the context does. Raises UserError for a name that stands for none.
+    """
+    with tempfile.NamedTemporaryFile() as copy:
+        found = {}
+        for name in names:
+            path = Path(name)
+            if name == "-":
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+                copy.flush()
+                found["standard input"] = copy.name
+                continue
+            if path.is_file():
+                files = [name]
+            elif path.is_dir():
+                files = sorted(str(file) for file in path.rglob("*") if file.is_file() and _is_shown(file, path))
+            else:
+                files = sorted(file for file in glob.glob(name, recursive=True) if os.path.isfile(file))
+            if not files:
+                raise UserError(f"{name}: expected a file, a folder with files, a pattern or -, found nothing")
+            found |= dict(zip(files, files))
+        yield found
+
+
+def _is_shown(file, folder):
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def audio_blocks(path):
+    """Read an audio file as data_utils.load_audio does, in blocks: yields float32 (samples,) at 16 kHz.
+
+    What libsndfile does not read is left to the program ffmpeg, where there is one. Memory does not grow with the
+    length of the file. Raises UserError for a file that is missing, is no audio, holds no sample or one that is not
+    a number.
+    """
+    n_samples = 0
+    for block in _decode(path):
+        if not np.isfinite(block).all():
+            raise UserError(f"{path}: expected audio, found samples that are not numbers or infinite")
+        n_samples += len(block)
+        yield block
+    if not n_samples:
+        raise UserError(f"{path}: expected audio, found a file without a single sample")
+
+
+def _decode(path):
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a name that ends in .raw
+        why = getattr(error, "error_string", str(error))
+        if os.path.isfile(path) and os.path.getsize(path):
+            yield from _decode_with_ffmpeg(path, why)
+            return
+        why = "it is empty" if os.path.isfile(path) else why
+        raise UserError(f"{path}: cannot be read as audio: {why}") from error
+    import soxr
+
+    with file:
+        rate = file.samplerate
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        n_frames = max(2**20 // file.channels, 1)
+        while True:
+            try:
+                block = file.read(n_frames, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise UserError(f"{path}: cannot be read as audio: {error.error_string}") from error
+            last = len(block) < n_frames
+            block = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+            yield block if rate == SAMPLE_RATE else resampler.resample_chunk(block, last=last)
+            if last:
+                return
+
+
+def _decode_with_ffmpeg(path, why):
+    program = shutil.which("ffmpeg")
+    if not program:
+        raise UserError(f"{path}: cannot be read as audio: {why} (the program ffmpeg, not found here, reads more)")
+    # A playlist could name other files, and addresses: nothing but this file is opened.
+    command = [program, "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
+    command += ["-map", "0:a:0", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages)
+        try:
+            while data := process.stdout.read(4 * 2**20):
+                yield np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4")
+            if process.wait():
+                messages.seek(0)
+                said = messages.read().decode(errors="replace").strip().splitlines() or ["nothing said"]
+                said = said[-1].removeprefix(f"file:{path}: ")
+                raise UserError(f"{path}: cannot be read as audio: libsndfile: {why} ffmpeg: {said}")
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+
+
+# ----------------------------------------------------------------------------------------------------------- judging
+
+
+@dataclass
+class Judged:
+    """What is known of one file. Times in seconds.
+
+    file: what to call it. score: higher is more bona fide; None for silence, and where the file could not be read,
+    as `error` says. is_mean: the score is the mean of the windows'. windows: [(start, end, score)], the score None
+    for silence. silent: every sample is zero.
+    """
+
+    file: str
+    path: str
+    seconds: float = 0.0
+    score: float = None
+    is_mean: bool = False
+    windows: list = field(default_factory=list)
+    silent: bool = True
+    took: float = 0.0
+    error: str = None
+
+
+class Judge:
+    """A detector, and how its scores are read.
+
+    threshold: scores above it are bona fide; None: the checkpoint's own. test_mode: "full", or "4s" for the first
+    four seconds. window, hop: seconds; hop None: half a window. flags: see checkpoint.load_detector.
+    Raises UserError as load_detector, and for a window or a hop that makes no sense.
+    """
+
+    def __init__(self, model_path, device, threshold=None, test_mode="full", window=4.0, hop=None, **flags):
+        hop = window / 2 if hop is None else hop
+        if window * SAMPLE_RATE < RECEPTIVE_FIELD or window * SAMPLE_RATE > AT_ONCE:
+            raise UserError(f"--window: expected 0.025 to {AT_ONCE // SAMPLE_RATE} seconds, found {window:g}")
+        if not 1 / SAMPLE_RATE <= hop <= window:
+            raise UserError(f"--hop: expected more than 0 and at most --window {window:g}, found {hop:g}")
+        started = time.monotonic()
+        content = checkpoint.read_detector(model_path, **flags)
+        self.detector = checkpoint.detector_from(model_path, content["config"], content["model"]).to(device)
+        self.loading_took = time.monotonic() - started
+        self.device, self.test_mode = device, test_mode
+        self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
+        self.valid = content.get("valid", {})
+        self.calibration = content.get("calibration")
+        self.trained_on = content.get("trained_on", "a corpus not named")
+        config = self.detector.config
+        self.threshold, self.origin = threshold, "given"
+        if threshold is None and "threshold" in self.valid:
+            self.threshold, self.origin = self.valid["threshold"], "dev"
+        elif threshold is None and config.model_name.startswith("WavLM_Nes2Net") and config.n_output_logits == 1:
+            self.threshold, self.origin = PUBLISHED_FAKE, "published"
+        elif threshold is None:
+            self.origin = None
+
+    def judge(self, files, timeline=False):
+        """Judge files, {what to call it: path}; yields a Judged for each, in their order.
+
+        timeline: score windows of the short ones too.
+        """
+        read, pieces = [], []
+        with progress(total=_seconds_by_headers(files.values()), desc="judging", unit="s", unit_scale=True) as bar:
+            for name, path in files.items():
+                judged = Judged(name, path)
+                started = time.monotonic()
+                try:
+                    for start, x in self._cut(judged, timeline, bar):
+                        pieces.append((judged, start, x))
+                        if sum(len(x) for *_, x in pieces) >= HELD:
+                            judged.took += time.monotonic() - started
+                            self._score(pieces)
+                            pieces = []
+                            started = time.monotonic()
+                except UserError as error:
+                    judged.error = str(error).replace(path, name)
+                    pieces = [piece for piece in pieces if piece[0] is not judged]
+                judged.took += time.monotonic() - started
+                read.append(judged)
+                if not pieces:
+                    yield from map(_finish, read)
+                    read = []
+            self._score(pieces)
+        yield from map(_finish, read)
+
+    def _cut(self, judged, timeline, bar):
+        """Cut a file into what is scored; yields (start, (samples,)), start None for what stands for the whole file.
+        Finds the length of `judged` and its silent parts.
+        """
+        window, n, start, at = self.window, 0, 0, 0  # the next window begins at sample `start`, `held` at sample `at`
+        held = head = np.zeros(0, np.float32)
+        windowed = timeline or self.test_mode == "full"
+        for block in audio_blocks(judged.path):
+            bar.update(len(block) / SAMPLE_RATE)
+            n += len(block)
+            judged.seconds = n / SAMPLE_RATE
+            judged.silent &= not block.any()
+            head = np.concatenate([head, block[: 64000 - len(head)]])
+            held = np.concatenate([held, block])
+            if n <= LONGEST_WHOLE:
+                continue
+            while windowed and start + window <= n:
+                yield from self._window(judged, start, held[start - at : start - at + window])
+                start += self.hop
+            kept = min(start, n - window)  # the last window ends with the file, wherever that is
+            held, at = held[kept - at :], kept
+        if judged.silent:
+            return
+        if self.test_mode == "4s":
+            yield None, first_samples(head, 64000)
+        elif n <= LONGEST_WHOLE:
+            yield None, repeat_pad(held, RECEPTIVE_FIELD)
+        if n > LONGEST_WHOLE:
+            if windowed and start - self.hop + window < n:
+                yield from self._window(judged, n - window, held[-window:])
+        elif timeline:
+            for start in [*range(0, n - window, self.hop), max(n - window, 0)]:
+                yield from self._window(judged, start, repeat_pad(held[start : start + window], RECEPTIVE_FIELD))
+
+    def _window(self, judged, start, x):
+        if x.any():
+            yield start, x
+        else:
+            judged.windows.append((start / SAMPLE_RATE, (start + len(x)) / SAMPLE_RATE, None))
+
+    def _score(self, pieces):
+        """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
+        by_length = groupby(sorted(pieces, key=lambda piece: len(piece[2])), key=lambda piece: len(piece[2]))
+        for length, same in by_length:
+            same = list(same)
+            at_once = max(AT_ONCE // length, 1)
+            for batch in (same[i : i + at_once] for i in range(0, len(same), at_once)):
+                started = time.monotonic()
+                with torch.inference_mode():
+                    x = torch.from_numpy(np.stack([x for *_, x in batch])).to(self.device)
+                    scores = self.detector.score(x).float().tolist()
+                took = (time.monotonic() - started) / len(batch)
+                for (judged, start, _), score in zip(batch, scores):
+                    judged.took += took
+                    if start is None:
+                        judged.score = score
+                    else:
+                        judged.windows.append(
+                            (start / SAMPLE_RATE, min((start + length) / SAMPLE_RATE, judged.seconds), score)
+                        )
+
+    def verdict(self, judged):
+        """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""
+        if judged.score is None or self.origin is None:
+            return None
+        if self.origin == "published" and PUBLISHED_FAKE <= judged.score <= PUBLISHED_REAL:
+            return "undecided"
+        return "bona fide" if judged.score > self.threshold else "spoof"
+
+    def probability(self, judged):
+        """Probability of bona fide for even odds beforehand; None without a calibration that fits this score.
+
+        A calibration is of whole utterances: it says nothing of a mean over windows.
+        """
+        if self.calibration is None or self.verdict(judged) is None or judged.is_mean:
+            return None
+        log_odds = self.calibration["slope"] * judged.score + self.calibration["offset"]
+        return float(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+
+    def suspicious_windows(self, judged):
+        return [None not in (score, self.threshold) and score <= self.threshold for *_, score in judged.windows]
+
+    def stretches(self, judged):
+        """Where neighbouring windows are not above the threshold: [(start, end, mean score)].
+
+        A window speaks for its middle, up to half-way to the middles of its neighbours. Either end of a spliced
+        stretch is found to half a hop by a detector that goes by the larger part of a window; by one that gives in to
+        a little of it, or only to all of it, to half a window more.
+        """
+        middles = [(start + end) / 2 for start, end, _ in judged.windows]
+        edges = [0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), judged.seconds]
+        found = []
+        for is_suspicious, same in groupby(
+            enumerate(self.suspicious_windows(judged)), key=lambda numbered: numbered[1]
+        ):
+            if is_suspicious:
+                numbers = [i for i, _ in same]
+                mean = float(np.mean([judged.windows[i][2] for i in numbers]))
+                found.append((edges[numbers[0]], edges[numbers[-1] + 1], mean))
+        return found
+
+    # The words. They claim no more than the number does.
+
+    def about_threshold(self):
+        """What the threshold is worth."""
+        if self.origin == "given":
+            return f"{self.threshold:.4g}, the threshold given"
+        if self.origin == "dev":
+            return (
+                f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.valid['eer']:.1f} % of "
+                f"either class of the dev set of {self.trained_on}; expect more errors on other recordings"
+            )
+        if self.origin == "published":
+            return (
+                f"as the authors read their CtrSVDD detectors: about 95 % of real singing scores above "
+                f"{PUBLISHED_REAL:g}, about 95 % of fake singing below {PUBLISHED_FAKE:g}; between the two, and on "
+                "other recordings, it takes a threshold of your own (--threshold)"
+            )
+        return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
+
+    def reading(self, judged):
+        """The verdict in a sentence, with what it rests on."""
+        verdict = self.verdict(judged)
+        if judged.silent:
+            return "no verdict: every sample is zero"
+        if verdict is None:
+            return f"no verdict: {self.about_threshold()}"
+        mean = "the mean score of its windows" if judged.is_mean else "the score"
+        if self.origin == "published":
+            where = {
+                "bona fide": f"above {PUBLISHED_REAL:g}",
+                "spoof": f"below {PUBLISHED_FAKE:g}",
+                "undecided": f"between {PUBLISHED_FAKE:g} and {PUBLISHED_REAL:g}",
+            }[verdict]
+            return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}, {self.about_threshold()}"
+        return f"{verdict}: {mean} is {'not ' * (verdict == 'spoof')}above {self.about_threshold()}"
+
+    def about_probability(self, judged):
+        """The probability in a sentence, or why there is none; None where that goes without saying."""
+        probability = self.probability(judged)
+        if probability is not None:
+            n = min(self.calibration["n_bonafide"], self.calibration["n_spoof"])
+            bound = n / (n + 1)  # n trials of a class do not support a rarer error than this
+            if probability > bound:
+                shown = f"over {int(1000 * bound) / 1000:g}"
+            elif probability < 1 - bound:
+                shown = f"under {1 - int(1000 * bound) / 1000:.3g}"
+            else:
+                shown = f"{probability:.3f}"
+            return (
+                f"{shown} that it is bona fide, if both were equally likely beforehand; calibrated on "
+                f"{self.calibration['n_bonafide']} bona fide and {self.calibration['n_spoof']} spoofed utterances of "
+                f"the dev set of {self.trained_on}"
+            )
+        if self.calibration is not None and judged.is_mean:
+            return "none: the calibration is of single utterances, this score is a mean of windows"
+        return None
+
+    def about_windows(self, judged):
+        """How many windows are suspicious, beside how many would be so by chance; None without windows."""
+        if not judged.windows:
+            return None
+        n, length, hop = len(judged.windows), self.window / SAMPLE_RATE, self.hop / SAMPLE_RATE
+        text = f"{n} windows of {length:g} s every {hop:g} s" if n > 1 else "1 window, the file being no longer"
+        if self.threshold is None:
+            return text
+        suspicious = sum(self.suspicious_windows(judged))
+        text += f"; {suspicious} not above the threshold"
+        if self.origin == "dev" and n > 1:
+            text += f" (of genuine speech as in its dev set about {self.valid['eer'] * n:.1f} would be, by chance)"
+        return text
+
+    def notes(self, judged):
+        """What a reader of the verdict should know besides."""
+        notes = []
+        if judged.seconds < SHORT and not judged.silent:
+            notes.append(f"{judged.seconds:.2f} s is little to go by")
+        if judged.silent:
+            notes.append("every sample is zero")
+        if self.test_mode == "4s" and judged.seconds > 4:
+            notes.append("judged by its first 4 s alone")
+        return notes
+
+    def to_dict(self, judged):
+        """Everything about a file as plain data for JSON and CSV."""
+        if judged.error:
+            return {"file": judged.file, "error": judged.error}
+        return {
+            "file": judged.file,
+            "seconds": round(judged.seconds, 4),
+            "score": judged.score,
+            "verdict": self.verdict(judged),
+            "threshold": self.threshold,
+            "probability_bonafide": self.probability(judged),
+            "score_is_mean_of_windows": judged.is_mean,
+            "windows": [{"start": start, "end": end, "score": score} for start, end, score in judged.windows],
+            "suspicious": [
+                {"start": start, "end": end, "score": score} for start, end, score in self.stretches(judged)
+            ],
+            "notes": self.notes(judged),
+            "seconds_taken": round(judged.took, 4),
+        }
+
+
+def _finish(judged):
+    """Complete what the windows tell, once all of them are scored."""
+    if judged.error:
+        judged.score, judged.windows = None, []
+    judged.windows.sort(key=lambda window: window[0])
+    scores = [score for *_, score in judged.windows if score is not None]
+    if judged.score is None and scores:
+        judged.score, judged.is_mean = float(np.mean(scores)), True
+    return judged
+
+
+def _seconds_by_headers(files):
+    """The length of all files together, for a progress bar; None where a header does not tell."""
+    try:
+        return round(sum(soundfile.info(file).duration for file in files))
+    except (soundfile.LibsndfileError, OSError):
+        return None
+
+
+def clock(seconds):
+    """Seconds as people say them: 1:02:03.4, or 2:03.4 below an hour."""
+    tenths = round(10 * seconds)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
+
+
+# ----------------------------------------------------------------------------------------------------------- picture
+
+
+def draw(out, judged, judge):
+    """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as the PNG file `out`.
+
+    Raises UserError where matplotlib is missing or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+    except ImportError as error:
+        raise UserError("--plot: expected matplotlib (pip install matplotlib), found none") from error
+
+    low, high, power, frame_seconds = _outline(judged.path, round(judged.seconds * SAMPLE_RATE))
+    ink, red, blue = "#333333", "#c62828", "#1f5a96"
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    wave, spectrum, score = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1.6])
+    times = np.linspace(0, judged.seconds, len(low))
+    wave.fill_between(times, low, high, color=blue, linewidth=0.4)
+    peak = max(np.max(np.abs([low, high])), 1e-4)
+    wave.set(ylabel="amplitude", ylim=(-1.05 * peak, 1.05 * peak))
+    decibels = 10 * np.log10(np.maximum(power, 1e-12))
+    top = decibels.max()
+    spectrum.imshow(
+        decibels,
+        origin="lower",
+        aspect="auto",
+        extent=(0, len(power[0]) * frame_seconds, 0, SAMPLE_RATE / 2000),
+        vmin=top - 80,
+        vmax=top,
+        cmap="magma",
+        interpolation="antialiased",
+    )
+    spectrum.set(ylabel="frequency (kHz)")
+
+    middles = [(start + end) / 2 for start, end, _ in judged.windows]
+    values = [np.nan if value is None else value for *_, value in judged.windows]
+    if len(values) > 1:
+        marker = "o" if len(values) <= 150 else None
+        score.plot(middles, values, color=blue, marker=marker, markersize=3.5, linewidth=1.2, label="score of a window")
+    if judged.score is not None and not judged.is_mean:
+        score.axhline(
+            judged.score, color=ink, linewidth=1, linestyle=":", label=f"score of the file, {judged.score:.3g}"
+        )
+    if judge.threshold is not None:
+        score.axhline(
+            judge.threshold, color=red, linewidth=1.2, linestyle="--", label=f"threshold, {judge.threshold:.3g}"
+        )
+    score.set(ylabel="score, higher is\nmore bona fide", xlabel="time", xlim=(0, judged.seconds))
+    score.grid(alpha=0.25)
+    score.margins(y=0.12)
+    stretches = judge.stretches(judged)
+    for axis in (wave, spectrum, score):
+        for start, end, _ in stretches:
+            if axis is spectrum:  # a shade would change its colours
+                axis.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
+            else:
+                axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
+    if stretches:
+        score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above the threshold")
+    score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
+    score.xaxis.set_major_locator(MaxNLocator(10))
+    score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))
+    name = os.path.basename(judged.file)
+    name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
+    verdict = judge.verdict(judged) or "no verdict"
+    figure.suptitle(
+        f"{name}: {verdict}, {'mean ' * judged.is_mean}score {np.nan if judged.score is None else judged.score:.3g}",
+        fontsize=12,
+        parse_math=False,
+    )
+    with atomic_open(out, "wb") as file:
+        figure.savefig(file, format="png", dpi=100)
+
+
+def _outline(path, n_samples):
+    """What a picture shows of a file of n_samples, whatever its length: lowest and highest sample (columns,), power
+    (frequencies, frames), seconds between frames.
+    """
+    size, step, n_fft = max(n_samples // 2000, 1), max(n_samples // 3000, 64), 512
+    taper = np.hanning(n_fft).astype(np.float32)
+    low, high, power = [], [], []
+    rest, held, at, start = np.zeros(0, np.float32), np.zeros(n_fft // 2, np.float32), 0, 0
+    for block in audio_blocks(path):
+        rest = np.concatenate([rest, block])
+        columns = rest[: len(rest) // size * size].reshape(-1, size)
+        low.append(columns.min(axis=1))
+        high.append(columns.max(axis=1))
+        rest = rest[columns.size :]
+        held = np.concatenate([held, block])  # begins at sample `at`; the next frame at `start`
+        starts = np.arange(start - at, len(held) - n_fft + 1, step)
+        frames = held[starts[:, None] + np.arange(n_fft)]
+        power.append(np.abs(np.fft.rfft(frames * taper)) ** 2)
+        start += step * len(starts)
+        gone = min(start - at, len(held))
+        held, at = held[gone:], at + gone
+    power = np.concatenate(power).T
+    if not power.size:  # shorter than a frame
+        power = np.abs(np.fft.rfft(np.resize(held, n_fft) * taper)[:, None]) ** 2
+    return np.concatenate(low), np.concatenate(high), power, step / SAMPLE_RATE
