@@ -8,10 +8,12 @@ import torch
 from conftest import read_reference, reference_input, reference_weights
 from torch.nn import functional as F
 
+import checkpoint
 from back_ends import RIVALS, build_back_end, mamba, takes_hidden_states, tcm
 from back_ends.conformer import FARTHEST, RelativeAttention
 from back_ends.moe import ExpertFusion
-from model import ModelConfig, count_parameters
+from console import UserError
+from model import ModelConfig, build_detector, count_parameters
 
 # name -> file of the published output, and number of hidden states
 VECTORS = {
@@ -266,3 +268,72 @@ def test_attentive_statistics_of_weighted_states():
         deviation = np.sqrt(np.average((x[b] - mean) ** 2, axis=0, weights=weights[b]))
         expected.append(np.concatenate([mean, deviation]))
     torch.testing.assert_close(back_end(states), back_end.mlp(torch.tensor(np.array(expected))))
+
+
+def published_detector(name, **options):
+    torch.manual_seed(0)
+    return build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny", **options))
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_step_saved_loaded_averaged_and_scored(name, tmp_path):
+    detector = published_detector(name)
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
+    files = [tmp_path / f"epoch_{epoch}.pth" for epoch in (1, 2)]
+    generator = torch.Generator().manual_seed(1)
+    for epoch, file in enumerate(files, start=1):
+        loss = F.cross_entropy(detector(torch.randn(4, 9000, generator=generator)), torch.tensor([0, 1, 1, 0]))
+        loss.backward()
+        optimizer.step()
+        checkpoint.save_checkpoint(file, detector.config, detector.state_dict(), epoch=epoch)
+    trained = detector.front_end.model.encoder.layers[0].fc1.weight.grad
+    assert trained.abs().sum() > 0
+
+    averaged = checkpoint.load_average(files)
+    loaded = [checkpoint.load_detector(file) for file in files]
+    for key, tensor in averaged.state_dict().items():
+        if tensor.is_floating_point():
+            mean = sum(d.state_dict()[key].double() for d in loaded) / 2
+            torch.testing.assert_close(tensor.double(), mean, rtol=1e-6, atol=1e-7)
+    with torch.inference_mode():
+        for n_samples in (400, 5000, 70_001):
+            x = torch.randn(2, n_samples, generator=generator)
+            scores = averaged.score(x)
+            assert scores.shape == (2,) and torch.isfinite(scores).all()
+            torch.testing.assert_close(averaged.score(x[1:]), scores[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_states_that_a_back_end_is_fed():
+    x = torch.randn(2, 6000)
+    detector = published_detector("SLS").eval()
+    with torch.no_grad():
+        states, raw = detector.front_end(x), detector.front_end(x, raw_last=True)
+        assert len(states) == len(raw) == 3
+        torch.testing.assert_close(detector.front_end.model.encoder.layer_norm(raw[2]), states[2])
+        assert all(torch.equal(a, b) for a, b in zip(states[:2], raw[:2]))
+        for name, fed in [("SLS", raw), ("AttM_LSTM", raw), ("MoE", states), ("MHFA", states), ("ASP_MLP", states)]:
+            rival = published_detector(name).eval()
+            rival.front_end = detector.front_end
+            logits = rival.back_end(fed)
+            assert torch.equal(rival(x), logits.flip(1) if name == "MHFA" else logits)
+
+
+def test_scores_are_those_that_the_authors_use():
+    logits = torch.tensor([[1.0, 3.0], [0.5, -2.0]])
+    expected = {name: logits[:, 1] for name in RIVALS}
+    expected |= {name: logits[:, 1] - logits[:, 0] for name in ("LLGF", "LGF", "GF", "MHFA")}
+    expected["MoE"] = torch.softmax(logits, dim=1)[:, 1]
+    for name in RIVALS:
+        torch.testing.assert_close(published_detector(name).scores_of(logits), expected[name])
+    assert torch.equal(published_detector("GF", n_output_logits=1).scores_of(logits[:, :1]), logits[:, 0])
+
+
+def test_no_aggregation_for_a_back_end_that_takes_all_states():
+    assert ModelConfig("WavLM_MHFA").agg is None
+    assert ModelConfig("WavLM_MHFA").n_output_logits == 2
+    with pytest.raises(UserError, match="--agg SEA.*MHFA"):
+        ModelConfig("WavLM_MHFA", agg="SEA")
+    with pytest.raises(UserError, match="--agg: expected one of"):
+        ModelConfig("WavLM_GF", agg="none")
+    with pytest.raises(UserError, match="--n_output_logits 1"):
+        published_detector("SLS", n_output_logits=1)
