@@ -113,8 +113,11 @@ class Encoder(nn.Module):
         """Waveforms (B, samples) as the network takes them: layer-normalised each where the encoder wants it so."""
         return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
 
-    def forward(self, waveforms, normalized=False):
-        """normalized: `waveforms` have passed `self.normalized` already, whole, before they were trimmed."""
+    def forward(self, waveforms, normalized=False, raw_last=False):
+        """normalized: `waveforms` have passed `self.normalized` already, whole, before they were trimmed.
+
+        raw_last: the last hidden state is the last layer's output, before the final layer norm.
+        """
         model, encoder = self.model, self.model.encoder
         if waveforms.shape[-1] < RECEPTIVE_FIELD:
             raise ValueError(f"expected at least {RECEPTIVE_FIELD} samples, found {waveforms.shape[-1]}")
@@ -136,7 +139,7 @@ class Encoder(nn.Module):
                 # The padding mask is the one argument that fairseq's layer hands its attention both with the norm
                 # first and with the norm last; without padding it is free for the bias.
                 x, _ = layer(x, self_attn_padding_mask=bias)
-        hidden_states.append(encoder.layer_norm(x) if encoder.layer_norm_first else x)
+        hidden_states.append(encoder.layer_norm(x) if encoder.layer_norm_first and not raw_last else x)
         return [state.transpose(0, 1) for state in hidden_states]
 
     def _features(self, waveforms):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from back_ends import BACK_ENDS, build_back_end
+from back_ends import BACK_ENDS, RIVALS, build_back_end, takes_hidden_states
 from console import UserError
 from front_ends import ENCODER_FIELDS, FROM_FILE, PRESETS, build_aggregation, build_front_end
 
@@ -35,7 +35,7 @@ class ModelConfig:
 
     model_name: str  # <front-end>_<back-end>
     ssl: str = None  # the encoder: a name from front_ends.PRESETS, or from_file
-    agg: str = None  # how hidden states become features
+    agg: str = None  # how hidden states become features; stays None for a back-end that takes them itself
     pool_func: str = "mean"  # pooling over time: mean, or ASTP (attentive statistics)
     dilation: int = None  # of the inner convolutions of Nes2Net
     Nes_ratio: tuple = (8, 8)  # splits of Nes2Net: outer, inner
@@ -46,13 +46,18 @@ class ModelConfig:
     def __post_init__(self):
         if self.model_name not in MODEL_NAMES:
             raise UserError(f"--model_name: expected one of {', '.join(MODEL_NAMES)}, found {self.model_name}")
-        for name, value in PUBLISHED[self.front_end].items():
+        published = PUBLISHED[self.front_end] | ({"n_output_logits": 2} if self.back_end in RIVALS else {})
+        if takes_hidden_states(self.back_end):
+            del published["agg"]
+            if self.agg is not None:
+                raise UserError(f"--agg {self.agg}: {self.back_end} takes all hidden states, it has no aggregation")
+        for name, value in published.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in ("Nes_ratio", "SE_ratio"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and (name, getattr(self, name)) != ("agg", None):
                 raise UserError(
                     f"--{name}: expected one of {', '.join(map(str, choices))}, found {getattr(self, name)}"
                 )
@@ -93,7 +98,10 @@ def add_model_flags(parser, required=True):
     flags = {
         "model_name": dict(required=required, help="<front-end>_<back-end>"),
         "ssl": dict(help="encoder; not given: the published one of the front-end, or that of --ssl_path"),
-        "agg": dict(help="aggregation of the encoder's hidden states; not given: last for wav2vec2, SEA for WavLM"),
+        "agg": dict(
+            help="aggregation of the encoder's hidden states; not given: last for wav2vec2, SEA for WavLM; some "
+            "back-ends take all hidden states and have none"
+        ),
         "pool_func": dict(help="pooling over time; not given: mean"),
         "dilation": dict(
             type=int, help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2, 1 for WavLM"
@@ -101,7 +109,7 @@ def add_model_flags(parser, required=True):
         "Nes_ratio": dict(type=int, nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
         "SE_ratio": dict(type=int, nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
         "n_output_logits": dict(
-            type=int, help="outputs; 2: spoof and bona fide; not given: 2 for wav2vec2, 1 for WavLM"
+            type=int, help="outputs; 2: spoof and bona fide; not given: 1 for Nes2Net on WavLM, else 2"
         ),
     }
     for name, options in flags.items():
@@ -125,19 +133,30 @@ class Detector(nn.Module):
         self.config = config
         with torch.device("meta") if empty_front_end else contextlib.nullcontext():
             self.front_end = build_front_end(config)
-        self.aggregation = build_aggregation(config, self.front_end.n_hidden_states, self.front_end.channels)
+        n_hidden_states, channels = self.front_end.n_hidden_states, self.front_end.channels
+        self.aggregation = nn.Identity()
+        if not takes_hidden_states(config.back_end):
+            self.aggregation = build_aggregation(config, n_hidden_states, channels)
         try:
-            self.back_end = build_back_end(config, self.front_end.channels)
+            self.back_end = build_back_end(config, channels, n_hidden_states)
         except ValueError as error:
             raise UserError(f"--{error}") from error
 
     def forward(self, waveforms, normalized=False):
         """normalized: see front_ends.Encoder.forward."""
-        return self.back_end(self.aggregation(self.front_end(waveforms, normalized)))
+        states = self.front_end(waveforms, normalized, raw_last=getattr(self.back_end, "raw_last", False))
+        logits = self.back_end(self.aggregation(states))
+        return logits.flip(-1) if getattr(self.back_end, "bonafide_column", 1) == 0 else logits
 
     def score(self, waveforms, normalized=False):
-        """Scores (B,), higher is more bona fide: the bona fide logit of waveforms (B, samples)."""
-        return self(waveforms, normalized)[:, -1]
+        """Scores (B,), higher is more bona fide, of waveforms (B, samples)."""
+        return self.scores_of(self(waveforms, normalized))
+
+    def scores_of(self, logits):
+        """Scores (B,) of logits (B, n_output_logits): the bona fide logit, or what the back-end's authors score by."""
+        if self.config.n_output_logits == 2 and hasattr(self.back_end, "score"):
+            return self.back_end.score(logits)
+        return logits[:, -1]
 
 
 def build_detector(config, empty=None):

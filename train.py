@@ -291,7 +291,7 @@ def validate(detector, loaders, criterion, device, epoch):
         logits, labels = torch.cat(logits), torch.cat(labels).to(device)
         figures["loss" + suffix] = criterion(logits, labels).item()
         if not suffix:
-            scores, is_bonafide = logits[:, -1].cpu().numpy(), labels.cpu().numpy() == BONAFIDE
+            scores, is_bonafide = detector.scores_of(logits).cpu().numpy(), labels.cpu().numpy() == BONAFIDE
             figures["eer"], figures["threshold"] = metrics.compute_eer(scores[is_bonafide], scores[~is_bonafide])
     return figures
 

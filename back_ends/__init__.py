@@ -1,9 +1,25 @@
-"""The published back-ends, one file each: from encoder features (B, T, C) to logits (B, n_output_logits)."""
+"""The published back-ends, one file each: from features or hidden states of the encoder to logits.
+
+Most take features (B, T, C). One whose class says `takes_hidden_states` takes the list of the encoder's L + 1 hidden
+states (B, T, C) instead, and so has no aggregation: the input of each of the L layers, and the encoder's output, after
+its final layer norm or, where the class says `raw_last`, before it. Further class attributes, where they are not the
+default: `bonafide_column` of the logits (1), `score`, from logits with bona fide in column 1 to scores (that column),
+`unused_tensors`, how names of tensors begin that published checkpoints hold and the network never uses (none).
+"""
 
 from functools import partial
 
 from back_ends.aasist import AASIST
+from back_ends.asp_mlp import ASP_MLP
+from back_ends.attm_lstm import AttM_LSTM
+from back_ends.conformer import Conformer
+from back_ends.lcnn import GF, LGF, LLGF
+from back_ends.mamba import Mamba
+from back_ends.mhfa import MHFA
+from back_ends.moe import MoE
 from back_ends.nes2net import Nes2Net
+from back_ends.sls import SLS
+from back_ends.tcm import TCM
 
 NES2NETS = {
     "Nes2Net": partial(Nes2Net, weighted_sum=False),
@@ -11,25 +27,37 @@ NES2NETS = {
     "Nes2Net_X_SeLU": partial(Nes2Net, activation="SELU", least_se_width=2),
 }
 # Their sizes are part of their architecture: what the configuration chooses is the number of outputs alone.
-RIVALS = {"AASIST": AASIST}
+RIVALS = {
+    rival.__name__: rival
+    for rival in (AASIST, Conformer, TCM, Mamba, SLS, AttM_LSTM, LLGF, LGF, GF, MoE, MHFA, ASP_MLP)
+}
 BACK_ENDS = {**NES2NETS, **RIVALS}
 
 
-def build_back_end(config, in_channels):
-    """Build the back-end that `config.model_name` names, for features (B, T, in_channels).
+def takes_hidden_states(name):
+    """Does the back-end of that name take the list of hidden states rather than aggregated features?"""
+    return getattr(BACK_ENDS[name], "takes_hidden_states", False)
 
-    Returns a module from (B, T, in_channels) to (B, config.n_output_logits). Its parameters carry the published
-    names below the published prefix. Raises ValueError where the configuration does not fit the channels.
+
+def build_back_end(config, in_channels, n_hidden_states=25):
+    """Build the back-end that `config.model_name` names, for features or hidden states (B, T, in_channels).
+
+    Returns a module from (B, T, in_channels), or a list of n_hidden_states of them, to (B, config.n_output_logits).
+    Its parameters carry the published names below the published prefix. Raises ValueError where the configuration
+    does not fit the channels.
     """
-    if config.back_end in RIVALS:
-        return RIVALS[config.back_end](in_channels, n_output_logits=config.n_output_logits)
-    return NES2NETS[config.back_end](
-        in_channels,
-        n_output_logits=config.n_output_logits,
+    name = config.back_end
+    sizes = {"in_channels": in_channels, "n_output_logits": config.n_output_logits}
+    if takes_hidden_states(name):
+        return RIVALS[name](n_hidden_states=n_hidden_states, **sizes)
+    if name in RIVALS:
+        return RIVALS[name](**sizes)
+    return NES2NETS[name](
         Nes_ratio=config.Nes_ratio,
         dilation=config.dilation,
         pool_func=config.pool_func,
         SE_ratio=config.SE_ratio[0],
+        **sizes,
     )
 
 

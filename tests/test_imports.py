@@ -46,7 +46,8 @@ def test_nothing_imports_a_script_or_upward():
 
 def test_back_ends_import_torch_alone():
     for path in (ROOT / "back_ends").glob("*.py"):
-        assert imports_of(path) <= {"back_ends", "functools", "math", "torch"}, path
+        optional = {"mamba_ssm"} if path.stem == "mamba" else set()  # a CUDA kernel, used where it is installed
+        assert imports_of(path) <= {"back_ends", "collections", "functools", "math", "torch"} | optional, path
 
 
 def test_only_front_ends_imports_fairseq():

@@ -1,0 +1,29 @@
+"""ASP_MLP: attentive statistics pooling over weighted hidden states, and a perceptron.
+
+Written from the formula of the pooling (Okabe et al., "Attentive statistics pooling for deep speaker embedding",
+Interspeech 2018). No released system was at hand: the sizes are this project's own choice.
+Axes: B trials, T frames, C channels.
+"""
+
+import torch
+from torch import nn
+
+from back_ends.common import attentive_mean, weighted_layer_sum
+
+
+class ASP_MLP(nn.Module):
+    """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits)."""
+
+    takes_hidden_states = True
+
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(n_hidden_states))
+        self.attention = nn.Sequential(nn.Linear(in_channels, 128), nn.Tanh(), nn.Linear(128, 1))
+        self.mlp = nn.Sequential(nn.Linear(2 * in_channels, 256), nn.ReLU(), nn.Linear(256, n_output_logits))
+
+    def forward(self, states):
+        x = weighted_layer_sum(states, self.weights)
+        mean, square = attentive_mean(torch.cat([x, x**2], dim=2), self.attention(x)).squeeze(1).chunk(2, dim=1)
+        deviation = (square - mean**2).clamp(min=1e-10).sqrt()
+        return self.mlp(torch.cat([mean, deviation], dim=1))

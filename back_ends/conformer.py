@@ -1,0 +1,143 @@
+"""Conformer: four convolution-augmented transformer blocks and a classification token.
+
+Source: Rosello et al., "A conformer-based classifier for variable-length utterance processing in anti-spoofing",
+Interspeech 2023; blocks of Gulati et al., Interspeech 2020, with the relative positions of Shaw et al., 2018.
+Axes: B trials, N tokens (the classification token, then T frames), C channels, H heads, D channels of a head.
+Attribute names are those of the published checkpoints.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from back_ends.common import STEM_SIZE, StemmedBackEnd
+
+HEADS = 4
+BLOCKS = 4
+KERNEL = 31
+FARTHEST = 512  # offsets between frames beyond it share one embedding
+
+
+class RelativeAttention(nn.Module):
+    """Self-attention whose logits also hold the query times an embedding of query index minus key index.
+
+    (B, N, C) -> (B, N, C), N at least 2.
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self.to_q = nn.Linear(size, size, bias=False)
+        self.to_kv = nn.Linear(size, 2 * size, bias=False)
+        self.to_out = nn.Linear(size, size)
+        self.rel_pos_emb = nn.Embedding(2 * FARTHEST + 1, size // HEADS)
+
+    def forward(self, x):
+        n = x.shape[1]
+        projected = (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
+        q, k, v = (y.unflatten(-1, (HEADS, -1)).transpose(1, 2) for y in projected)  # (B, H, N, D)
+        # One column an offset, from n - 1 down to 1 - n, of which row i needs the n that start at n - 1 - i. Read with
+        # rows one column shorter, those stand below each other.
+        offsets = torch.arange(n - 1, -n, -1, device=x.device).clamp(-FARTHEST, FARTHEST) + FARTHEST
+        by_offset = (q @ self.rel_pos_emb(offsets).T).flatten(2)
+        bias = by_offset[..., n - 1 : n - 1 + n * (2 * n - 2)].unflatten(-1, (n, -1))[..., :n]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias * q.shape[-1] ** -0.5)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class PreNorm(nn.Module):
+    def __init__(self, size, fn):
+        super().__init__()
+        self.norm = nn.LayerNorm(size)
+        self.fn = fn
+
+    def forward(self, x):
+        return self.fn(self.norm(x))
+
+
+class Halved(nn.Module):
+    def __init__(self, fn):
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x):
+        return 0.5 * self.fn(x)
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        # Published with dropouts of zero, which here are identities, so that indices are as published.
+        self.net = nn.Sequential(nn.Linear(size, 4 * size), nn.SiLU(), nn.Identity(), nn.Linear(4 * size, size))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class Convolution(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        inner = 2 * size
+        depthwise = nn.Conv1d(inner, inner, KERNEL, padding=KERNEL // 2, groups=inner)
+        self.net = nn.Sequential(
+            nn.LayerNorm(size),
+            Transposed(),
+            nn.Conv1d(size, 2 * inner, 1),
+            nn.GLU(dim=1),
+            nn.Sequential(OrderedDict(conv=depthwise)),
+            nn.BatchNorm1d(inner),
+            nn.SiLU(),
+            nn.Conv1d(inner, size, 1),
+            Transposed(),
+        )
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class ConformerBlock(nn.Module):
+    """(B, N, C) -> (B, N, C). attention: a module from tokens to tokens."""
+
+    def __init__(self, size, attention):
+        super().__init__()
+        self.ff1 = Halved(PreNorm(size, FeedForward(size)))
+        self.attn = PreNorm(size, attention)
+        self.conv = Convolution(size)
+        self.ff2 = Halved(PreNorm(size, FeedForward(size)))
+        self.post_norm = nn.LayerNorm(size)
+
+    def forward(self, x):
+        for part in (self.ff1, self.attn, self.conv, self.ff2):
+            x = x + part(x)
+        return self.post_norm(x)
+
+
+class TokenEncoder(nn.Module):
+    """Blocks over frames behind a learnt token, whose output becomes the logits: (B, T, C) -> (B, n_output_logits)."""
+
+    def __init__(self, size, attention, n_output_logits):
+        super().__init__()
+        self.class_token = nn.Parameter(torch.rand(1, size))
+        self.encoder_blocks = nn.Sequential(*(ConformerBlock(size, attention(size)) for _ in range(BLOCKS)))
+        self.fc5 = nn.Linear(size, n_output_logits)
+
+    def forward(self, x):
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
+        return self.fc5(self.encoder_blocks(x)[:, 0])
+
+
+class Conformer(StemmedBackEnd):
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 2,506,324 parameters at 1024 channels, 2 outputs."""
+
+    def __init__(self, in_channels, n_output_logits=2):
+        super().__init__(in_channels)
+        self.conformer = TokenEncoder(STEM_SIZE, RelativeAttention, n_output_logits)
+
+    def forward(self, features):
+        return self.conformer(self.stem(features))

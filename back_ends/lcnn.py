@@ -1,0 +1,101 @@
+"""LLGF, LGF and GF: a light convolutional network and recurrent layers, less of them each time, and a global mean.
+
+Source: Wang and Yamagishi, "Investigating self-supervised front ends for speech spoofing countermeasures", Odyssey
+2022; the convolutions are those of Lavrentyeva et al., Interspeech 2019. Axes: B trials, T frames, C channels.
+Attribute names are those of the published checkpoints.
+"""
+
+from torch import nn
+
+from back_ends.common import logit_difference, repeat_frames
+
+SIZE = 128  # of the projected features
+HALVINGS = 4  # of time and of the projected features, by LLGF's convolutions
+
+
+class MaxFeatureMap(nn.Module):
+    """The larger of the two halves of the channels, (B, 2 C, ...) -> (B, C, ...)."""
+
+    def forward(self, x):
+        first, second = x.chunk(2, dim=1)
+        return first.maximum(second)
+
+
+def _convolution(in_channels, out_channels, kernel, pool=False, norm=False):
+    """Convolution to twice the channels, max-feature-map, and what follows it, by the published indices."""
+    yield nn.Conv2d(in_channels, 2 * out_channels, kernel, padding=kernel // 2)
+    yield MaxFeatureMap()
+    if pool:
+        yield nn.MaxPool2d(2)
+    if norm:
+        yield nn.BatchNorm2d(out_channels, affine=False)
+
+
+class Recurrent(nn.Module):
+    """A bidirectional LSTM, (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.l_blstm = nn.LSTM(size, size // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.l_blstm(x)[0]
+
+
+class GF(nn.Module):
+    """Features (B, T, in_channels) to logits (B, n_output_logits): the mean of the projected features over time.
+
+    131,458 parameters at 1024 channels, 2 outputs.
+    """
+
+    # Normalisation that the toolkit stores in every checkpoint and these networks leave out.
+    unused_tensors = ("input_mean", "input_std", "output_mean", "output_std")
+    score = staticmethod(logit_difference)
+
+    def __init__(self, in_channels, n_output_logits=2, embedding=SIZE):
+        super().__init__()
+        self.m_frontend = nn.ModuleList([nn.Linear(in_channels, SIZE)])
+        self.m_output_act = nn.ModuleList([nn.Linear(embedding, n_output_logits)])
+
+    def embed(self, features):
+        return features
+
+    def forward(self, features):
+        embedded = self.embed(self.m_frontend[0](features))
+        return self.m_output_act[0](embedded.mean(dim=1))
+
+
+class LGF(GF):
+    """Two recurrent layers, and a way around them, before the mean. 330,114 parameters."""
+
+    def __init__(self, in_channels, n_output_logits=2, embedding=SIZE):
+        super().__init__(in_channels, n_output_logits, embedding)
+        self.m_before_pooling = nn.ModuleList([nn.Sequential(Recurrent(embedding), Recurrent(embedding))])
+
+    def embed(self, features):
+        return features + self.m_before_pooling[0](features)
+
+
+class LLGF(LGF):
+    """A light convolutional network before the recurrent layers. 1,079,746 parameters."""
+
+    def __init__(self, in_channels, n_output_logits=2):
+        super().__init__(in_channels, n_output_logits, embedding=32 * (SIZE >> HALVINGS))
+        convolutions = nn.Sequential(
+            *_convolution(1, 32, 5, pool=True),
+            *_convolution(32, 32, 1, norm=True),
+            *_convolution(32, 48, 3, pool=True, norm=True),
+            *_convolution(48, 48, 1, norm=True),
+            *_convolution(48, 64, 3, pool=True),
+            *_convolution(64, 64, 1, norm=True),
+            *_convolution(64, 32, 3, norm=True),
+            *_convolution(32, 32, 1, norm=True),
+            *_convolution(32, 32, 3, pool=True),
+            nn.Dropout(0.7),
+        )
+        self.m_transform = nn.ModuleList([convolutions])
+
+    def embed(self, features):
+        image = repeat_frames(features, 1 << HALVINGS).unsqueeze(1)
+        image = self.m_transform[0](image)  # (B, 32, T / 16, 8)
+        return super().embed(image.transpose(1, 2).flatten(2))

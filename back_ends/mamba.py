@@ -1,0 +1,176 @@
+"""Mamba: two columns of selective state-space blocks, one along time and one against it.
+
+Source: Xiao and Das, "XLSR-Mamba: a dual-column bidirectional state space model for spoofing attack detection", 2025;
+blocks of Gu and Dao, "Mamba: linear-time sequence modeling with selective state spaces", 2023. Axes: B trials,
+T frames, C channels, D inner channels, N state size. Attribute names are those of the published checkpoints.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from back_ends.common import STEM_SIZE, StemmedBackEnd, attentive_mean
+
+try:  # the authors' CUDA kernel, where it is installed
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+except ImportError:
+    selective_scan_fn = None
+
+BLOCKS = 6  # of a column
+STATE = 16
+KERNEL = 4
+RMS_EPSILON = 1e-5
+
+
+class LinearRecurrence(torch.autograd.Function):
+    """h_t = a_t h_{t-1} + b_t with h_{-1} = 0, for all of (T, ...): a, b -> h, all of one shape.
+
+    Chunks of about the square root of T frames run side by side, from zero; a second, short loop then carries what
+    enters each chunk, times the product of its `a` so far, into its frames. The gradient is the same recurrence
+    against time, so that only a and h are kept for it.
+    """
+
+    @staticmethod
+    def forward(ctx, a, b):
+        h = _scan(a, b)
+        ctx.save_for_backward(a, h)
+        return h
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_h):
+        a, h = ctx.saved_tensors
+        next_a = torch.cat([a[1:], a.new_zeros(1, *a.shape[1:])])
+        grad_b = _scan(next_a.flip(0), grad_h.flip(0)).flip(0)
+        grad_a = torch.cat([torch.zeros_like(h[:1]), grad_b[1:] * h[:-1]])
+        return grad_a, grad_b
+
+
+def _scan(a, b):
+    n_frames = len(a)
+    length = math.isqrt(n_frames - 1) + 1  # of a chunk
+    n_chunks = -(-n_frames // length)
+    missing = n_chunks * length - n_frames
+    if missing:
+        a, b = (torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (a, b))
+    a, b = (x.unflatten(0, (n_chunks, length)) for x in (a, b))
+    h, product = torch.empty_like(b), torch.empty_like(a)
+    h[:, 0], product[:, 0] = b[:, 0], a[:, 0]
+    for i in range(1, length):
+        h[:, i] = torch.addcmul(b[:, i], a[:, i], h[:, i - 1])
+        product[:, i] = a[:, i] * product[:, i - 1]
+    for chunk in range(1, n_chunks):
+        h[chunk].addcmul_(product[chunk], h[chunk - 1, -1])
+    return h.flatten(0, 1)[:n_frames]
+
+
+def selective_scan(x, delta, a, b, c, d):
+    """y_t = c_t h_t + d x_t with h_t = exp(delta_t a) h_{t-1} + delta_t b_t x_t.
+
+    x, delta: (B, T, D). a: (D, N). b, c: (B, T, N). d: (D,). Returns (B, T, D). Source: Gu and Dao 2023, algorithm 2.
+    """
+    if selective_scan_fn is not None and x.is_cuda:
+        channels_first = (y.transpose(1, 2).contiguous() for y in (x, delta))
+        b, c = (y.transpose(1, 2).contiguous() for y in (b, c))
+        return selective_scan_fn(*channels_first, a, b, c, d).transpose(1, 2)
+    # Frames first: a frame of the whole batch is then one piece of memory.
+    x, delta, b, c = (y.transpose(0, 1) for y in (x, delta, b, c))
+    decay = torch.exp(delta.unsqueeze(-1) * a)
+    h = LinearRecurrence.apply(decay, (delta * x).unsqueeze(-1) * b.unsqueeze(-2))  # (T, B, D, N)
+    y = (h @ c.unsqueeze(-1)).squeeze(-1) + d * x
+    return y.transpose(0, 1)
+
+
+class Mixer(nn.Module):
+    """A gated selective state-space layer, (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, size):
+        super().__init__()
+        inner, self.rank = 2 * size, -(-size // 16)
+        self.in_proj = nn.Linear(size, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, KERNEL, padding=KERNEL - 1, groups=inner)
+        self.x_proj = nn.Linear(inner, self.rank + 2 * STATE, bias=False)
+        self.dt_proj = nn.Linear(self.rank, inner)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, STATE + 1)).repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, size, bias=False)
+        with torch.no_grad():
+            nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+            # softplus(bias) is log-uniform in 0.001 ... 0.1.
+            step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(0.1)))
+            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+            self.out_proj.weight /= math.sqrt(BLOCKS)
+
+    def forward(self, u):
+        x, z = self.in_proj(u).chunk(2, dim=-1)
+        x = F.silu(self.conv1d(x.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
+        delta, b, c = self.x_proj(x).split([self.rank, STATE, STATE], dim=-1)
+        delta = F.softplus(self.dt_proj(delta))
+        with torch.autocast(x.device.type, enabled=False):  # a recurrence over all frames needs its float32
+            y = selective_scan(*(v.float() for v in (x, delta, -torch.exp(self.A_log.float()), b, c, self.D)))
+        return self.out_proj(y * F.silu(z))
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        return F.rms_norm(x, self.weight.shape, self.weight, RMS_EPSILON)
+
+
+class Block(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.norm = RMSNorm(size)
+        self.mixer = Mixer(size)
+
+    def forward(self, x):
+        return self.mixer(self.norm(x))
+
+
+class DualColumn(nn.Module):
+    """(B, T, C) -> (B, n_output_logits).
+
+    As published, the last block of a column is not used: its input plus that of both columns (along time) is what
+    is normalised. Its tensors are in the checkpoint, and no gradient reaches them.
+    """
+
+    def __init__(self, size, n_output_logits):
+        super().__init__()
+        self.dropout = nn.Dropout(0.1)
+        self.forward_layers = nn.ModuleList(Block(size) for _ in range(BLOCKS))
+        self.backward_layers = nn.ModuleList(Block(size) for _ in range(BLOCKS))
+        self.norm_f = RMSNorm(size)
+        self.f_attention_pool = nn.Linear(size, 1)
+        self.b_attention_pool = nn.Linear(size, 1)
+        self.LL = nn.Linear(2 * size, size)
+        self.classifier = nn.Linear(size, n_output_logits)
+
+    def forward(self, u):
+        u = self.dropout(u)
+        columns = [
+            (u, self.forward_layers, self.f_attention_pool),
+            (u.flip(1), self.backward_layers, self.b_attention_pool),
+        ]
+        pooled = []
+        for x, layers, attention in columns:
+            for layer in layers[:-1]:
+                x = x + layer(x)
+            x = self.norm_f(u + x)
+            pooled.append(attentive_mean(x, attention(x)).squeeze(1))
+        return self.classifier(self.dropout(self.LL(torch.cat(pooled, dim=1))))
+
+
+class Mamba(StemmedBackEnd):
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 1,936,950 parameters at 1024 channels, 2 outputs."""
+
+    def __init__(self, in_channels, n_output_logits=2):
+        super().__init__(in_channels)
+        self.conformer = DualColumn(STEM_SIZE, n_output_logits)  # the published name of what is no conformer
+
+    def forward(self, features):
+        return self.conformer(self.stem(features))

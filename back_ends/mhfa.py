@@ -1,0 +1,53 @@
+"""MHFA: multi-head factorised attentive pooling over weighted hidden states.
+
+Source: Peng et al., "An attention-based backend allowing efficient fine-tuning of transformer models for speaker
+verification", SLT 2022, as wedefense (Zhang et al., 2025) uses it for anti-spoofing. Axes: B trials, T frames,
+C channels. Attribute names are those of the published checkpoints.
+"""
+
+import torch
+from torch import nn
+
+from back_ends.common import attentive_mean, logit_difference, weighted_layer_sum
+
+HEADS = 32
+COMPRESSED = 128
+EMBEDDING = 256
+
+
+class Projection(nn.Module):
+    def __init__(self, n_output_logits):
+        super().__init__()
+        self.trans = nn.Sequential(nn.BatchNorm1d(EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, n_output_logits))
+
+    def forward(self, x):
+        return self.trans(x)
+
+
+class MHFA(nn.Module):
+    """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
+
+    As published, column 0 is bona fide. 1,316,436 parameters at 25 states of 1024 channels, 2 outputs. The released
+    recipe subtracts from every frame its mean over channels first; that is the same as subtracting from every row of
+    `cmp_linear_k.weight` and `cmp_linear_v.weight` its own mean, and so is left to the weights.
+    """
+
+    takes_hidden_states = True
+    bonafide_column = 0
+    score = staticmethod(logit_difference)
+
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+        super().__init__()
+        self.weights_k = nn.Parameter(torch.ones(n_hidden_states))
+        self.weights_v = nn.Parameter(torch.ones(n_hidden_states))
+        self.cmp_linear_k = nn.Linear(in_channels, COMPRESSED)
+        self.cmp_linear_v = nn.Linear(in_channels, COMPRESSED)
+        self.att_head = nn.Linear(COMPRESSED, HEADS)
+        self.pooling_fc = nn.Linear(HEADS * COMPRESSED, EMBEDDING)
+        self.projection = Projection(n_output_logits)
+
+    def forward(self, states):
+        keys = self.cmp_linear_k(weighted_layer_sum(states, self.weights_k))
+        values = self.cmp_linear_v(weighted_layer_sum(states, self.weights_v))
+        pooled = attentive_mean(values, self.att_head(keys))  # (B, heads, compressed)
+        return self.projection(self.pooling_fc(pooled.flatten(1)))

@@ -1,0 +1,83 @@
+"""MoE: each frame is rebuilt by two of 96 experts, four for every layer of the encoder, then AASIST.
+
+Source: the released code of "Mixture of experts fusion for fake audio detection using frozen wav2vec 2.0", 2024;
+routing of Shazeer et al., "Outrageously large neural networks", 2017. Axes: B trials, T frames, C channels,
+F = B T frames in all, K experts a frame, E experts. Attribute names are those of the published checkpoints.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from back_ends.aasist import AASIST
+
+EXPERTS_PER_LAYER = 4
+CHOSEN = 2
+
+
+class Expert(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Linear(channels, 128)
+        self.conv2 = nn.Linear(128, channels)
+
+    def forward(self, x):
+        return self.conv2(F.relu(self.conv1(x)))
+
+
+class ExpertFusion(nn.Module):
+    """Inputs of L layers and the encoder's output, L + 1 of (B, T, C) -> (B, T, C).
+
+    The output chooses the experts of each frame; the chosen ones read their layer's input. In training, noise of a
+    learnt width is added to the choice; without it, gates that all start at zero would never part.
+    """
+
+    def __init__(self, n_layers, channels):
+        super().__init__()
+        n_experts = EXPERTS_PER_LAYER * n_layers
+        self.w_gate = nn.Parameter(torch.zeros(channels, n_experts))
+        self.w_noise = nn.Parameter(torch.zeros(channels, n_experts))
+        self.experts = nn.ModuleList(Expert(channels) for _ in range(n_experts))
+
+    def forward(self, states):
+        *layers, last = (state.flatten(0, 1) for state in states)  # (F, C)
+        gates = last @ self.w_gate
+        if self.training:
+            gates = gates + torch.randn_like(gates) * (F.softplus(last @ self.w_noise) + 0.01)
+        gates, chosen = gates.topk(CHOSEN, dim=1)  # (F, K)
+
+        # Frames sorted by expert, so that each expert runs once, on its own frames alone.
+        order = chosen.flatten().argsort(stable=True)
+        counts = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
+        outputs = [
+            expert(layers[e // EXPERTS_PER_LAYER][rows // CHOSEN])
+            for e, (expert, rows) in enumerate(zip(self.experts, order.split(counts)))
+            if len(rows)
+        ]
+        outputs = torch.cat(outputs)[order.argsort()].unflatten(0, (-1, CHOSEN))  # (F, K, C)
+        # The log of the gated sum of exponentials; so computed, it neither overflows nor needs a floor.
+        fused = torch.logsumexp(outputs + torch.log_softmax(gates, dim=1).unsqueeze(-1), dim=1)
+        return fused.unflatten(0, states[0].shape[:2])
+
+
+class MoE(nn.Module):
+    """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
+
+    25,473,024 parameters of the fusion at 24 layers of 1024 channels, and those of AASIST.
+    """
+
+    takes_hidden_states = True
+    # Parameters of a balancing term that is released with weight zero.
+    unused_tensors = ("moe_l.mean", "moe_l.std")
+
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+        super().__init__()
+        self.moe_l = ExpertFusion(n_hidden_states - 1, in_channels)
+        self.classifier = AASIST(in_channels, n_output_logits)
+
+    def forward(self, states):
+        return self.classifier(self.moe_l(states))
+
+    @staticmethod
+    def score(logits):
+        return torch.softmax(logits, dim=1)[:, 1]

@@ -1,0 +1,69 @@
+"""TCM: the Conformer with tokens that carry what the channels of a head hold together over time.
+
+Source: Truong et al., "Temporal-channel modeling in multi-head self-attention for synthetic speech detection",
+Interspeech 2024. Axes: B trials, N tokens (the classification token, then T frames), C channels, H heads, D channels
+of a head. Attribute names are those of the published checkpoints.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from back_ends.common import STEM_SIZE, StemmedBackEnd
+from back_ends.conformer import HEADS, TokenEncoder
+
+TABLE = 10000  # frames whose positions a checkpoint stores
+
+
+def sinusoids(positions, size):
+    """Positional embeddings (positions, size): sines in even channels, cosines in odd. Source: Vaswani et al., 2017."""
+    channel = torch.arange(size, device=positions.device)
+    angles = positions.unsqueeze(1) / 10000 ** (2 * (channel // 2) / size)
+    return torch.where(channel % 2 == 0, angles.sin(), angles.cos())
+
+
+class HeadTokenAttention(nn.Module):
+    """Self-attention over tokens and, behind them, one token a head made of their mean. (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, HEADS, size))
+        self.qkv = nn.Linear(size, 3 * size, bias=False)
+        self.proj = nn.Linear(size, size)
+        self.ht_proj = nn.Linear(size // HEADS, size)
+        self.ht_norm = nn.LayerNorm(size // HEADS)
+
+    def forward(self, x):
+        means = self.ht_proj(x.mean(dim=1).unflatten(-1, (HEADS, -1)))  # (B, H, C)
+        head_tokens = F.gelu(self.ht_norm(means.unflatten(-1, (HEADS, -1)))).flatten(2) + self.pos_embed
+        tokens = torch.cat([x, head_tokens], dim=1)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N + H, D)
+        out = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        class_token, frames, head_tokens = out.tensor_split([1, x.shape[1]], dim=1)
+        class_token = class_token + head_tokens.mean(dim=1, keepdim=True) + frames.mean(dim=1, keepdim=True)
+        return torch.cat([class_token, frames], dim=1)
+
+
+class PositionedEncoder(TokenEncoder):
+    def __init__(self, size, attention, n_output_logits):
+        super().__init__(size, attention, n_output_logits)
+        # A buffer rather than the published frozen parameter: under the same key, and nothing can train it.
+        self.register_buffer("positional_emb", sinusoids(torch.arange(TABLE), size).unsqueeze(0))
+
+    def forward(self, x):
+        positions = self.positional_emb[:, : x.shape[1]]
+        if x.shape[1] > TABLE:
+            more = sinusoids(torch.arange(TABLE, x.shape[1], device=x.device), x.shape[2])
+            positions = torch.cat([positions, more.unsqueeze(0).to(positions)], dim=1)
+        return super().forward(x + positions)
+
+
+class TCM(StemmedBackEnd):
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 2,382,628 parameters at 1024 channels, 2 outputs."""
+
+    def __init__(self, in_channels, n_output_logits=2):
+        super().__init__(in_channels)
+        self.conformer = PositionedEncoder(STEM_SIZE, HeadTokenAttention, n_output_logits)
+
+    def forward(self, features):
+        return self.conformer(self.stem(features))
