@@ -45,8 +45,8 @@ def parse_args(argv=None):
     )
     data.add_argument("--protocols_path", help="--track LA, DF: folder of the protocols; not given: --database_path")
     data.add_argument("--in_the_wild_path", help="--track in_the_wild: folder of the audio")
-    data.add_argument("--protocol", help="any trial list or key, with --audio_dir")
-    data.add_argument("--audio_dir", help="--protocol: folder of its audio")
+    data.add_argument("--protocol", help="any corpus's trial list or key, or a table with a column path")
+    data.add_argument("--audio_dir", help="--protocol: folder of its audio; not given: looked for around the protocol")
     length = data.add_mutually_exclusive_group()
     length.add_argument(
         "--test_mode", choices=["4s", "full"], help="first 4 s (short ones repeated), or whole utterances"
@@ -96,10 +96,9 @@ def parse_args(argv=None):
 
     if sum(value is not None for value in (args.base_dir, args.track, args.protocol)) != 1:
         parser.error("expected one of --base_dir, --track and --protocol")
-    needs = {"protocol": "audio_dir", "track": "in_the_wild_path" if args.track == "in_the_wild" else "database_path"}
-    for name, needed in needs.items():
-        if getattr(args, name) and not getattr(args, needed):
-            parser.error(f"--{name} {getattr(args, name)} needs --{needed}")
+    needed = "in_the_wild_path" if args.track == "in_the_wild" else "database_path"
+    if args.track and not getattr(args, needed):
+        parser.error(f"--track {args.track} needs --{needed}")
     if (args.eval_output is None) == (args.outputname is None):
         parser.error("expected one of --eval_output and --outputname")
     if (args.model_path is None) == (args.model_folder_path is None):
@@ -129,10 +128,8 @@ def read_trials(args):
     if args.track == "in_the_wild":
         return protocols.trials_of_folder(args.in_the_wild_path)
     if args.track:
-        protocol, audio = protocols.asvspoof2021_files(args.database_path, args.protocols_path, args.track)
-    else:
-        protocol, audio = args.protocol, args.audio_dir
-    return protocols.locate_audio(protocols.read_protocol(protocol), audio)
+        return protocols.read_trials(*protocols.asvspoof2021_files(args.database_path, args.protocols_path, args.track))
+    return protocols.read_trials(args.protocol, args.audio_dir)
 
 
 def read_detector(args):

@@ -1,24 +1,69 @@
 """Text to trials: trial lists, keys and score files of every corpus, without torch and without audio."""
 
+import csv
+import io
 import os
+import stat
 from collections import namedtuple
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from atomic import atomic_open
 from console import UserError
 
-BONAFIDE, SPOOF = 1, 0
+BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 
 AUDIO_EXTENSIONS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".m4a")
 
-# corpus -> its columns; "-" is a column that the corpus leaves unused.
-Format = namedtuple("Format", "columns spoof_word")
+# corpus -> the columns of its text files, "-" being one that nothing is read from, and where its audio lies: folders
+# relative to the protocol, to a folder above it, or to LA/ or DF/ there.
+Format = namedtuple("Format", "columns spoof_word audio")
+_LA_PARTS = [f"ASVspoof2019_LA_{split}/flac" for split in ("train", "dev", "eval")]
 FORMATS = {
-    "ASVspoof2019_LA": Format(("speaker", "utt_id", "-", "attack", "key"), "spoof"),
-    "CtrSVDD": Format(("dataset", "speaker", "utt_id", "-", "attack", "key"), "deepfake"),
-    "list": Format(("utt_id",), None),
+    "ASVspoof2019_LA": Format(("speaker", "utt_id", "-", "attack", "key"), "spoof", _LA_PARTS),
+    "PartialSpoof": Format(
+        ("speaker", "utt_id", "-", "attack", "key"), "spoof", [f"{s}/con_wav" for s in ("train", "dev", "eval")]
+    ),
+    "ASVspoof2021_LA": Format(
+        ("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),
+        "spoof",
+        ["ASVspoof2021_LA_eval/flac"],
+    ),
+    "ASVspoof2021_DF": Format(
+        tuple("speaker utt_id codec source attack key trim subset vocoder task team gender_pair language".split()),
+        "spoof",
+        ["ASVspoof2021_DF_eval/flac"],
+    ),
+    # CtrSVDD and the challenge-phase files of ASVspoof 5 have six columns each; see _recognise.
+    "ASVspoof5_metainfo": Format(
+        ("speaker", "utt_id", "gender", "-", "attack", "key"), "spoof", ["flac_T", "flac_D", "flac_E"]
+    ),
+    "CtrSVDD": Format(
+        ("dataset", "speaker", "utt_id", "-", "attack", "key"),
+        "deepfake",
+        ["train_set", "dev_set", "test_set"],
+    ),
+    # Column 6 is the codec's seed, the source utterance; the last is unused.
+    "ASVspoof5": Format(
+        ("speaker", "utt_id", "gender", "codec", "codec_quality", "-", "attack_tag", "attack", "key", "-"),
+        "spoof",
+        ["flac_T", "flac_D", "flac_E_eval", "eval_full/flac_E_eval", "ASVspoof5_eval/flac_E_eval"],
+    ),
+    "list": Format(("utt_id",), None, []),
 }
+# Headers of the tables with commas or tabs. in_the_wild is such a table.
+ID_NAMES, LABEL_NAMES = ("path", "file", "filename", "utt_id"), ("label", "key", "cm-label")
+TABLE_LABELS = {"bonafide": BONAFIDE, "bona-fide": BONAFIDE, "1": BONAFIDE}
+TABLE_LABELS |= {"spoof": SPOOF, "deepfake": SPOOF, "0": SPOOF}
+SUBSETS = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden", "all": None}
+
+_PIECE = 1 << 22  # characters that are split at once, which bounds the memory
+_LINE_END = "\0"  # no text file holds it
+
+# A column with few different values: codes (trials,) into values, a list of str in the order of their appearance.
+Column = namedtuple("Column", "codes values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,60 +76,248 @@ class Trial:
     speaker: str = "-"
     dataset: str = "-"
     path: str | None = None
+    codec: str = "-"
+
+
+@dataclass
+class TrialTable:
+    """The trials of a list or key as columns, which is how 600,000 of them are read and counted in seconds.
+
+    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column.
+    """
+
+    path: str
+    corpus: str
+    utt_id: list
+    label: np.ndarray
+    columns: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.utt_id)
+
+    def select(self, mask):
+        """The trials where mask (trials,) holds, in their order."""
+        return TrialTable(
+            self.path,
+            self.corpus,
+            [self.utt_id[i] for i in np.flatnonzero(mask)],
+            self.label[mask],
+            {name: Column(codes[mask], values) for name, (codes, values) in self.columns.items()},
+        )
+
+    def subset(self, name):
+        """The trials of an ASVspoof 2021 subset, a name of SUBSETS; other corpora have none and stay whole."""
+        if "subset" not in self.columns or SUBSETS[name] is None:
+            return self
+        codes, values = self.columns["subset"]
+        found = self.select(codes == (values.index(SUBSETS[name]) if SUBSETS[name] in values else -1))
+        if not len(found):
+            raise UserError(f"{self.path}: expected trials of the subset {name}, found {', '.join(values)}")
+        return found
+
+    def trials(self):
+        """The same as a list of Trial."""
+        names = [name for name in ("attack", "speaker", "dataset", "codec") if name in self.columns]
+        words = [[self.columns[name].values[code] for code in self.columns[name].codes] for name in names]
+        labels = [None if label == UNKNOWN else label for label in self.label.tolist()]
+        return [
+            Trial(utt_id, label, **dict(zip(names, row)))
+            for utt_id, label, *row in zip(self.utt_id, labels, *words, strict=True)
+        ]
 
 
 def read_protocol(path, corpus=None):
-    """Read a trial list or a key.
+    """Read a trial list or a key: a list of Trial in the order of the file, `path` not set.
 
-    path: a text file with one trial a line, its columns separated by blanks. corpus: a name from FORMATS; where
-    None, it is recognised from the first line. Returns a list of Trial in the order of the file, `path` not set.
+    Otherwise as read_table. A folder is the list of the audio files in it, with their paths.
+    """
+    if os.path.isdir(path):
+        return trials_of_folder(path)
+    return read_table(path, corpus).trials()
+
+
+def read_table(path, corpus=None):
+    """Read a trial list or a key of any corpus as a TrialTable.
+
+    path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
+    commas or tabs, of which path (or file, filename, utt_id) and label have a meaning and every other column is kept.
+    An audio ending of an utterance's name is dropped. corpus: a name from FORMATS, "in_the_wild" or "csv"; where
+    None, it is recognised from the first line. `bonafide` as an attack, codec or vocoder is read as `-`.
     Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate id, no trial.
     """
-    rows = [(number, line.split()) for number, line in enumerate(_read_lines(path), 1) if line.strip()]
-    if not rows:
+    text = _read_text(path)
+    number, first = next(((i, line) for i, line in enumerate(io.StringIO(text), 1) if line.strip()), (1, ""))
+    if not first:
         raise UserError(f"{path}: expected a trial a line, found none")
-    corpus = corpus or _recognise(path, *rows[0])
-    columns, spoof_word = FORMATS[corpus]
-    labels = {"bonafide": BONAFIDE, spoof_word: SPOOF}
-    trials, first_line = [], {}
-    for number, values in rows:
-        if len(values) != len(columns):
-            raise UserError(
-                f"{path}:{number}: expected the {len(columns)} columns of {corpus} ({' '.join(columns)}), "
-                f"found {len(values)}: {' '.join(values)}"
-            )
-        row = dict(zip(columns, values))
-        row.pop("-", None)
-        if "key" in row:
-            key = row.pop("key")
-            if key not in labels:
-                raise UserError(f"{path}:{number}: expected bonafide or {spoof_word} as the label, found {key}")
-            row["label"] = labels[key]
-        trial = Trial(**row)
-        if trial.utt_id in first_line:
-            raise UserError(f"{path}:{number}: {trial.utt_id} stands already in line {first_line[trial.utt_id]}")
-        first_line[trial.utt_id] = number
-        trials.append(trial)
-    return trials
+    header = _header(path, number, first, corpus)
+    if header:
+        separator, columns = header
+        corpus = "in_the_wild" if columns == ["file", "speaker", "label"] else "csv"
+        labels, label_words = TABLE_LABELS, "one of " + ", ".join(TABLE_LABELS)
+        columns = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in columns]
+        pieces = _split_csv(path, text, number, separator, columns)
+    else:
+        corpus = corpus or _recognise(path, number, first.split())
+        columns, spoof_word, _ = FORMATS[corpus]
+        labels, label_words = {"bonafide": BONAFIDE, spoof_word: SPOOF}, f"bonafide or {spoof_word}"
+        pieces = _split_words(path, text, len(columns), f"the {len(columns)} columns of {corpus} ({' '.join(columns)})")
+
+    utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
+    indices = {name: _Index() for name in columns if name not in ("utt_id", "key", "-")}
+    codes = {name: [np.zeros(0, np.int32)] for name in indices}
+    for lines, piece in pieces:
+        piece = dict(zip(columns, piece))
+        utt_ids += piece["utt_id"]
+        line_numbers.append(lines)
+        try:
+            label.append(np.fromiter(map(labels.__getitem__, piece.get("key", ())), np.int8))
+        except KeyError:
+            line, key = next((line, key) for line, key in zip(lines, piece["key"]) if key not in labels)
+            raise UserError(f"{path}:{line}: expected {label_words} as the label, found {_shown(key)}") from None
+        for name, index in indices.items():
+            codes[name].append(np.fromiter(map(index.__getitem__, piece[name]), np.int32))
+    if not utt_ids:
+        raise UserError(f"{path}: expected a trial a line, found none")
+
+    utt_ids = _without_endings(utt_ids)
+    if len(set(utt_ids)) != len(utt_ids):
+        seen = {}
+        for utt_id, line in zip(utt_ids, (line for lines in line_numbers for line in lines)):
+            if utt_id in seen:
+                raise UserError(f"{path}:{line}: {_shown(utt_id)} stands already in line {seen[utt_id]}")
+            seen[utt_id] = line
+    table = TrialTable(
+        str(path),
+        corpus,
+        utt_ids,
+        np.concatenate(label) if "key" in columns else np.full(len(utt_ids), UNKNOWN, np.int8),
+        {name: Column(np.concatenate(codes[name]), index.words) for name, index in indices.items()},
+    )
+    if corpus == "ASVspoof2019_LA" and "CON" in table.columns["attack"].values:
+        table.corpus = "PartialSpoof"  # the same columns; its spoofed trials are concatenations
+    return table
 
 
-def _read_lines(path):
+class _Index(dict):
+    """word -> its code; a new word gets the next one. `words` lists them by code."""
+
+    def __init__(self):
+        self.words = []
+
+    def __missing__(self, word):
+        if word in ("bonafide", "bona-fide", ""):
+            self[word] = self["-"]
+        else:
+            self[word] = len(self.words)
+            self.words.append(word)
+        return self[word]
+
+
+def _read_text(path):
+    """The text of a file. Raises UserError for one that is missing, not a regular file, or no text."""
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would be waited for, perhaps for ever
+            raise UserError(f"{path}: cannot be read: expected a regular file")
+        data = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected a text file, found bytes that are not UTF-8 text") from error
+    if _LINE_END in text:
+        raise UserError(f"{path}: expected a text file, found a zero byte")
+    return text
+
+
+def _shown(text, limit=100):
+    """Foreign text, made fit for one line of a message."""
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in text[:limit]) + ("..." if len(text) > limit else "")
+
+
+def _split_words(path, text, n, expected):
+    """Cut a text into n columns of words. Yields (line numbers, n sequences of words) piece by piece.
+
+    Blank lines are skipped. Raises UserError for a line with another number of words.
+    """
+    start, number = 0, 1
+    while start < len(text):
+        end = text.find("\n", start + _PIECE) + 1 or len(text)
+        piece = text[start:end] if text[end - 1] == "\n" else text[start:end] + "\n"
+        n_lines = piece.count("\n")
+        # All lines at once, the line ends being words too, take half the time of line by line.
+        words = piece.replace("\n", f" {_LINE_END} ").split()
+        if len(words) == n_lines * (n + 1) and words[n :: n + 1].count(_LINE_END) == n_lines:
+            yield range(number, number + n_lines), [words[i :: n + 1] for i in range(n)]
+        else:
+            rows = [(i, line.split()) for i, line in enumerate(piece.split("\n"), number) if line.strip()]
+            for i, words in rows:
+                if len(words) != n:
+                    raise UserError(f"{path}:{i}: expected {expected}, found {len(words)}: {_shown(' '.join(words))}")
+            if rows:
+                yield [i for i, _ in rows], [list(column) for column in zip(*(words for _, words in rows))]
+        start, number = end, number + n_lines
+
+
+def _header(path, number, first, corpus):
+    """(separator, column names) where the first line is the header of a table, None where it is a trial."""
+    separator = "," if "," in first else "\t"
+    names = [name.strip().strip('"').lower() for name in first.strip().split(separator)]
+    if corpus in (None, "csv", "in_the_wild") and any(name in ID_NAMES for name in names):
+        for words in (ID_NAMES, LABEL_NAMES):
+            if sum(name in words for name in names) > 1:
+                raise UserError(
+                    f"{path}:{number}: expected one of the columns {'|'.join(words)}, found {_shown(first)}"
+                )
+        if len(set(names)) != len(names):
+            raise UserError(f"{path}:{number}: expected the name of every column once, found {_shown(first)}")
+        return separator, names
+    if separator == "," or corpus in ("csv", "in_the_wild"):
+        raise UserError(
+            f"{path}:{number}: expected a header with {'|'.join(ID_NAMES)} and {'|'.join(LABEL_NAMES)}, "
+            f"found {_shown(first)}"
+        )
+    return None
+
+
+def _split_csv(path, text, number, separator, columns):
+    """As _split_words, for the lines of a table below its header in line `number`."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        rows = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))][1:]
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}") from error
+    for i, row in rows:
+        if len(row) != len(columns):
+            raise UserError(
+                f"{path}:{i}: expected the {len(columns)} columns {', '.join(columns)}, "
+                f"found {len(row)}: {_shown(separator.join(row))}"
+            )
+    if rows:
+        yield [i for i, _ in rows], [list(column) for column in zip(*(row for _, row in rows))]
 
 
 def _recognise(path, number, values):
-    for corpus, (columns, spoof_word) in FORMATS.items():
-        if len(values) == len(columns) and (spoof_word is None or values[-1] in ("bonafide", spoof_word)):
-            return corpus
-    known = "; ".join(f"{corpus}: {' '.join(columns)}" for corpus, (columns, _) in FORMATS.items())
+    for corpus, (columns, spoof_word, _) in FORMATS.items():
+        if len(values) != len(columns):
+            continue
+        # Where two corpora have as many columns, these tell: the word for spoof, and the gender of ASVspoof 5.
+        if spoof_word is None or dict(zip(columns, values))["key"] in ("bonafide", spoof_word):
+            if corpus != "ASVspoof5_metainfo" or values[2] in ("F", "M"):
+                return corpus
+    known = "; ".join(f"{corpus}: {' '.join(format.columns)}" for corpus, format in FORMATS.items())
     raise UserError(
-        f"{path}:{number}: expected the columns of a known corpus ({known}), found {len(values)}: {' '.join(values)}"
+        f"{path}:{number}: expected the columns of a known corpus ({known}) or a header with a column path and commas, "
+        f"found {len(values)}: {_shown(' '.join(values))}"
     )
+
+
+def _without_endings(utt_ids):
+    """Names of utterances without the ending of an audio file, where the first of them has one."""
+    if not utt_ids[0].lower().endswith(AUDIO_EXTENSIONS):
+        return utt_ids
+    return [name[: name.rfind(".")] if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in utt_ids]
 
 
 def find_file(what, *places):
@@ -158,47 +391,120 @@ def trials_of_folder(folder):
     return trials
 
 
+def read_trials(protocol, audio_dir=None, corpus=None):
+    """Read a trial list or key and locate its audio: a list of Trial with paths.
+
+    audio_dir None: the folder is looked for around the protocol, where the corpus's archives unpack it to.
+    Raises UserError as read_table and locate_audio, and where no folder is found, listing the places looked at.
+    """
+    if os.path.isdir(protocol):
+        return trials_of_folder(protocol)
+    table = read_table(protocol, corpus)
+    return locate_audio(table.trials(), audio_dir or _audio_around(protocol, table))
+
+
+def _audio_around(protocol, table):
+    parts = FORMATS[table.corpus].audio if table.corpus in FORMATS else [".", "release_in_the_wild"]
+    parts = parts or [part for format in FORMATS.values() for part in format.audio]
+    above = list(Path(protocol).absolute().parents)[:4]
+    places = list(dict.fromkeys(base / part for base in above for part in parts))
+    for place in places:  # the folders of several splits lie side by side: a look at the first trials tells
+        if place.is_dir() and any(_inside(place, utt_id) for utt_id in table.utt_id[:10]):
+            return place
+    raise UserError(f"{protocol}: its audio not found; looked for {', '.join(map(str, places))}; --help names the flag")
+
+
+def _inside(folder, utt_id):
+    """The path of an utterance's audio in a folder or a sub-folder, None where there is none or it leads outside."""
+    parts = utt_id.split("/")
+    if ".." in parts or os.path.isabs(utt_id):
+        return None
+    paths = (os.path.join(folder, utt_id + ending) for ending in AUDIO_EXTENSIONS)
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
 def locate_audio(trials, folder):
     """Set the path of every trial: the file in `folder` that is named utt_id and an audio ending.
 
+    An id may name a sub-folder (`sub/name`), but never lead outside the folder.
     Raises UserError that counts, and in its details lists, every trial without a file.
     """
-    files = scan_audio(folder)
-    missing = [trial.utt_id for trial in trials if trial.utt_id not in files]
+    files = {"": scan_audio(folder)}
+    paths = []
+    for trial in trials:
+        sub, _, name = trial.utt_id.rpartition("/")
+        if sub not in files:
+            place = os.path.join(folder, sub)
+            outside = os.path.isabs(trial.utt_id) or ".." in sub.split("/")
+            files[sub] = {} if outside or not os.path.isdir(place) else scan_audio(place)
+        paths.append(files[sub].get(name))
+    missing = [trial.utt_id for trial, path in zip(trials, paths) if path is None]
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(trials)} trials have no audio file (listed above), "
-            f"first {missing[0]}; expected UTTERANCE{'|'.join(AUDIO_EXTENSIONS)}",
-            details=[f"missing audio: {os.path.join(folder, utt_id)}" for utt_id in missing],
+            f"first {_shown(missing[0])}; expected UTTERANCE{'|'.join(AUDIO_EXTENSIONS)}",
+            details=[f"missing audio: {os.path.join(folder, _shown(utt_id))}" for utt_id in missing],
         )
-    return [replace(trial, path=files[trial.utt_id]) for trial in trials]
+    return [replace(trial, path=path) for trial, path in zip(trials, paths)]
+
+
+def read_score_columns(path):
+    """Read a score file without judging it: (utt_ids, scores (trials,) float64, line numbers).
+
+    A line is `utt_id score`; or `utt_id source key score`, as ASVspoof 2019 has it; or, below a header, two columns
+    separated by a comma or a tab. Ids may hold blanks. Raises UserError, naming file and line, for another form.
+    """
+    text = _read_text(path)
+    try:
+        pieces = [
+            (lines, names, list(map(float, values))) for lines, (names, values) in _split_words(path, text, 2, "")
+        ]
+    except ValueError:  # UserError is one, too: not simply a word and a number a line
+        pieces = [_score_lines(path, text)]
+    lines = [line for lines, _, _ in pieces for line in lines]
+    if not lines:
+        raise UserError(f"{path}: expected a score a line, found none")
+    names = [name for _, names, _ in pieces for name in names]
+    return _without_endings(names), np.concatenate([values for _, _, values in pieces]), lines
+
+
+def _score_lines(path, text):
+    rows = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    separator = next((character for character in ",\t" if rows and character in rows[0][1]), None)
+    if separator and rows[0][1].split(separator)[0].strip().lower() in ID_NAMES:
+        rows = rows[1:]
+    else:
+        separator = None
+    names, scores = [], []
+    for number, line in rows:
+        *words, score = line.rsplit(separator, 1) if separator else line.split()
+        if not words:
+            raise UserError(f"{path}:{number}: expected `utt_id score`, found 1 columns: {_shown(line)}")
+        name = words[0] if len(words) == 3 and words[2] in ("bonafide", "spoof") else line[: -len(score)].rstrip()
+        names.append(name.removesuffix(separator or "").strip())
+        try:
+            scores.append(float(score))
+        except ValueError:
+            raise UserError(
+                f"{path}:{number}: expected a number as the score of {_shown(names[-1])}, found {_shown(score)}"
+            ) from None
+    return [number for number, _ in rows], names, scores
 
 
 def read_scores(path):
-    """Read a score file, a line `utt_id score` each. Returns {utt_id: score}, in the order of the file.
+    """Read a score file. Returns {utt_id: score}, in the order of the file.
 
-    Raises UserError, naming file and line, for a line of another form, a score that is no finite number, or an id
+    Raises UserError, naming file and line, as read_score_columns and for a score that is no finite number or an id
     that stands twice.
     """
+    names, values, lines = read_score_columns(path)
     scores = {}
-    for number, line in enumerate(_read_lines(path), 1):
-        values = line.split()
-        if not values:
-            continue
-        if len(values) != 2:
-            raise UserError(f"{path}:{number}: expected `utt_id score`, found {len(values)} columns: {line.strip()}")
-        utt_id, score = values
-        try:
-            score = float(score)
-        except ValueError:
-            raise UserError(f"{path}:{number}: expected a number as the score of {utt_id}, found {score}") from None
+    for number, utt_id, score in zip(lines, names, values.tolist()):
         if score - score != 0:  # infinite or not a number
-            raise UserError(f"{path}:{number}: expected a finite score for {utt_id}, found {values[1]}")
+            raise UserError(f"{path}:{number}: expected a finite score for {_shown(utt_id)}, found {score}")
         if utt_id in scores:
-            raise UserError(f"{path}:{number}: {utt_id} has a score already; was the file appended to?")
+            raise UserError(f"{path}:{number}: {_shown(utt_id)} has a score already; was the file appended to?")
         scores[utt_id] = score
-    if not scores:
-        raise UserError(f"{path}: expected a score a line, found none")
     return scores
 
 
@@ -206,3 +512,87 @@ def write_scores(path, scores):
     """Write {utt_id: score} as a score file, whole or not at all. Nine digits keep a float32 exactly."""
     with atomic_open(path) as file:
         file.writelines(f"{utt_id} {score:.9g}\n" for utt_id, score in scores.items())
+
+
+# Where the organisers' archives and the published scripts keep the key of an evaluation set, below a folder of keys.
+KEY_PLACES = [f"{base}CM/trial_metadata.txt" for base in ("LA/", "DF/", "keys/LA/", "keys/DF/", "keys/", "")]
+KEY_PLACES += [
+    f"{base}{name}"
+    for name in ("ASVspoof2019.LA.cm.eval.trl.txt", "PartialSpoof.LA.cm.eval.trl.txt")
+    for base in ("", "ASVspoof2019_LA_cm_protocols/", "ASVspoof_LA_cm_protocols/", "LA/ASVspoof2019_LA_cm_protocols/")
+    + ("PartialSpoof_LA_cm_protocols/", "protocols/PartialSpoof_LA_cm_protocols/")
+]
+KEY_PLACES += ["ASVspoof5.eval.track_1.tsv", "meta.csv", "release_in_the_wild/meta.csv", "test.txt"]
+
+
+def find_key(folder, utt_id):
+    """The key in a folder of keys that names utt_id. Raises UserError that lists the places looked at."""
+    places = [Path(folder) / place for place in KEY_PLACES]
+    found = [place for place in places if place.is_file()]
+    if len(found) == 1:
+        return found[0]
+    for place in found:
+        if f"{utt_id} " in _read_text(place) or f"{utt_id}." in _read_text(place):
+            return place
+    looked = f"none of {', '.join(map(str, found))} names {_shown(utt_id)}" if found else "found none"
+    raise UserError(f"{folder}: expected a key; {looked}; looked for {', '.join(map(str, places))}")
+
+
+TARGET, NONTARGET, ASV_SPOOF = 1, 0, 2
+# Trials of speaker verification: score (trials,) float64; kind (trials,) of TARGET, NONTARGET, ASV_SPOOF; columns as
+# those of a TrialTable.
+AsvTrials = namedtuple("AsvTrials", "score kind columns")
+
+
+def read_asv_trials(scores, key=None):
+    """Read the scores of a speaker verification system as AsvTrials.
+
+    scores: `source target|nontarget|spoof score` a line (ASVspoof 2019); with a key of ASVspoof 2021's eight columns,
+    `speaker trial score`, joined with it line by line. Raises UserError where a line of either does not fit.
+    """
+    kinds = {"target": TARGET, "nontarget": NONTARGET, "spoof": ASV_SPOOF}
+    names = ["attack", "kind", "score"] if key is None else ["-", "-", "score"]
+    columns = _word_columns(scores, names)
+    if key is not None:
+        names = ["kind" if name == "key" else name for name in FORMATS["ASVspoof2021_LA"].columns]
+        columns = {"score": columns["score"], **_word_columns(key, names)}
+        if len(columns["score"]) != len(columns["kind"]):
+            raise UserError(
+                f"{scores}: expected the {len(columns['kind'])} trials of {key}, found {len(columns['score'])}"
+            )
+    for i, kind in enumerate(columns["kind"], 1):
+        if kind not in kinds:
+            raise UserError(f"{key or scores}: trial {i}: expected target, nontarget or spoof, found {_shown(kind)}")
+    try:
+        score = np.array(list(map(float, columns["score"])))
+    except ValueError as error:
+        raise UserError(f"{scores}: expected a number as the last column: {error}") from error
+    indices = {name: _Index() for name in ("attack", "codec", "subset") if name in columns}
+    return AsvTrials(
+        score,
+        np.array([kinds[kind] for kind in columns["kind"]]),
+        {
+            name: Column(np.array([index[word] for word in columns[name]]), index.words)
+            for name, index in indices.items()
+        },
+    )
+
+
+def _word_columns(path, names):
+    pieces = list(_split_words(path, _read_text(path), len(names), f"{len(names)} columns ({' '.join(names)})"))
+    if not pieces:
+        raise UserError(f"{path}: expected a trial a line, found none")
+    return {name: [word for _, piece in pieces for word in piece[i]] for i, name in enumerate(names)}
+
+
+def find_asv(key, corpus):
+    """(ASV scores, ASV key or None) that the organisers keep beside a key, or None where there are none."""
+    base = Path(key).absolute().parent.parent
+    if corpus == "ASVspoof2021_LA":
+        found = sorted((base / "ASV").glob("ASV[Tt]orch_[Kk]aldi/score.txt"))
+        return (found[0], base / "ASV" / "trial_metadata.txt") if found else None
+    if corpus == "ASVspoof2019_LA":
+        split = next((split for split in ("dev", "eval") if f".{split}." in Path(key).name), None)
+        scores = base / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
+        return (scores, None) if scores.is_file() else None
+    return None

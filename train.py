@@ -11,6 +11,7 @@ A run lives in LOG_DIR/FOLDERNAME/DATE-TIME: config.json, TensorBoard's events, 
 import argparse
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 import os
@@ -79,10 +80,26 @@ def parse_args(argv=None):
         ),
         allow_abbrev=False,
     )
-    data = parser.add_argument_group("data: one of --base_dir and --database_path")
+    data = parser.add_argument_group("data: one of --base_dir, --database_path and --train_protocol")
     data.add_argument("--base_dir", help="CtrSVDD: folder of train_set/, dev_set/, train.txt, dev.txt")
     data.add_argument("--database_path", help="ASVspoof 2019 LA: folder of ASVspoof2019_LA_train/flac and ..._dev/flac")
     data.add_argument("--protocols_path", help="folder of the ASVspoof protocols; not given: --database_path")
+    data.add_argument(
+        "--train_protocol",
+        action="append",
+        metavar="KEY",
+        help="key of any corpus, or a table with columns path and label; several times: the corpora are joined",
+    )
+    data.add_argument(
+        "--dev_protocol", action="append", metavar="KEY", help="--train_protocol: the same for validation"
+    )
+    for split in ("train", "dev"):
+        data.add_argument(
+            f"--{split}_audio_dir",
+            action="append",
+            metavar="DIR",
+            help=f"audio of each --{split}_protocol, in their order; not given: looked for around the protocol",
+        )
     data.add_argument(
         "--track", choices=["LA", "DF"], default="LA", help="what the detector is for; both train on 2019 LA"
     )
@@ -179,8 +196,14 @@ def parse_args(argv=None):
         parser.add_argument(f"--{name}", nargs=n, help=argparse.SUPPRESS)
 
     args = parser.parse_args(argv)
-    if (args.base_dir is None) == (args.database_path is None):
-        parser.error("expected one of --base_dir (CtrSVDD) and --database_path (ASVspoof 2019 LA)")
+    if sum(place is not None for place in (args.base_dir, args.database_path, args.train_protocol)) != 1:
+        parser.error("expected one of --base_dir (CtrSVDD), --database_path (ASVspoof 2019 LA) and --train_protocol")
+    if (args.train_protocol is None) != (args.dev_protocol is None):
+        parser.error("--train_protocol and --dev_protocol need each other")
+    for split in ("train", "dev"):
+        n_folders = len(getattr(args, f"{split}_audio_dir") or [])
+        if n_folders > len(getattr(args, f"{split}_protocol") or []):
+            parser.error(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
     args.corpus = "CtrSVDD" if args.base_dir else "ASVspoof2019_LA"
     recipe = RECIPES[args.corpus] | RECIPES_OF_MODELS.get((args.corpus, args.model_name), {})
     for name, value in recipe.items():
@@ -212,15 +235,21 @@ def read_trials(args):
     """Train and dev trials with their audio located. Raises UserError where anything is missing."""
     parts = []
     for split in ("train", "dev"):
-        if args.corpus == "CtrSVDD":
-            protocol, audio = protocols.ctrsvdd_files(args.base_dir, split)
+        if args.train_protocol:
+            audio = getattr(args, f"{split}_audio_dir") or []
+            sources = list(itertools.zip_longest(getattr(args, f"{split}_protocol"), audio))
+        elif args.corpus == "CtrSVDD":
+            sources = [protocols.ctrsvdd_files(args.base_dir, split)]
         else:
-            protocol, audio = protocols.asvspoof2019_files(args.database_path, args.protocols_path, split)
-        trials = protocols.locate_audio(protocols.read_protocol(protocol, args.corpus), audio)
+            sources = [protocols.asvspoof2019_files(args.database_path, args.protocols_path, split)]
+        trials = [trial for source in sources for trial in protocols.read_trials(*source)]
         counts = Counter(trial.label for trial in trials)
-        print(f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {protocol}")
+        names = ", ".join(str(protocol) for protocol, _ in sources)
+        print(f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}")
+        if counts[None]:
+            raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
         if not (counts[BONAFIDE] and counts[SPOOF]):
-            raise UserError(f"{protocol}: expected trials of both classes")
+            raise UserError(f"{names}: expected trials of both classes")
         parts.append(trials)
     return parts
 
@@ -406,7 +435,7 @@ def average_best(checkpoints, detector, loaders, criterion, device, args):
 
 
 def trained_on(args):
-    return str(args.base_dir or args.database_path)
+    return str(args.base_dir or args.database_path or ", ".join(args.train_protocol))
 
 
 def _figures(figures):

@@ -68,7 +68,7 @@ def test_a_wrong_protocol_names_file_and_line(write, text, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.txt.*No such file"):
         protocols.read_protocol(tmp_path / "nowhere.txt")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="expected audio files"):
         protocols.read_protocol(tmp_path)
 
 
