@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -165,11 +167,73 @@ def rawboost_flags(parser):
     parser.add_argument("--seconds", type=float, default=4, help="length of the utterance (%(default)s)")
 
 
+# ----------------------------------------------------------------------------------------------------------- start
+
+# From command to first score, each in a process of its own: argv is the checkpoint.
+PEAK = """
+with open("/proc/self/status") as file:
+    print(next(line.split()[1] for line in file if line.startswith("VmHWM")))  # peak resident memory, kB
+"""
+START_WRITE = """
+import sys
+import checkpoint
+from model import ModelConfig, build_detector
+config = ModelConfig("wav2vec2_Nes2Net_X")
+checkpoint.save_checkpoint(sys.argv[1], config, build_detector(config).state_dict())
+"""
+START_NAIVE = (
+    """
+import sys, torch, fairseq
+from model import ModelConfig, build_detector
+detector = build_detector(ModelConfig("wav2vec2_Nes2Net_X"))
+detector.load_state_dict(torch.load(sys.argv[1], map_location="cpu", weights_only=True)["model"])
+with torch.inference_mode():
+    print(detector.eval().score(torch.zeros(1, 16000)).item())
+"""
+    + PEAK
+)
+START = (
+    """
+import sys, torch
+import checkpoint
+detector = checkpoint.load_detector(sys.argv[1])
+with torch.inference_mode():
+    print(detector.score(torch.zeros(1, 16000)).item())
+"""
+    + PEAK
+)
+
+
+def start(args):
+    """From command to first score with a detector of 1.3 GB, against random weights, reading, and copying."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "detector.pth")
+        subprocess.run([sys.executable, "-c", START_WRITE, path], stderr=subprocess.DEVNULL, check=True)
+        memory, scores = {}, {}
+
+        def way(name, code):
+            command = [sys.executable, "-c", code, path]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+            scores[name], peak = done.stdout.split()
+            memory.setdefault(name, []).append(int(peak) / 2**20)
+
+        names = ["random weights, read, copy", "mapped"]
+        codes = dict(zip(names, [START_NAIVE, START]))
+        rows = time_ways({name: lambda name=name: way(name, codes[name]) for name in names}, args.repeats)
+        if scores[names[0]] != scores[names[1]]:
+            raise RuntimeError(f"the ways disagree: {scores}")
+    peaks = [statistics.median(memory[name]) for name in names]
+    for row, peak in zip(rows, peaks):
+        row |= {"peak memory, GB": peak, "of the naive": peak / peaks[0]}
+    return rows
+
+
 # --------------------------------------------------------------------------------------------------------- command
 
 # stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
 STAGES = {
     "rawboost": (rawboost, rawboost_flags),
+    "start": (start, None),
 }
 
 

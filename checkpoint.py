@@ -28,6 +28,7 @@ from front_ends import (
     ENCODER_FIELDS,
     FROM_FILE,
     PRESETS,
+    empty_weights,
     fairseq_names,
     fields_of_fairseq,
     fields_of_hugging_face,
@@ -119,7 +120,7 @@ def detector_from(path, config, state_dict):
     """Build a Detector from plain configuration and weights that were read from `path`; see load_detector."""
     config = ModelConfig(**config)
     detector = build_detector(config, empty="all")
-    load_strictly(detector, state_dict, path, config.model_name)
+    load_strictly(detector, state_dict, path, config.model_name, assign=True)
     return detector.eval()
 
 
@@ -133,7 +134,7 @@ def new_detector(config, ssl_path=None):
         return build_detector(config)
     detector = build_detector(config, empty="front_end")
     _, state_dict = read_pretrained(path, config.front_end)
-    load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}")
+    load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
     return detector
 
 
@@ -246,7 +247,7 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
         try:
             read_off = shapes_of(name, weights)
             config = ModelConfig(model_name, **known, **read_off, dilation=flags.get("dilation"))
-            with torch.device("meta"):
+            with empty_weights():
                 expected = build_back_end(config, channels).state_dict()
         except (ValueError, KeyError, IndexError):  # not even the names or widths of this back-end
             continue
@@ -267,11 +268,11 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
     )
 
 
-def load_strictly(module, state_dict, path, name):
+def load_strictly(module, state_dict, path, name, assign=False):
     """Load every weight of a state dict, read from `path`, into a module that the user knows as `name`.
 
-    A module without storage takes the tensors themselves. Raises UserError that names every weight that is missing,
-    left over or of another shape.
+    assign: let the module have the tensors themselves rather than copies.
+    Raises UserError that names every weight that is missing, left over or of another shape.
     """
     expected = module.state_dict()
     problems = [f"missing {key}" for key in expected if key not in state_dict]
@@ -286,10 +287,9 @@ def load_strictly(module, state_dict, path, name):
             f"{path}: does not fit {name}: {len(problems)} of {len(expected)} weights, first {problems[0]}",
             details=problems,
         )
-    empty = any(tensor.is_meta for tensor in expected.values())
-    if empty:
+    if assign:
         state_dict = {key: tensor.to(expected[key].dtype) for key, tensor in state_dict.items()}
-    torch.nn.Module.load_state_dict(module, state_dict, assign=empty)  # fairseq's own knows no assigning
+    torch.nn.Module.load_state_dict(module, state_dict, assign=assign)  # fairseq's own knows no assigning
 
 
 def resolve_encoder(flags, ssl_path=None):

@@ -9,12 +9,15 @@ import ast
 import contextlib
 import logging
 import math
+import sys
+import types
 import warnings
 from collections import namedtuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from console import UserError
 
@@ -207,34 +210,64 @@ class RelativeAttention(nn.Module):
 
 
 def _wav2vec2_model(overrides):
-    # Importing fairseq takes two seconds and says things that are not for our users.
+    # Importing fairseq takes a second, says things that are not for our users, and turns on everybody's debugging
+    # messages.
     logging.getLogger("fairseq").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    level = logging.getLogger().level
+    with warnings.catch_warnings(), _stand_in(*_NOT_NEEDED):
         warnings.simplefilter("ignore")
-        level = logging.getLogger().level
-        from fairseq.models.wav2vec import wav2vec2
+        from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
 
-        logging.getLogger().setLevel(level)  # it has turned everybody's debugging messages on
-        config = wav2vec2.Wav2Vec2Config()
-        # fairseq would pad an odd number of frames to an even one and then attend with a mask.
-        config.required_seq_len_multiple = 1
-        for name, value in overrides.items():
-            setattr(config, name, value)
-        config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
-        on_meta = torch.get_default_device().type == "meta"
-        with _without(wav2vec2, "init_bert_params") if on_meta else contextlib.nullcontext():
-            return wav2vec2.Wav2Vec2Model(config)
+    logging.getLogger().setLevel(level)
+    config = Wav2Vec2Config()
+    # fairseq would pad an odd number of frames to an even one and then attend with a mask.
+    config.required_seq_len_multiple = 1
+    for name, value in overrides.items():
+        setattr(config, name, value)
+    config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
+    return Wav2Vec2Model(config)
+
+
+_NOT_NEEDED = ("sklearn", "sklearn.metrics", "scipy.stats", "torch.utils.tensorboard")
 
 
 @contextlib.contextmanager
-def _without(module, initialiser):
-    """fairseq copies random weights through the CPU, which a tensor without storage cannot do; nor need it."""
-    original = getattr(module, initialiser)
-    setattr(module, initialiser, lambda _: None)
+def _stand_in(*names):
+    """Within, an import of a module that is not in memory yet gives an empty one.
+
+    What fairseq imports for tasks of its own takes as long as all the rest of it.
+    """
+
+    class Empty(types.ModuleType):
+        def __getattr__(self, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return None
+
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update({name: Empty(name) for name in names})
     try:
         yield
     finally:
-        setattr(module, initialiser, original)
+        for name in names:
+            del sys.modules[name]
+
+
+class empty_weights(TorchFunctionMode):
+    """Within, weights are not initialised: memory is asked for and not touched. They are about to be loaded with
+    `assign=True`, and nothing else may be done with them.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (
+            torch.Tensor.normal_,
+            torch.Tensor.uniform_,
+        ):
+            return args[0] if args else kwargs["tensor"]
+        if func is torch._weight_norm:  # every forward pass makes this product anew
+            return args[0].detach()
+        return func(*args, **kwargs)
 
 
 def build_front_end(config):

@@ -9,7 +9,7 @@ from torch import nn
 
 from back_ends import BACK_ENDS, RIVALS, build_back_end, takes_hidden_states
 from console import UserError
-from front_ends import ENCODER_FIELDS, FROM_FILE, PRESETS, build_aggregation, build_front_end
+from front_ends import ENCODER_FIELDS, FROM_FILE, PRESETS, build_aggregation, build_front_end, empty_weights
 
 # What the authors used with each encoder, for every flag that is not given.
 # Source: Liu et al. 2025, section IV, and the released commands.
@@ -131,7 +131,7 @@ class Detector(nn.Module):
     def __init__(self, config, empty_front_end=False):
         super().__init__()
         self.config = config
-        with torch.device("meta") if empty_front_end else contextlib.nullcontext():
+        with empty_weights() if empty_front_end else contextlib.nullcontext():
             self.front_end = build_front_end(config)
         n_hidden_states, channels = self.front_end.n_hidden_states, self.front_end.channels
         self.aggregation = nn.Identity()
@@ -162,10 +162,9 @@ class Detector(nn.Module):
 def build_detector(config, empty=None):
     """Build a Detector with random weights. Raises UserError where the parts do not fit each other.
 
-    empty: "all" or "front_end", what is left without storage (on torch's meta device), because its weights are
-    about to be loaded with `assign=True`.
+    empty: "all" or "front_end", what is left as it comes from memory, because its weights are about to be loaded.
     """
-    with torch.device("meta") if empty == "all" else contextlib.nullcontext():
+    with empty_weights() if empty == "all" else contextlib.nullcontext():
         return Detector(config, empty_front_end=empty is not None)
 
 
