@@ -304,12 +304,13 @@ def compute_t_eer(target, nontarget, spoof, rho=0.5):
     thresholds = np.append(thresholds[0] - 0.001, thresholds)
     rejected = [np.searchsorted(np.sort(scores), thresholds, side="right") / len(scores) for scores in asv]
     p_miss, p_fa, p_fa_spoof = rejected[0], 1 - rejected[1], 1 - rejected[2]
-    useful = (p_miss < (1 - rho) * p_fa + rho * p_fa_spoof) & (p_fa_spoof > 0)
+    useful = (p_miss < (1 - rho) * p_fa + rho * p_fa_spoof - 1e-12) & (p_fa_spoof > 0)
     thresholds, p_miss, p_fa, p_fa_spoof = (x[useful] for x in (thresholds, p_miss, p_fa, p_fa_spoof))
 
     def imbalance(point):  # tandem misses less its false acceptances; grows with the countermeasure's threshold
         passed = 1 - cm.frr[point]
-        return cm.frr[point] + passed * p_miss - (1 - rho) * passed * p_fa - rho * cm.far[point] * p_fa_spoof
+        false_alarms = (1 - rho) * passed * p_fa + rho * cm.far[point] * p_fa_spoof
+        return np.round(cm.frr[point] + passed * p_miss - false_alarms, 12)  # so that equal ones are equal
 
     low, high = np.zeros(len(p_miss), int), np.full(len(p_miss), len(cm.frr) - 1)
     while np.any(low < high):  # the first point of no less misses than false acceptances
@@ -319,7 +320,7 @@ def compute_t_eer(target, nontarget, spoof, rho=0.5):
     before = np.maximum(low - 1, 0)
     point = np.where(np.abs(imbalance(before)) <= np.abs(imbalance(low)), before, low)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.abs(p_fa / p_fa_spoof - cm.far[point] / (1 - cm.frr[point]))
+        gap = np.round(np.abs(p_fa / p_fa_spoof - cm.far[point] / (1 - cm.frr[point])), 12)
     best = int(np.argmin(np.where(np.isnan(gap), np.inf, gap)))
     return float(p_fa_spoof[best] * cm.far[point[best]]), float(thresholds[best]), float(cm.thresholds[point[best]])
 
