@@ -175,13 +175,14 @@ def parse_args(argv=None):
 # ------------------------------------------------------------------------------------------- trials and their scores
 
 
-def align(path, table, allow_missing, wanted=None):
+def align(path, read, table, allow_missing, wanted=None):
     """The scores of a file in the order of a table: (scores (trials,), NaN where there is none; places; counts).
 
-    places: (trials,) where in the file a score stands. wanted: (trials,) mask of the trials that must have one.
-    Raises UserError that counts what does not fit, unless allow_missing: then it is counted and printed as a warning.
+    read: the file as read_score_columns gives it. places: (trials,) where in it a score stands. wanted: (trials,) mask
+    of the trials that must have one. Raises UserError that counts what does not fit, unless allow_missing: then it is
+    counted and printed as a warning.
     """
-    names, values, lines = protocols.read_score_columns(path)
+    names, values, lines = read
     wanted = np.ones(len(table), bool) if wanted is None else wanted
     place = None
     if names == table.utt_id:
@@ -189,7 +190,7 @@ def align(path, table, allow_missing, wanted=None):
     else:
         place = dict(zip(names, range(len(names))))  # of a name that stands twice the last counts
         n_double = len(names) - len(place)
-        places = np.fromiter((place.get(utt_id, -1) for utt_id in table.utt_id), np.int64, len(table))
+        places = np.fromiter(map(place.get, table.utt_id, itertools.repeat(-1)), np.int64, len(table))
         unknown = []
         if np.sum(places >= 0) < len(place):
             known = set(table.utt_id)
@@ -231,16 +232,17 @@ def align(path, table, allow_missing, wanted=None):
 
 def read_systems(args):
     """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file)."""
-    key = args.labels_file
+    key, read = args.labels_file, [protocols.read_score_columns(path) for path in args.path]
     if os.path.isdir(key):
-        key = protocols.find_key(key, protocols.read_score_columns(args.path[0])[0][0])
-    table = protocols.read_table(key)
+        key = protocols.find_key(key, read[0][0][0])
+    columns = {"speaker", "subset", args.cluster, *BREAKDOWNS, *itertools.chain(*(args.by or []))}
+    table = protocols.read_table(key, columns=columns)
     if np.all(table.label == protocols.UNKNOWN):
         raise UserError(f"{table.path}: expected labels, found a list of ids without")
     mask = table.subset_mask(args.subset or "eval")
     systems, checks, places = {}, {}, None
-    for name, path in zip(system_names(args.path), args.path):
-        scores, where, counts = align(path, table, args.allow_missing, mask)
+    for name, path, scored in zip(system_names(args.path), args.path, read):
+        scores, where, counts = align(path, scored, table, args.allow_missing, mask)
         systems[name], checks[name] = scores, {"path": str(path), **counts}
         places = where if places is None else places
     mask = mask & np.all(np.isfinite(list(systems.values())), axis=0)  # every system on the same trials
@@ -276,16 +278,17 @@ def choose_asv(asv, mask):
 
 
 def asv_rates(asv, filters):
-    """AsvRates for a condition: an attack chooses among the spoofs alone, a codec among all trials."""
-    if isinstance(asv, metrics.AsvRates):
+    """AsvRates for a condition, None where there are none: an attack chooses among the spoofs alone, a codec among all
+    trials, as the organisers' package has it; other columns choose none.
+    """
+    if asv is None or isinstance(asv, metrics.AsvRates):
         return asv
-    for name, wanted in filters.items():
-        if name in asv.columns:
-            codes, values = asv.columns[name]
-            mask = np.isin(codes, [i for i, value in enumerate(values) if value in wanted])
-            asv = choose_asv(asv, mask | (asv.kind != protocols.ASV_SPOOF) if name == "attack" else mask)
-    kinds = (protocols.TARGET, protocols.NONTARGET, protocols.ASV_SPOOF)
-    return metrics.asv_error_rates(*(asv.score[asv.kind == kind] for kind in kinds))
+    for name in {"attack", "codec"} & filters.keys() & asv.columns.keys():
+        codes, values = asv.columns[name]
+        mask = np.isin(codes, [i for i, value in enumerate(values) if value in filters[name]])
+        asv = choose_asv(asv, mask | (asv.kind != protocols.ASV_SPOOF) if name == "attack" else mask)
+    classes = [asv.score[asv.kind == kind] for kind in (protocols.TARGET, protocols.NONTARGET, protocols.ASV_SPOOF)]
+    return metrics.asv_error_rates(*classes) if all(map(len, classes)) else None
 
 
 # -------------------------------------------------------------------------------------------- calibration and fusion
@@ -296,8 +299,9 @@ def calibrate_and_fuse(args, systems):
     systems = dict(systems)
     if args.calibrate:
         *files, key = args.calibrate
-        table = protocols.read_table(key)
-        dev = np.column_stack([align(file, table, args.allow_missing)[0] for file in files])
+        table = protocols.read_table(key, columns=())
+        read = [protocols.read_score_columns(file) for file in files]
+        dev = np.column_stack([align(file, r, table, args.allow_missing)[0] for file, r in zip(files, read)])
         labels = [(table.label == label) & np.all(np.isfinite(dev), axis=1) for label in (BONAFIDE, SPOOF)]
         if not all(mask.any() for mask in labels):
             raise UserError(f"{key}: expected scored trials of both classes to calibrate with")
@@ -335,8 +339,7 @@ def partition(table, columns):
     """
     for column in columns:
         if column not in table.columns:
-            have = ", ".join(table.columns) or "none"
-            raise UserError(f"--by {column}: {table.path} has no such column, but {have}")
+            raise UserError(f"--by {column}: {table.path} has no such column, but {', '.join(table.names) or 'none'}")
     values, parts = [], []
     described = {}
     for column in columns:
@@ -503,8 +506,9 @@ class Bootstrap:
             if args.cluster or fewest >= FEWEST_CLUSTERS:
                 _, self.codes = np.unique(codes, return_inverse=True)
         elif args.cluster and column != "none":
-            have = ", ".join(table.columns) or "none"
-            raise UserError(f"--cluster {column}: {table.path} has no such column, but {have}")
+            raise UserError(
+                f"--cluster {column}: {table.path} has no such column, but {', '.join(table.names) or 'none'}"
+            )
         if not self.n:
             self.text = "no intervals"
         elif self.codes is None:
@@ -523,7 +527,7 @@ class Bootstrap:
         clusters = None
         if self.codes is not None:
             clusters = [self.codes[index] for index in (condition.bonafide, condition.spoof)]
-            if min(len(np.unique(codes)) for codes in clusters) < FEWEST_CLUSTERS:
+            if min(np.count_nonzero(np.bincount(codes)) for codes in clusters) < FEWEST_CLUSTERS:
                 clusters = None
         return metrics.bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)
 
@@ -545,7 +549,7 @@ def measure(table, systems, conditions, asv, args, bootstrap):
         both = len(condition.bonafide) > 0 and len(condition.spoof) > 0
         figures = []
         if both:
-            rates = asv_rates(asv, condition.filters) if asv is not None else None
+            rates = asv_rates(asv, condition.filters)
             figures = figures_of(rates, table.corpus)
             if condition.by == "pooled":
                 figures += pooled_figures(rates, table.corpus, args.miss_rates)
@@ -578,7 +582,7 @@ def compare(systems, pooled, bootstrap, corpus, asv):
     """Every pair of systems on the same trials and the same draws of them: {first, second, figure, difference, low,
     high, p}, the difference being first - second.
     """
-    figures = figures_of(asv_rates(asv, {}) if asv is not None else None, corpus)
+    figures = figures_of(asv_rates(asv, {}), corpus)
     found = []
     for pair in itertools.combinations(systems, 2):
         curves = bootstrap.curves([systems[name] for name in pair], pooled, [figure.point for figure in figures])

@@ -84,7 +84,8 @@ class Trial:
 class TrialTable:
     """The trials of a list or key as columns, which is how 600,000 of them are read and counted in seconds.
 
-    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column.
+    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column. names: those
+    of all columns that the file has.
     """
 
     path: str
@@ -92,6 +93,7 @@ class TrialTable:
     utt_id: list
     label: np.ndarray
     columns: dict = field(default_factory=dict)
+    names: list = field(default_factory=list)
 
     def __len__(self):
         return len(self.utt_id)
@@ -104,6 +106,7 @@ class TrialTable:
             [self.utt_id[i] for i in np.flatnonzero(mask)],
             self.label[mask],
             {name: Column(codes[mask], values) for name, (codes, values) in self.columns.items()},
+            self.names,
         )
 
     def subset_mask(self, name):
@@ -136,13 +139,14 @@ def read_protocol(path, corpus=None):
     return read_table(path, corpus).trials()
 
 
-def read_table(path, corpus=None):
+def read_table(path, corpus=None, columns=None):
     """Read a trial list or a key of any corpus as a TrialTable.
 
     path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
     commas or tabs, of which path (or file, filename, utt_id) and label have a meaning and every other column is kept.
     An audio ending of an utterance's name is dropped. corpus: a name from FORMATS, "in_the_wild" or "csv"; where
-    None, it is recognised from the first line. `bonafide` as an attack, codec or vocoder is read as `-`.
+    None, it is recognised from the first line. columns: names of those that are wanted where there are such; None: all.
+    `bonafide` as an attack, codec or vocoder is read as `-`.
     Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate id, no trial.
     """
     text = _read_text(path)
@@ -152,22 +156,23 @@ def read_table(path, corpus=None):
     number, first = text.count("\n", 0, found.start()) + 1, found[0]
     header = _header(path, number, first, corpus)
     if header:
-        separator, columns = header
-        corpus = "in_the_wild" if columns == ["file", "speaker", "label"] else "csv"
+        separator, names = header
+        corpus = "in_the_wild" if names == ["file", "speaker", "label"] else "csv"
         labels, label_words = TABLE_LABELS, "one of " + ", ".join(TABLE_LABELS)
-        columns = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in columns]
-        pieces = _split_csv(path, text, number, separator, columns)
+        names = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in names]
+        pieces = _split_csv(path, text, number, separator, names)
     else:
         corpus = corpus or _recognise(path, number, first.split())
-        columns, spoof_word, _ = FORMATS[corpus]
+        names, spoof_word, _ = FORMATS[corpus]
         labels, label_words = {"bonafide": BONAFIDE, spoof_word: SPOOF}, f"bonafide or {spoof_word}"
-        pieces = _split_words(path, text, len(columns), f"the {len(columns)} columns of {corpus} ({' '.join(columns)})")
+        pieces = _split_words(path, text, len(names), f"the {len(names)} columns of {corpus} ({' '.join(names)})")
 
     utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
-    indices = {name: _Index() for name in columns if name not in ("utt_id", "key", "-")}
+    others = [name for name in names if name not in ("utt_id", "key", "-")]
+    indices = {name: _Index() for name in others if columns is None or name in columns}
     codes = {name: [np.zeros(0, np.int32)] for name in indices}
     for lines, piece in pieces:
-        piece = dict(zip(columns, piece))
+        piece = dict(zip(names, piece))
         utt_ids += piece["utt_id"]
         line_numbers.append(lines)
         try:
@@ -191,10 +196,11 @@ def read_table(path, corpus=None):
         str(path),
         corpus,
         utt_ids,
-        np.concatenate(label) if "key" in columns else np.full(len(utt_ids), UNKNOWN, np.int8),
+        np.concatenate(label) if "key" in names else np.full(len(utt_ids), UNKNOWN, np.int8),
         {name: Column(np.concatenate(codes[name]), index.words) for name, index in indices.items()},
+        others,
     )
-    if corpus == "ASVspoof2019_LA" and "CON" in table.columns["attack"].values:
+    if corpus == "ASVspoof2019_LA" and "attack" in table.columns and "CON" in table.columns["attack"].values:
         table.corpus = "PartialSpoof"  # the same columns; its spoofed trials are concatenations
     return table
 
@@ -555,7 +561,7 @@ def read_asv_trials(scores, key=None):
     score = columns.pop("score")
     if key is not None:
         names = ["kind" if name == "key" else name for name in FORMATS["ASVspoof2021_LA"].columns]
-        columns = _word_columns(key, ["-" if name in ("speaker", "utt_id", "trim") else name for name in names])
+        columns = _word_columns(key, [name if name in ("codec", "attack", "kind", "subset") else "-" for name in names])
     codes, words = columns.pop("kind")
     if len(score) != len(codes):
         raise UserError(f"{scores}: expected the {len(codes)} trials of {key}, found {len(score)}")
