@@ -13,7 +13,8 @@ import numpy as np
 from console import UserError
 
 # The DET curve: false rejection and false acceptance rate at every operating point, thresholds ascending.
-# frr, far: (points,), or (replicates, points) for a bootstrap; cllr: a number, or (replicates,).
+# frr, far: (points,), or (replicates, points) for a bootstrap. cllr, which no curve tells, stands with it where it was
+# asked for: a number, or (replicates,).
 Curve = namedtuple("Curve", "frr far thresholds cllr")
 
 # Priors and costs of the t-DCF and of ASVspoof 5's a-DCF.
@@ -29,7 +30,7 @@ ASVSPOOF5_ASV_RATES = AsvRates(0.01881016557566423, 0.01880141010575793, 0.46070
 # ------------------------------------------------------------------------------------------------------- the curve
 
 
-def det_curve(bonafide, spoof):
+def det_curve(bonafide, spoof, cllr=False):
     """The DET curve of scores, a Curve of as many points as there are distinct scores, and one that rejects nothing.
 
     Raises UserError for an empty class or a score that is not finite.
@@ -45,7 +46,7 @@ def det_curve(bonafide, spoof):
         np.append(0, rejected_bonafide[last]) / n_bonafide,
         1 - np.append(0, last + 1 - rejected_bonafide[last]) / n_spoof,
         np.append(scores[0] - 0.001, scores[last]),
-        _cllr(*classes),
+        _cllr(*classes) if cllr else None,
     )
 
 
@@ -59,7 +60,8 @@ def _checked(*classes, names=("bona fide", "spoof")):
     return classes
 
 
-def _eer_index(curve, n_bonafide=None, n_spoof=None):
+def eer_point(curve, n_bonafide=None, n_spoof=None):
+    """Index of the point of a Curve where its rates are nearest to each other."""
     difference = np.abs(curve.frr - curve.far)
     if n_bonafide:  # times both class sizes it is a whole number: rounded to it, equal differences are equal
         difference = np.rint(difference * n_bonafide * n_spoof)
@@ -68,7 +70,7 @@ def _eer_index(curve, n_bonafide=None, n_spoof=None):
 
 def curve_eer(curve):
     """EER of a Curve, or of each of its replicates; see compute_eer."""
-    nearest = np.expand_dims(_eer_index(curve), -1)
+    nearest = np.expand_dims(eer_point(curve), -1)
     return (np.take_along_axis(curve.frr, nearest, -1) + np.take_along_axis(curve.far, nearest, -1))[..., 0] / 2
 
 
@@ -77,10 +79,20 @@ def curve_min_cost(curve, miss, false_alarm, floor=0):
     return floor + np.min(miss * curve.frr + false_alarm * curve.far, axis=-1)
 
 
+def min_cost_point(curve, miss, false_alarm, floor=0):
+    """Index of the point of a Curve where curve_min_cost is attained."""
+    return np.argmin(miss * curve.frr + false_alarm * curve.far)
+
+
+def bayes_point(curve, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+    """Index of the point of a Curve that a log-likelihood ratio is judged at; see compute_act_dcf."""
+    return max(np.searchsorted(curve.thresholds, -math.log(c_miss * (1 - p_spoof) / (c_fa * p_spoof))) - 1, 0)
+
+
 def curve_act_dcf(curve, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
     """actDCF of a Curve, or of each of its replicates; see compute_act_dcf."""
-    miss, false_alarm = _dcf_weights(p_spoof, c_miss, c_fa)
-    point = max(np.searchsorted(curve.thresholds, -math.log(c_miss * (1 - p_spoof) / (c_fa * p_spoof))) - 1, 0)
+    miss, false_alarm = dcf_weights(p_spoof, c_miss, c_fa)
+    point = bayes_point(curve, p_spoof, c_miss, c_fa)
     return miss * curve.frr[..., point] + false_alarm * curve.far[..., point]
 
 
@@ -90,10 +102,14 @@ def curve_auc(curve):
     return np.sum(spoof * (1 - (curve.frr[..., 1:] + curve.frr[..., :-1]) / 2), axis=-1)
 
 
+def far_at_point(curve, frr):
+    """Index of the last point of a Curve, or of each of its replicates, with no more than that FRR."""
+    return np.sum(curve.frr <= frr + 1e-12, axis=-1) - 1
+
+
 def curve_far_at(curve, frr):
     """FAR at an FRR of a Curve, or of each of its replicates; see compute_far_at."""
-    point = np.sum(curve.frr <= frr + 1e-12, axis=-1, keepdims=True) - 1
-    return np.take_along_axis(curve.far, point, -1)[..., 0]
+    return np.take_along_axis(curve.far, np.expand_dims(far_at_point(curve, frr), -1), -1)[..., 0]
 
 
 def curve_min_cllr(curve):
@@ -128,11 +144,12 @@ def compute_eer(bonafide, spoof):
     Raises UserError for an empty class or a score that is not finite.
     """
     curve = det_curve(bonafide, spoof)
-    nearest = _eer_index(curve, len(bonafide), len(spoof))
+    nearest = eer_point(curve, len(bonafide), len(spoof))
     return float(curve.frr[nearest] + curve.far[nearest]) / 2, float(curve.thresholds[nearest])
 
 
-def _dcf_weights(p_spoof, c_miss, c_fa):
+def dcf_weights(p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+    """(miss, false alarm): the normalised detection cost is miss FRR + false_alarm FAR."""
     miss, false_alarm = c_miss * (1 - p_spoof), c_fa * p_spoof
     return miss / min(miss, false_alarm), false_alarm / min(miss, false_alarm)
 
@@ -143,7 +160,7 @@ def compute_min_dcf(bonafide, spoof, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
     min over thresholds of c_miss (1 - p_spoof) FRR + c_fa p_spoof FAR, over the cheaper of its two weights.
     Source: ASVspoof 5 evaluation plan, 2024. Raises UserError as compute_eer.
     """
-    return float(curve_min_cost(det_curve(bonafide, spoof), *_dcf_weights(p_spoof, c_miss, c_fa)))
+    return float(curve_min_cost(det_curve(bonafide, spoof), *dcf_weights(p_spoof, c_miss, c_fa)))
 
 
 def compute_act_dcf(bonafide, spoof, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
@@ -287,12 +304,13 @@ def compute_t_eer(target, nontarget, spoof, rho=0.5):
     thresholds = np.append(thresholds[0] - 0.001, thresholds)
     rejected = [np.searchsorted(np.sort(scores), thresholds, side="right") / len(scores) for scores in asv]
     p_miss, p_fa, p_fa_spoof = rejected[0], 1 - rejected[1], 1 - rejected[2]
-    useful = (p_miss < (1 - rho) * p_fa + rho * p_fa_spoof) & (p_fa_spoof > 0)
+    useful = (p_miss < (1 - rho) * p_fa + rho * p_fa_spoof - 1e-12) & (p_fa_spoof > 0)
     thresholds, p_miss, p_fa, p_fa_spoof = (x[useful] for x in (thresholds, p_miss, p_fa, p_fa_spoof))
 
     def imbalance(point):  # tandem misses less its false acceptances; grows with the countermeasure's threshold
         passed = 1 - cm.frr[point]
-        return cm.frr[point] + passed * p_miss - (1 - rho) * passed * p_fa - rho * cm.far[point] * p_fa_spoof
+        false_alarms = (1 - rho) * passed * p_fa + rho * cm.far[point] * p_fa_spoof
+        return np.round(cm.frr[point] + passed * p_miss - false_alarms, 12)  # so that equal ones are equal
 
     low, high = np.zeros(len(p_miss), int), np.full(len(p_miss), len(cm.frr) - 1)
     while np.any(low < high):  # the first point of no less misses than false acceptances
@@ -302,7 +320,7 @@ def compute_t_eer(target, nontarget, spoof, rho=0.5):
     before = np.maximum(low - 1, 0)
     point = np.where(np.abs(imbalance(before)) <= np.abs(imbalance(low)), before, low)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.abs(p_fa / p_fa_spoof - cm.far[point] / (1 - cm.frr[point]))
+        gap = np.round(np.abs(p_fa / p_fa_spoof - cm.far[point] / (1 - cm.frr[point])), 12)
     best = int(np.argmin(np.where(np.isnan(gap), np.inf, gap)))
     return float(p_fa_spoof[best] * cm.far[point[best]]), float(thresholds[best]), float(cm.thresholds[point[best]])
 
@@ -390,7 +408,7 @@ def cluster_weights(clusters, is_bonafide, n_replicates=1000, seed=0):
     return weights
 
 
-def bootstrap_curves(bonafide, spoof, n_replicates=1000, seed=0, clusters=None, weights=None, points=()):
+def bootstrap_curves(bonafide, spoof, n_replicates=1000, seed=0, clusters=None, weights=None, points=(), cllr=False):
     """DET curves of bootstrap replicates of the same trials, for one or several systems.
 
     bonafide, spoof: (systems, trials) scores of each class. Without clusters, trials are drawn with replacement
@@ -398,47 +416,47 @@ def bootstrap_curves(bonafide, spoof, n_replicates=1000, seed=0, clusters=None, 
     whole clusters are. All systems see the same draws, so that their figures may be subtracted.
     points: functions of a Curve; near to the operating points that they return, a curve is resolved finest.
     Returns for each system (exact, coarse, replicates): Curves of all trials at all points, of all trials at the
-    replicates' points, and of the replicates (replicates, points).
+    replicates' points, and of the replicates (replicates, points); cllr: whether with Cllr.
     Source: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
 
     What a replicate needs of the trials is how many fall between two operating points. So those counts are drawn,
-    which has the distribution of drawing the trials, at a small part of the work. Of a long curve 100 points around
-    each of `points` are kept, their distance growing with that from it: about 6 % of a standard error nearby.
+    which has the distribution of drawing the trials, at a small part of the work. Of a long curve 64 points around
+    each of `points` are kept, their distance growing with that from it: about a tenth of a standard error nearby.
     """
     rng = np.random.default_rng(seed)
-    bonafide, spoof = np.atleast_2d(bonafide), np.atleast_2d(spoof)
-    exact = [det_curve(*scores) for scores in zip(bonafide, spoof)]
-    kept = [_kept_points(curve, bonafide.shape[1], spoof.shape[1], points) for curve in exact]
-    coarse = [Curve(c.frr[k], c.far[k], c.thresholds[k], c.cllr) for c, k in zip(exact, kept)]
+    classes = [np.atleast_2d(scores) for scores in (bonafide, spoof)]
+    exact = [det_curve(*scores, cllr=cllr) for scores in zip(*classes)]
+    coarse = []
+    for curve in exact:
+        kept = kept_points(curve, *(scores.shape[1] for scores in classes), points)
+        coarse.append(Curve(curve.frr[kept], curve.far[kept], curve.thresholds[kept], curve.cllr))
+    sizes = [len(curve.thresholds) for curve in coarse]
 
-    drawn = []  # for each class, for each system (replicates, cells): trials drawn up to each point and above the last
-    for i, scores in enumerate((bonafide, spoof)):
-        cells = [np.searchsorted(curve.thresholds, s) for curve, s in zip(coarse, scores)]
-        sizes = [len(curve.thresholds) for curve in coarse]
+    rejected, costs = [], np.zeros((len(coarse), n_replicates))  # of each class; of both together
+    for i, scores in enumerate(classes):
+        cells = [np.searchsorted(curve.thresholds, x) for curve, x in zip(coarse, scores)]
         if clusters is None:
-            drawn.append(_draw_trials(cells, sizes, n_replicates, rng))
+            drawn = _draw_trials(cells, sizes, n_replicates, rng)
         else:
-            drawn.append([weights @ _table(clusters[i], weights.shape[1], c, n) for c, n in zip(cells, sizes)])
-    replicates = []
-    for k, curve in enumerate(coarse):
-        rates, cllr = [], 0
-        costs = _cllr_costs(bonafide[k], spoof[k])
-        for i, scores in enumerate((bonafide[k], spoof[k])):
-            counts = drawn[i][k]
-            total = counts.sum(axis=1, dtype=np.float64)
-            total[total == 0] = np.nan  # no trial of the class was drawn: the replicate tells nothing
-            rates.append(np.cumsum(counts, axis=1, dtype=np.float64) / total[:, None])
-            cell = np.searchsorted(curve.thresholds, scores)
-            n = np.maximum(np.bincount(cell, minlength=counts.shape[1]), 1)
-            mean = np.bincount(cell, costs[i], counts.shape[1]) / n
-            variance = np.maximum(np.bincount(cell, costs[i] ** 2, counts.shape[1]) / n - mean**2, 0)
-            noise = rng.standard_normal(n_replicates) * np.sqrt(counts @ variance)
-            cllr = cllr + (counts @ mean + noise) / total / 2
-        replicates.append(Curve(rates[0], 1 - rates[1], curve.thresholds, cllr))
+            drawn = [weights @ _table(clusters[i], weights.shape[1], c, size) for c, size in zip(cells, sizes)]
+        total = drawn[0].sum(axis=1, dtype=np.float64)
+        total[total == 0] = np.nan  # no trial of the class was drawn: the replicate tells nothing
+        rejected.append([np.cumsum(counts, axis=1, dtype=np.float64) / total[:, None] for counts in drawn])
+        for k in range(len(coarse) if cllr else 0):  # from the mean and the variance of the costs in each cell
+            cost = _cllr_costs(scores[k], scores[k])[i]
+            n = np.maximum(np.bincount(cells[k], minlength=sizes[k]), 1)
+            mean = np.bincount(cells[k], cost, sizes[k]) / n
+            variance = np.maximum(np.bincount(cells[k], cost**2, sizes[k]) / n - mean**2, 0)
+            noise = rng.standard_normal(n_replicates) * np.sqrt(drawn[k] @ variance)
+            costs[k] += (drawn[k] @ mean + noise) / total / 2
+    replicates = [
+        Curve(frr, 1 - spoofs, curve.thresholds, cost if cllr else None)
+        for frr, spoofs, curve, cost in zip(*rejected, coarse, costs)
+    ]
     return list(zip(exact, coarse, replicates))
 
 
-def _kept_points(curve, n_bonafide, n_spoof, points, n=100):
+def kept_points(curve, n_bonafide, n_spoof, points, n=64):
     """Indices of the points of a curve that its replicates are computed at: all, or those of most interest."""
     if len(curve.frr) <= 4 * n:
         return np.arange(len(curve.frr))
@@ -504,13 +522,20 @@ def p_value(differences):
     return float(min(1, 2 * (min(less, more) + 1) / (len(differences) + 1)))
 
 
+def bootstrap_statistic(statistic, *classes, n_replicates=200, seed=0):
+    """Replicates (n,) of any function of the trials of some classes, drawn with replacement within each class."""
+    rng = np.random.default_rng(seed)
+    draws = ([trials[rng.integers(len(trials), size=len(trials))] for trials in classes] for _ in range(n_replicates))
+    return np.array([statistic(*draw) for draw in draws])
+
+
 def bootstrap_eer(bonafide, spoof, n_replicates=1000, seed=0, confidence=0.95):
     """Percentile bootstrap interval of the EER: (low, high), fractions.
 
     Trials are drawn with replacement within each class, so the interval speaks of other trials from the same
     speakers and attacks, not of other speakers. Raises UserError as compute_eer.
     """
-    curves = bootstrap_curves(*_checked(bonafide, spoof), n_replicates, seed, points=[_eer_index])
+    curves = bootstrap_curves(*_checked(bonafide, spoof), n_replicates, seed, points=[eer_point])
     _, replicates = bootstrap_figure(curve_eer, *curves[0])
     return percentile_interval(replicates, confidence)
 

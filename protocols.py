@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import stat
 from collections import namedtuple
 from dataclasses import dataclass, field, replace
@@ -59,7 +60,7 @@ TABLE_LABELS = {"bonafide": BONAFIDE, "bona-fide": BONAFIDE, "1": BONAFIDE}
 TABLE_LABELS |= {"spoof": SPOOF, "deepfake": SPOOF, "0": SPOOF}
 SUBSETS = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden", "all": None}
 
-_PIECE = 1 << 22  # characters that are split at once, which bounds the memory
+_PIECE = 1 << 18  # characters that are split at once: bounds the memory, and stays in the cache
 _LINE_END = "\0"  # no text file holds it
 
 # A column with few different values: codes (trials,) into values, a list of str in the order of their appearance.
@@ -83,7 +84,8 @@ class Trial:
 class TrialTable:
     """The trials of a list or key as columns, which is how 600,000 of them are read and counted in seconds.
 
-    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column.
+    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column. names: those
+    of all columns that the file has.
     """
 
     path: str
@@ -91,6 +93,7 @@ class TrialTable:
     utt_id: list
     label: np.ndarray
     columns: dict = field(default_factory=dict)
+    names: list = field(default_factory=list)
 
     def __len__(self):
         return len(self.utt_id)
@@ -103,17 +106,17 @@ class TrialTable:
             [self.utt_id[i] for i in np.flatnonzero(mask)],
             self.label[mask],
             {name: Column(codes[mask], values) for name, (codes, values) in self.columns.items()},
+            self.names,
         )
 
-    def subset(self, name):
-        """The trials of an ASVspoof 2021 subset, a name of SUBSETS; other corpora have none and stay whole."""
+    def subset_mask(self, name):
+        """(trials,) where an ASVspoof 2021 subset is, a name of SUBSETS; other corpora have none and are whole."""
         if "subset" not in self.columns or SUBSETS[name] is None:
-            return self
+            return np.ones(len(self), bool)
         codes, values = self.columns["subset"]
-        found = self.select(codes == (values.index(SUBSETS[name]) if SUBSETS[name] in values else -1))
-        if not len(found):
+        if SUBSETS[name] not in values:
             raise UserError(f"{self.path}: expected trials of the subset {name}, found {', '.join(values)}")
-        return found
+        return codes == values.index(SUBSETS[name])
 
     def trials(self):
         """The same as a list of Trial."""
@@ -136,37 +139,40 @@ def read_protocol(path, corpus=None):
     return read_table(path, corpus).trials()
 
 
-def read_table(path, corpus=None):
+def read_table(path, corpus=None, columns=None):
     """Read a trial list or a key of any corpus as a TrialTable.
 
     path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
     commas or tabs, of which path (or file, filename, utt_id) and label have a meaning and every other column is kept.
     An audio ending of an utterance's name is dropped. corpus: a name from FORMATS, "in_the_wild" or "csv"; where
-    None, it is recognised from the first line. `bonafide` as an attack, codec or vocoder is read as `-`.
+    None, it is recognised from the first line. columns: names of those that are wanted where there are such; None: all.
+    `bonafide` as an attack, codec or vocoder is read as `-`.
     Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate id, no trial.
     """
     text = _read_text(path)
-    number, first = next(((i, line) for i, line in enumerate(io.StringIO(text), 1) if line.strip()), (1, ""))
-    if not first:
+    found = re.search(r"[^\n]*\S[^\n]*", text)
+    if not found:
         raise UserError(f"{path}: expected a trial a line, found none")
+    number, first = text.count("\n", 0, found.start()) + 1, found[0]
     header = _header(path, number, first, corpus)
     if header:
-        separator, columns = header
-        corpus = "in_the_wild" if columns == ["file", "speaker", "label"] else "csv"
+        separator, names = header
+        corpus = "in_the_wild" if names == ["file", "speaker", "label"] else "csv"
         labels, label_words = TABLE_LABELS, "one of " + ", ".join(TABLE_LABELS)
-        columns = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in columns]
-        pieces = _split_csv(path, text, number, separator, columns)
+        names = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in names]
+        pieces = _split_csv(path, text, number, separator, names)
     else:
         corpus = corpus or _recognise(path, number, first.split())
-        columns, spoof_word, _ = FORMATS[corpus]
+        names, spoof_word, _ = FORMATS[corpus]
         labels, label_words = {"bonafide": BONAFIDE, spoof_word: SPOOF}, f"bonafide or {spoof_word}"
-        pieces = _split_words(path, text, len(columns), f"the {len(columns)} columns of {corpus} ({' '.join(columns)})")
+        pieces = _split_words(path, text, len(names), f"the {len(names)} columns of {corpus} ({' '.join(names)})")
 
     utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
-    indices = {name: _Index() for name in columns if name not in ("utt_id", "key", "-")}
+    others = [name for name in names if name not in ("utt_id", "key", "-")]
+    indices = {name: _Index() for name in others if columns is None or name in columns}
     codes = {name: [np.zeros(0, np.int32)] for name in indices}
     for lines, piece in pieces:
-        piece = dict(zip(columns, piece))
+        piece = dict(zip(names, piece))
         utt_ids += piece["utt_id"]
         line_numbers.append(lines)
         try:
@@ -190,10 +196,11 @@ def read_table(path, corpus=None):
         str(path),
         corpus,
         utt_ids,
-        np.concatenate(label) if "key" in columns else np.full(len(utt_ids), UNKNOWN, np.int8),
+        np.concatenate(label) if "key" in names else np.full(len(utt_ids), UNKNOWN, np.int8),
         {name: Column(np.concatenate(codes[name]), index.words) for name, index in indices.items()},
+        others,
     )
-    if corpus == "ASVspoof2019_LA" and "CON" in table.columns["attack"].values:
+    if corpus == "ASVspoof2019_LA" and "attack" in table.columns and "CON" in table.columns["attack"].values:
         table.corpus = "PartialSpoof"  # the same columns; its spoofed trials are concatenations
     return table
 
@@ -550,39 +557,68 @@ def read_asv_trials(scores, key=None):
     scores: `source target|nontarget|spoof score` a line (ASVspoof 2019); with a key of ASVspoof 2021's eight columns,
     `speaker trial score`, joined with it line by line. Raises UserError where a line of either does not fit.
     """
-    kinds = {"target": TARGET, "nontarget": NONTARGET, "spoof": ASV_SPOOF}
-    names = ["attack", "kind", "score"] if key is None else ["-", "-", "score"]
-    columns = _word_columns(scores, names)
+    columns = _word_columns(scores, ("attack", "kind", "score") if key is None else ("-", "-", "score"))
+    score = columns.pop("score")
     if key is not None:
         names = ["kind" if name == "key" else name for name in FORMATS["ASVspoof2021_LA"].columns]
-        columns = {"score": columns["score"], **_word_columns(key, names)}
-        if len(columns["score"]) != len(columns["kind"]):
-            raise UserError(
-                f"{scores}: expected the {len(columns['kind'])} trials of {key}, found {len(columns['score'])}"
-            )
-    for i, kind in enumerate(columns["kind"], 1):
-        if kind not in kinds:
-            raise UserError(f"{key or scores}: trial {i}: expected target, nontarget or spoof, found {_shown(kind)}")
-    try:
-        score = np.array(list(map(float, columns["score"])))
-    except ValueError as error:
-        raise UserError(f"{scores}: expected a number as the last column: {error}") from error
-    indices = {name: _Index() for name in ("attack", "codec", "subset") if name in columns}
-    return AsvTrials(
-        score,
-        np.array([kinds[kind] for kind in columns["kind"]]),
-        {
-            name: Column(np.array([index[word] for word in columns[name]]), index.words)
-            for name, index in indices.items()
-        },
-    )
+        columns = _word_columns(key, [name if name in ("codec", "attack", "kind", "subset") else "-" for name in names])
+    codes, words = columns.pop("kind")
+    if len(score) != len(codes):
+        raise UserError(f"{scores}: expected the {len(codes)} trials of {key}, found {len(score)}")
+    kinds = {"target": TARGET, "nontarget": NONTARGET, "spoof": ASV_SPOOF}
+    if strange := set(words) - set(kinds):
+        raise UserError(f"{key or scores}: expected target, nontarget or spoof, found {_shown(min(strange))}")
+    return AsvTrials(score, np.array([kinds[word] for word in words])[codes], columns)
 
 
 def _word_columns(path, names):
-    pieces = list(_split_words(path, _read_text(path), len(names), f"{len(names)} columns ({' '.join(names)})"))
-    if not pieces:
+    """The columns of a text file but "-": those named score as numbers, the others as Columns."""
+    indices = {name: _Index() for name in names if name != "-"}
+    pieces = {name: [] for name in indices}
+    for lines, piece in _split_words(path, _read_text(path), len(names), f"{len(names)} columns ({' '.join(names)})"):
+        for name, words in zip(names, piece):
+            if name == "score":
+                try:
+                    pieces[name].append(np.fromiter(map(float, words), float))
+                except ValueError as error:
+                    place = f"{path}:{lines[0]} to {lines[-1]}"
+                    raise UserError(f"{place}: expected a number in column {len(names)}: {error}") from None
+            elif name != "-":
+                pieces[name].append(np.fromiter(map(indices[name].__getitem__, words), np.int32))
+    if not pieces["score" if "score" in pieces else "kind"]:
         raise UserError(f"{path}: expected a trial a line, found none")
-    return {name: [word for _, piece in pieces for word in piece[i]] for i, name in enumerate(names)}
+    joined = {name: np.concatenate(parts) for name, parts in pieces.items()}
+    return {name: x if name == "score" else Column(x, indices[name].words) for name, x in joined.items()}
+
+
+def read_sasv(path):
+    """Read a table with a header and the columns asv_score, cm_score and sasv_label, one trial a line.
+
+    sasv_label: 1 target, 2 nontarget, both bona fide; 0 spoof. Returns (TrialTable, {name: scores (trials,)} of every
+    column whose name ends in _score, AsvTrials). Raises UserError, naming file and line, for anything else.
+    """
+    rows = list(csv.reader(io.StringIO(_read_text(path), newline="")))
+    needed = {"asv_score", "cm_score", "sasv_label"}
+    if not rows or not needed <= set(rows[0]):
+        found = _shown(",".join(rows[0])) if rows else "an empty file"
+        raise UserError(f"{path}:1: expected a header with {', '.join(sorted(needed))}, found {found}")
+    names, rows = rows[0], [(number, row) for number, row in enumerate(rows[1:], 2) if row]
+    for number, row in rows:
+        if len(row) != len(names):
+            raise UserError(f"{path}:{number}: expected {len(names)} columns, found {len(row)}")
+    values = {}
+    for name, column in zip(names, zip(*(row for _, row in rows))):
+        if name in needed or name.endswith("_score"):
+            try:
+                values[name] = np.array(list(map(float, column)))
+            except ValueError as error:
+                raise UserError(f"{path}: expected numbers in the column {name}: {error}") from None
+    if not rows or not np.all(np.isin(values["sasv_label"], (0, 1, 2))):
+        raise UserError(f"{path}: expected trials with 0, 1 or 2 in the column sasv_label")
+    label = values.pop("sasv_label").astype(int)
+    kind = np.array([ASV_SPOOF, TARGET, NONTARGET])[label]
+    table = TrialTable(str(path), "SASV", [str(number) for number, _ in rows], (label > 0).astype(np.int8))
+    return table, values, AsvTrials(values["asv_score"], kind, {})
 
 
 def find_asv(key, corpus):
