@@ -14,7 +14,7 @@ LOSSES = {
 
 
 class Loss(nn.Module):
-    """Outputs (B, outputs), labels (B,), 1 bona fide and 0 spoof -> scalar. name: one of LOSSES.
+    """Outputs (B, outputs), labels (B,), 1 bona fide and 0 spoof -> scalar: the (weighted) mean. name: one of LOSSES.
 
     focal: binary focal loss (Lin et al., 2017; gamma 2, alpha 0.25) of one logit against labels 0.05 and 0.95.
     weighted_CCE: cross-entropy of two logits with a weight a class, class_weights: spoof, bona fide.
@@ -36,14 +36,24 @@ class Loss(nn.Module):
         self.register_buffer("margins", torch.tensor(self.MARGINS))
 
     def forward(self, outputs, labels):
+        return self.total(outputs, labels) / self.weight(labels)
+
+    def total(self, outputs, labels):
+        """The sum over trials, each with its weight; of a batch, it may be taken in parts."""
         if self.name == "focal":
             targets = 0.05 + 0.9 * labels.to(outputs.dtype)
             entropy = F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
-            return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).mean()
+            return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
         if self.name == "OC_softmax":
             wrong_side = (self.margins[labels] - outputs[:, 0]) * (2 * labels - 1)
-            return F.softplus(self.SCALE * wrong_side).mean()
+            return F.softplus(self.SCALE * wrong_side).sum()
         if self.name == "AM_softmax":
             less_margin = outputs - self.MARGIN * F.one_hot(labels, 2)
-            return F.cross_entropy(self.SCALE * less_margin, labels)
-        return F.cross_entropy(outputs, labels, weight=self.class_weights)
+            return F.cross_entropy(self.SCALE * less_margin, labels, reduction="sum")
+        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
+
+    def weight(self, labels):
+        """The sum of the trials' weights, which the mean divides by."""
+        if self.name == "weighted_CCE":
+            return self.class_weights[labels].sum()
+        return torch.ones_like(labels, dtype=torch.float32).sum()
