@@ -76,6 +76,11 @@ def published_prefix(name):
     return getattr(_class_of(name), "published_prefix", "")
 
 
+def unused_tensors(name):
+    """How names of tensors begin that published checkpoints hold and this back-end never uses: a tuple."""
+    return tuple(getattr(_class_of(name), "unused_tensors", ()))
+
+
 def shapes_of(name, state_dict):
     """The fields of ModelConfig that a back-end's published weights tell by their shapes, {field: value}.
 
