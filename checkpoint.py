@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 from atomic import atomic_open
-from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of
+from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
 from console import UserError, run
 from front_ends import (
     ENCODER_FIELDS,
@@ -134,6 +134,9 @@ def new_detector(config, ssl_path=None):
         return build_detector(config)
     detector = build_detector(config, empty="front_end")
     _, state_dict = read_pretrained(path, config.front_end)
+    if config.ssl == "wavlm_large_12":  # the one encoder that is a part of its file
+        beyond = re.compile(r"encoder\.layers\.(1[2-9]|2\d)\.")
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not beyond.match(name)}
     load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
     return detector
 
@@ -172,8 +175,10 @@ def _state_dict_of(path, content):
     return content
 
 
-# Where a published state dict keeps its encoder; WavLM came through a wrapper.
-_FRONT_END_PREFIXES = ("ssl_model.model.model.", "ssl_model.model.")
+# Where a published state dict keeps its encoder: WavLM came through a wrapper, the LGF family, wedefense (through
+# s3prl) and MoE (a Hugging Face model) have names of their own.
+_S3PRL, _HUGGING_FACE = "frontend.upstream.upstream.model.", "pretrain_model."
+_FRONT_END_PREFIXES = ("ssl_model.model.model.", "ssl_model.model.", "m_ssl.model.", _S3PRL, _HUGGING_FACE)
 # A weight by which the aggregation is known.
 _AGGREGATIONS = {"fc_att_merge.0.weight": "SEA", "weight_hidd": "WeightedSum", "linear_proj.weight": "AttM"}
 # Of pre-training; no detector uses them.
@@ -189,6 +194,8 @@ def _read_published(path, state_dict, flags):
     else:
         raise UserError(f"{path}: expected weights under {' or '.join(_FRONT_END_PREFIXES)}, found none")
     rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(prefix)}
+    if prefix == _HUGGING_FACE:
+        encoder = fairseq_names(encoder, PRESETS["xlsr_300m"].fields)
     encoder = {name: tensor for name, tensor in encoder.items() if not name.startswith(_PRETRAINING_HEADS)}
     aggregation = _below("ssl_model.", rest)
     back_end = {name: tensor for name, tensor in rest.items() if not name.startswith("ssl_model.")}
@@ -198,9 +205,11 @@ def _read_published(path, state_dict, flags):
         "ssl": flags.get("ssl") or _preset_of(path, front_end, encoder),
         "agg": next((agg for name, agg in _AGGREGATIONS.items() if name in aggregation), "last"),
     }
-    config, prefix = _back_end_of(path, front_end, encoder, back_end, known, flags)
-    _check_flags(path, config, flags)
-    parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": _below(prefix, back_end)}
+    if prefix == _S3PRL and known["ssl"] in PRESETS:  # s3prl normalises where the encoder's own settings say so
+        known |= {"ssl": FROM_FILE, "ssl_config": PRESETS[known["ssl"]].fields | {"normalize": True}}
+    config, prefix, weights = _back_end_of(path, front_end, encoder, back_end, known, flags)
+    _check_flags(path, config, {name: value for name, value in flags.items() if name != "ssl"})
+    parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": weights}
     parts[""] = {name: tensor for name, tensor in back_end.items() if not name.startswith(prefix)}  # fits nothing
     model = {place + name: tensor for place, part in parts.items() for name, tensor in part.items()}
     return {"config": config.to_dict(), "model": model, **_facts_of_name(path)}
@@ -215,11 +224,14 @@ def _facts_of_name(path):
     return {"epoch": int(match[1] or match[2])} if match else {}
 
 
+def _n_layers(encoder):
+    return len({name.split(".")[2] for name in encoder if name.startswith("encoder.layers.")})
+
+
 def _preset_of(path, front_end, encoder):
     """The preset whose depth and width an encoder's weights have."""
-    layers = {name.split(".")[2] for name in encoder if name.startswith("encoder.layers.")}
     norm = encoder.get("encoder.layer_norm.weight")
-    found = (len(layers), 0 if norm is None else len(norm))
+    found = (_n_layers(encoder), 0 if norm is None else len(norm))
     sizes = {
         name: (preset.fields["encoder_layers"], preset.fields["encoder_embed_dim"])
         for name, preset in PRESETS.items()
@@ -235,29 +247,32 @@ def _preset_of(path, front_end, encoder):
 
 
 def _back_end_of(path, front_end, encoder, state_dict, known, flags):
-    """(ModelConfig, published prefix of the back-end): the back-end whose weights these are."""
+    """(ModelConfig, published prefix of the back-end, its weights by its own names): whose weights these are."""
     channels = len(encoder["encoder.layer_norm.weight"])
+    n_hidden_states = 1 + _n_layers(encoder)
     fitting, closest = [], None
     for name in BACK_ENDS:
         model_name = f"{front_end}_{name}"
         if flags.get("model_name", model_name) != model_name:
             continue
         prefix = published_prefix(name)
-        weights = _below(prefix, state_dict)
+        unused = unused_tensors(name)
+        weights = {n: tensor for n, tensor in _below(prefix, state_dict).items() if not n.startswith(unused)}
+        own = known | ({"agg": None} if takes_hidden_states(name) else {})
         try:
             read_off = shapes_of(name, weights)
-            config = ModelConfig(model_name, **known, **read_off, dilation=flags.get("dilation"))
+            config = ModelConfig(model_name, **own, **read_off, dilation=flags.get("dilation"))
             with empty_weights():
-                expected = build_back_end(config, channels).state_dict()
+                expected = build_back_end(config, channels, n_hidden_states).state_dict()
         except (ValueError, KeyError, IndexError):  # not even the names or widths of this back-end
             continue
-        closest = (config, prefix)
+        closest = (config, prefix, weights)
         if {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in expected.items()}:
-            fitting.append((config, prefix))
+            fitting.append((config, prefix, weights))
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise AmbiguousModel(path, [config.model_name for config, _ in fitting])
+        raise AmbiguousModel(path, [config.model_name for config, *_ in fitting])
     if "model_name" in flags and flags["model_name"].split("_")[0] != front_end:
         raise UserError(f"--model_name {flags['model_name']}: {path} has a {front_end} encoder")
     if closest and "model_name" in flags:

@@ -55,6 +55,12 @@ PRESETS = {
     "xlsr_300m": Preset(("wav2vec2",), "xlsr2_300m.pt", {**_LARGE, "normalize": False, "conv_bias": True}),
     # Chen et al., "WavLM", 2022, table I and the released configuration.
     "wavlm_large": Preset(("WavLM",), "WavLM-Large.pt", {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False}),
+    # Its first 12 layers, which AttM_LSTM was published on (Pan et al., 2024).
+    "wavlm_large_12": Preset(
+        ("WavLM",),
+        "WavLM-Large.pt",
+        {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False, "encoder_layers": 12},
+    ),
     # For the demo and the tests: randomly initialised, the same code path in small. A group norm over time
     # (extractor_mode "default") makes a frame depend on the whole waveform.
     "tiny": Preset(

@@ -24,6 +24,7 @@ CHOICES = {
     "agg": ["last", "SEA", "AttM", "WeightedSum"],
     "pool_func": ["mean", "ASTP"],
     "n_output_logits": [1, 2],
+    "output": ["linear", "cosine"],
 }
 
 
@@ -41,6 +42,7 @@ class ModelConfig:
     Nes_ratio: tuple = (8, 8)  # splits of Nes2Net: outer, inner
     SE_ratio: tuple = (1,)  # channels over width of Nes2Net's gates
     n_output_logits: int = None  # 1: one score; 2: spoof, bona fide
+    output: str = "linear"  # the last layer: linear, or cosine (of an embedding and a direction each); not a flag
     ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of front_ends.ENCODER_FIELDS
 
     def __post_init__(self):
@@ -118,7 +120,7 @@ def add_model_flags(parser, required=True):
 
 def given_model_flags(args):
     """The model flags that the user gave, {name: value}: what a checkpoint's configuration must agree with."""
-    names = [field.name for field in dataclasses.fields(ModelConfig) if field.name != "ssl_config"]
+    names = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in ("output", "ssl_config")]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 

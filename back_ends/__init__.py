@@ -12,6 +12,7 @@ from functools import partial
 from back_ends.aasist import AASIST
 from back_ends.asp_mlp import ASP_MLP
 from back_ends.attm_lstm import AttM_LSTM
+from back_ends.common import use_cosine_output
 from back_ends.conformer import Conformer
 from back_ends.lcnn import GF, LGF, LLGF
 from back_ends.mamba import Mamba
@@ -44,8 +45,17 @@ def build_back_end(config, in_channels, n_hidden_states=25):
 
     Returns a module from (B, T, in_channels), or a list of n_hidden_states of them, to (B, config.n_output_logits).
     Its parameters carry the published names below the published prefix. Raises ValueError where the configuration
-    does not fit the channels.
+    does not fit the channels or the back-end.
     """
+    back_end = _build(config, in_channels, n_hidden_states)
+    if config.output == "cosine":
+        if config.back_end == "SLS":
+            raise ValueError("loss: SLS gives log-probabilities, which no loss of cosines fits")
+        use_cosine_output(back_end)
+    return back_end
+
+
+def _build(config, in_channels, n_hidden_states):
     name = config.back_end
     sizes = {"in_channels": in_channels, "n_output_logits": config.n_output_logits}
     if takes_hidden_states(name):
@@ -64,6 +74,11 @@ def build_back_end(config, in_channels, n_hidden_states=25):
 def published_prefix(name):
     """The prefix of this back-end's weights in a published state dict; "" is the top level."""
     return getattr(_class_of(name), "published_prefix", "")
+
+
+def unused_tensors(name):
+    """How names of tensors begin that published checkpoints hold and this back-end never uses: a tuple."""
+    return tuple(getattr(_class_of(name), "unused_tensors", ()))
 
 
 def shapes_of(name, state_dict):

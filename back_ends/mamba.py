@@ -25,16 +25,27 @@ RMS_EPSILON = 1e-5
 
 
 class LinearRecurrence(torch.autograd.Function):
-    """h_t = a_t h_{t-1} + b_t with h_{-1} = 0, for all of (T, ...): a, b -> h, all of one shape.
+    """h_t = a_t h_{t-1} + b_t with h_{-1} = 0, over frames in chunks: a, b -> h, all (chunks, length of one, ...).
 
-    Chunks of about the square root of T frames run side by side, from zero; a second, short loop then carries what
-    enters each chunk, times the product of its `a` so far, into its frames. The gradient is the same recurrence
-    against time, so that only a and h are kept for it.
+    The chunks run side by side, each from zero; a short loop then finds what enters each chunk, and a last one adds
+    it, times the product of its `a` so far, to the chunk's frames. The gradient is the same recurrence against time,
+    so that only a and h are kept for it. All writes are in place: the time goes into memory traffic.
     """
 
     @staticmethod
     def forward(ctx, a, b):
-        h = _scan(a, b)
+        h = torch.empty_like(b)
+        h[:, 0] = b[:, 0]
+        product = a[:, 0].clone()
+        for i in range(1, a.shape[1]):
+            torch.addcmul(b[:, i], a[:, i], h[:, i - 1], out=h[:, i])
+            product *= a[:, i]
+        entering = torch.zeros_like(product)
+        for chunk in range(1, len(a)):
+            torch.addcmul(h[chunk - 1, -1], product[chunk - 1], entering[chunk - 1], out=entering[chunk])
+        for i in range(a.shape[1]):
+            entering *= a[:, i]
+            h[:, i] += entering
         ctx.save_for_backward(a, h)
         return h
 
@@ -42,28 +53,26 @@ class LinearRecurrence(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_h):
         a, h = ctx.saved_tensors
-        next_a = torch.cat([a[1:], a.new_zeros(1, *a.shape[1:])])
-        grad_b = _scan(next_a.flip(0), grad_h.flip(0)).flip(0)
-        grad_a = torch.cat([torch.zeros_like(h[:1]), grad_b[1:] * h[:-1]])
+        grad_b = torch.empty_like(a)
+        grad_b[:, -1] = grad_h[:, -1]
+        product = a[:, 0].clone()
+        for i in range(a.shape[1] - 1, 0, -1):
+            torch.addcmul(grad_h[:, i - 1], a[:, i], grad_b[:, i], out=grad_b[:, i - 1])
+            product *= a[:, i]
+        # What enters a chunk from the one behind it: the gradient of that one's first frame, through its `a`.
+        entering = torch.zeros_like(product)
+        for chunk in range(len(a) - 2, -1, -1):
+            torch.mul(a[chunk + 1, 0], grad_b[chunk + 1, 0], out=entering[chunk])
+            if chunk + 2 < len(a):
+                entering[chunk].addcmul_(product[chunk + 1], entering[chunk + 1])
+        for i in range(a.shape[1] - 1, -1, -1):
+            grad_b[:, i] += entering
+            entering *= a[:, i]
+        grad_a = torch.empty_like(a)
+        flat_a, flat_b, flat_h = (x.flatten(0, 1) for x in (grad_a, grad_b, h))
+        flat_a[0] = 0
+        torch.mul(flat_b[1:], flat_h[:-1], out=flat_a[1:])
         return grad_a, grad_b
-
-
-def _scan(a, b):
-    n_frames = len(a)
-    length = math.isqrt(n_frames - 1) + 1  # of a chunk
-    n_chunks = -(-n_frames // length)
-    missing = n_chunks * length - n_frames
-    if missing:
-        a, b = (torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (a, b))
-    a, b = (x.unflatten(0, (n_chunks, length)) for x in (a, b))
-    h, product = torch.empty_like(b), torch.empty_like(a)
-    h[:, 0], product[:, 0] = b[:, 0], a[:, 0]
-    for i in range(1, length):
-        h[:, i] = torch.addcmul(b[:, i], a[:, i], h[:, i - 1])
-        product[:, i] = a[:, i] * product[:, i - 1]
-    for chunk in range(1, n_chunks):
-        h[chunk].addcmul_(product[chunk], h[chunk - 1, -1])
-    return h.flatten(0, 1)[:n_frames]
 
 
 def selective_scan(x, delta, a, b, c, d):
@@ -72,15 +81,19 @@ def selective_scan(x, delta, a, b, c, d):
     x, delta: (B, T, D). a: (D, N). b, c: (B, T, N). d: (D,). Returns (B, T, D). Source: Gu and Dao 2023, algorithm 2.
     """
     if selective_scan_fn is not None and x.is_cuda:
-        channels_first = (y.transpose(1, 2).contiguous() for y in (x, delta))
-        b, c = (y.transpose(1, 2).contiguous() for y in (b, c))
-        return selective_scan_fn(*channels_first, a, b, c, d).transpose(1, 2)
-    # Frames first: a frame of the whole batch is then one piece of memory.
-    x, delta, b, c = (y.transpose(0, 1) for y in (x, delta, b, c))
-    decay = torch.exp(delta.unsqueeze(-1) * a)
-    h = LinearRecurrence.apply(decay, (delta * x).unsqueeze(-1) * b.unsqueeze(-2))  # (T, B, D, N)
-    y = (h @ c.unsqueeze(-1)).squeeze(-1) + d * x
-    return y.transpose(0, 1)
+        x, delta, b, c = (y.transpose(1, 2).contiguous() for y in (x, delta, b, c))
+        return selective_scan_fn(x, delta, a, b, c, d).transpose(1, 2)
+    n_frames = x.shape[1]
+    length = math.isqrt(n_frames - 1) + 1  # of a chunk; there are about as many chunks
+    missing = -n_frames % length
+
+    def chunks(y):  # frames first: a frame of the whole batch is then one piece of memory
+        return F.pad(y.transpose(0, 1), (0, 0, 0, 0, 0, missing)).unflatten(0, (-1, length))
+
+    decay = torch.exp(chunks(delta).unsqueeze(-1) * a)
+    h = LinearRecurrence.apply(decay, chunks(delta * x).unsqueeze(-1) @ chunks(b).unsqueeze(-2))
+    y = (h @ chunks(c).unsqueeze(-1)).squeeze(-1)  # (chunks, length, B, D)
+    return y.flatten(0, 1)[:n_frames].transpose(0, 1) + d * x
 
 
 class Mixer(nn.Module):

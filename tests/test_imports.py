@@ -7,13 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train", "eval", "easy_inference_demo", "EER_minDCF", "make_demo_corpus", "benchmark"}
-WITHOUT_TORCH = ["protocols", "metrics", "RawBoost", "atomic", "console", "EER_minDCF", "make_demo_corpus"]
+WITHOUT_TORCH = ["protocols", "metrics", "RawBoost", "FIR", "atomic", "console", "EER_minDCF", "make_demo_corpus"]
 ALLOWED = {
     "console": set(),
     "atomic": {"console"},
     "protocols": {"atomic", "console"},
     "metrics": {"console"},
     "RawBoost": set(),
+    "FIR": set(),
+    "losses": set(),
     "front_ends": {"console"},
     "model": {"back_ends", "console", "front_ends"},
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "model"},

@@ -9,10 +9,11 @@ from conftest import read_reference, reference_input, reference_weights
 from torch.nn import functional as F
 
 import checkpoint
-from back_ends import RIVALS, build_back_end, mamba, takes_hidden_states, tcm
+from back_ends import RIVALS, build_back_end, mamba, takes_hidden_states, tcm, unused_tensors
 from back_ends.conformer import FARTHEST, RelativeAttention
 from back_ends.moe import ExpertFusion
 from console import UserError
+from front_ends import _HUGGING_FACE_NAMES, PRESETS, build_front_end
 from model import ModelConfig, build_detector, count_parameters
 
 # name -> file of the published output, and number of hidden states
@@ -337,3 +338,76 @@ def test_no_aggregation_for_a_back_end_that_takes_all_states():
         ModelConfig("WavLM_GF", agg="none")
     with pytest.raises(UserError, match="--n_output_logits 1"):
         published_detector("SLS", n_output_logits=1)
+
+
+# Where the released checkpoints keep their encoder, and what wraps all their names.
+PREFIXES = {"LGF": "m_ssl.model.", "GF": "m_ssl.model.", "MHFA": "frontend.upstream.upstream.model."}
+WRAPPINGS = {"SLS": "module.", "AttM_LSTM": "module.", "MoE": "model."}
+
+
+def released_file(path, detector, more=()):
+    """Write a detector as its authors would have; more: further names."""
+    name = detector.config.back_end
+    if name == "MoE":
+        encoder = {f"pretrain_model.{k}": v for k, v in hugging_face_layout(detector.front_end).items()}
+    else:
+        prefix = PREFIXES.get(name, "ssl_model.model.")
+        encoder = {prefix + k: v for k, v in detector.front_end.model.state_dict().items()}
+    ignored = [prefix + "1" if prefix.endswith(".") else prefix for prefix in unused_tensors(name)]
+    weights = encoder | detector.back_end.state_dict() | {key: torch.ones(1) for key in [*ignored, *more]}
+    torch.save({WRAPPINGS.get(name, "") + key: tensor for key, tensor in weights.items()}, path)
+
+
+def hugging_face_layout(front_end):
+    """The inverse of front_ends.fairseq_names for an encoder with layer norms in its convolutions."""
+    renamed = {}
+    for name, tensor in front_end.model.state_dict().items():
+        for theirs, ours in _HUGGING_FACE_NAMES:
+            if ours in ("layer_norm.",) and not name.startswith(ours):
+                continue
+            if theirs.startswith("encoder.pos_conv_embed.conv.") != name.startswith("encoder.pos_conv."):
+                continue
+            name = name.replace(ours, theirs)
+        if name.startswith("feature_extractor."):
+            name = name.replace(".2.1.", ".layer_norm.").replace(".0.weight", ".conv.weight")
+            name = name.replace(".0.bias", ".conv.bias")
+        renamed[name.replace("self_attn_layer_norm", "layer_norm")] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("name", sorted(set(RIVALS) - {"ASP_MLP"}))
+def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypatch):
+    fields = PRESETS["tiny"].fields | {"extractor_mode": "layer_norm", "conv_bias": True, "normalize": False}
+    monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"]._replace(fields=fields))
+    detector = published_detector(name).eval()
+    released_file(tmp_path / "a.pth", detector)
+    found = checkpoint.load_detector(tmp_path / "a.pth")
+    x = normalized = torch.randn(2, 7000)
+    if name == "MHFA":  # whose encoder had its waveform normalised
+        assert found.config.ssl_config == fields | {"normalize": True}
+        normalized = F.layer_norm(x, x.shape[1:])
+    else:
+        assert found.config == detector.config
+    with torch.inference_mode():
+        assert torch.equal(found.score(x), detector.score(normalized))
+
+    released_file(tmp_path / "b.pth", detector, more=["more.weight"])
+    with pytest.raises(UserError) as refused:
+        checkpoint.load_detector(tmp_path / "b.pth", model_name=f"wav2vec2_{name}")
+    assert any("left over back_end.more.weight" in line for line in refused.value.details)
+
+
+def test_the_first_layers_of_wavlm(tmp_path):
+    with torch.device("meta"):
+        whole = build_front_end(ModelConfig("WavLM_AttM_LSTM")).model.state_dict()
+        cut = build_detector(ModelConfig("WavLM_AttM_LSTM", ssl="wavlm_large_12"), empty="all")
+    assert count_parameters(cut.back_end) == 41_835_538
+    settings = PRESETS["wavlm_large"].fields | {"relative_position_embedding": True, "gru_rel_pos": True}
+    one_each = torch.zeros(1024 * 64 * 128)  # every weight is a view of one storage
+    weights = {name: one_each[: tensor.numel()].view(tensor.shape) for name, tensor in whole.items()}
+    torch.save({"cfg": settings, "model": weights}, tmp_path / "WavLM-Large.pt")
+    front_end = cut.front_end.model.state_dict()
+    assert len(whole) - len(front_end) == 12 * len([name for name in whole if ".layers.12." in name])
+    config = ModelConfig("WavLM_ASP_MLP", ssl="wavlm_large_12")
+    detector = checkpoint.new_detector(config, tmp_path / "WavLM-Large.pt")
+    assert detector.front_end.n_hidden_states == 13

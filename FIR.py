@@ -1,0 +1,34 @@
+"""FIR: random low-pass filters, on a waveform, that leave what a narrow-band or a wide-band codec would.
+
+Source: Martín-Doñas and Álvarez, "The Vicomtech audio deepfake detection system based on wav2vec2 for the 2022 ADD
+challenge", ICASSP 2022 (FIR-NB, FIR-WB). The filters' ranges are this project's own: telephone codecs pass up to 3.4
+or 4 kHz; wide-band and lossy audio codecs stop between there and the half of 16 kHz.
+"""
+
+import numpy as np
+from scipy import fft
+
+RATE = 16000
+CUTOFFS = {"FIR-NB": (3000, 4000), "FIR-WB": (4000, 7600)}  # Hz, lowest and highest; 6 dB down there
+HALF_LENGTHS = (16, 128)  # taps to each side: a transition from 1700 down to 200 Hz wide
+
+
+def apply_fir(x, kind, rng=None):
+    """Low-pass a waveform at a random frequency, by a windowed-sinc filter of random length.
+
+    x: (samples,) real, at 16 kHz. kind: FIR-NB or FIR-WB. rng: numpy Generator; a fresh one where None.
+    Returns a new float64 array (samples,), not delayed, of gain 1 at 0 Hz. Raises ValueError for another kind or an
+    empty waveform.
+    """
+    if kind not in CUTOFFS:
+        raise ValueError(f"kind must be one of {', '.join(CUTOFFS)}, found {kind}")
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"x must be one waveform, (samples,), found shape {x.shape}")
+    rng = rng or np.random.default_rng()
+    cutoff = rng.uniform(*CUTOFFS[kind]) / RATE
+    half = int(rng.integers(HALF_LENGTHS[0], HALF_LENGTHS[1], endpoint=True))
+    taps = np.sinc(2 * cutoff * np.arange(-half, half + 1)) * np.hamming(2 * half + 1)
+    taps /= np.sum(taps)
+    size = fft.next_fast_len(len(x) + 2 * half, real=True)
+    return fft.irfft(fft.rfft(x, size) * fft.rfft(taps, size), size)[half : half + len(x)]
