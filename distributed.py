@@ -85,7 +85,7 @@ def _synchronised(self, x):
         return type(self).forward(self, x)
     axes = [0, *range(2, x.dim())]
     along = (1, -1, *[1] * (x.dim() - 2))
-    values = x.float()
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
     sums = _Sum.apply(torch.cat([values.sum(axes), values.new_tensor([values.numel() / values.shape[1]])]))
     n = sums[-1].detach()
     mean = sums[:-1] / n

@@ -808,8 +808,8 @@ def main(argv=None):
             start_run(training, folder, settings, bool(resume_from))
             stack.enter_context(training.writer)
         fit(training)
-    distributed.leave()
     say(f"finished: {folder}")
+    distributed.leave()
 
 
 def start_run(training, folder, settings, resumed):

@@ -1,14 +1,15 @@
 """Not a test: a server that runs train.py in forked processes, so that a test pays for importing torch once.
 
-Each line of stdin is JSON: runs, one a process, all at once: {"flags": [...], "log": file, "env": {...}, and, to be
-stopped there, "at": [name from HOOKS, n-th call, signal]}; kill_after: seconds, or null. The answer is a line of their
-exit statuses.
+Each line of stdin is JSON. runs: one a process, all at once: {"flags": [...], "log": file, "env": {...}} and, where
+asked for, "at": [name from HOOKS, n-th call, signal to get there]; "double": in that precision; "file_limit": the
+largest file in bytes. kill_after: seconds, or null. The answer is a line of their exit statuses.
 """
 
 import atexit
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ import soxr  # noqa: F401
 import torch._dynamo  # noqa: F401
 
 import train
+from model import Detector
 
 HOOKS = {
     "disk": [(os, "fsync"), (os, "replace")],
@@ -45,6 +47,12 @@ def stop_at(name, nth, number):
         setattr(owner, attribute, hooked(getattr(owner, attribute)))
 
 
+def in_double_precision():
+    build_detector, forward = train.build_detector, Detector.forward
+    train.build_detector = lambda config: build_detector(config).double()
+    Detector.forward = lambda self, x: forward(self, x.double())
+
+
 def start(run):
     pid = os.fork()
     if pid:
@@ -54,6 +62,10 @@ def start(run):
         os.dup2(log.fileno(), 2)
     sys.argv = ["train.py", *run["flags"]]
     os.environ.update(run.get("env", {}))
+    if limit := run.get("file_limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if run.get("double"):
+        in_double_precision()
     if run.get("at"):
         stop_at(*run["at"])
     try:
