@@ -9,10 +9,11 @@ from console import UserError
 
 
 @contextlib.contextmanager
-def atomic_open(path, mode="w"):
+def atomic_open(path, mode="w", previous=None):
     """Open a file for writing that appears under `path` only when the block ends without an error.
 
     A crash or a full disk leaves the previous file of that name as it was. mode: "w" or "wb".
+    previous: a name beside `path` under which its previous file is then kept; None: it is replaced.
     Raises UserError when the file cannot be written (no such folder, no permission, disk full).
     """
     path = Path(path)
@@ -25,6 +26,8 @@ def atomic_open(path, mode="w"):
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.exists():
+            os.replace(path, path.with_name(previous))
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error

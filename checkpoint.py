@@ -11,16 +11,15 @@ the mean of).
 
 import argparse
 import json
-import pickle
 import random
 import re
-import zipfile
+import shutil
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 
+import safe_load
 from atomic import atomic_open
 from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
 from console import UserError, run
@@ -39,6 +38,7 @@ from model import ModelConfig, add_model_flags, build_detector, given_model_flag
 FORMAT = "speech anti-spoofing detector, 1"
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)\.pth|model_(\d+)_EER_.*\.pt")  # as the published programs name them
 RESUME_NAME = "newest_checkpoint_for_resume.pth"
+PREVIOUS_NAME = "previous_checkpoint_for_resume.pth"
 
 
 def save_checkpoint(path, config, state_dict, **facts):
@@ -46,9 +46,20 @@ def save_checkpoint(path, config, state_dict, **facts):
     _save(path, {"format": FORMAT, "config": config.to_dict(), "model": state_dict, **facts})
 
 
-def _save(path, content):
-    with atomic_open(path, "wb") as file:
-        torch.save(content, file)
+def _save(path, content, previous=None):
+    try:
+        with atomic_open(path, "wb", previous) as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                # What its writer makes of a write that failed; the reason is the error that came first.
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    except UserError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        needed = sum(tensor.untyped_storage().nbytes() for tensor in safe_load.tensors(content))
+        free = shutil.disk_usage(Path(path).parent).free
+        raise UserError(f"{error}; needs {needed / 1e6:,.1f} MB, free are {free / 1e6:,.1f} MB") from error
 
 
 def read_checkpoint(path):
@@ -59,26 +70,41 @@ def read_checkpoint(path):
     content = _load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: expected a checkpoint of this project, found another kind of file")
+    _check_content(path, content)
     return content
+
+
+def _check_content(path, content):
+    """Raises UserError where a checkpoint does not hold what save_checkpoint writes."""
+    kinds = {"config": dict, "model": dict, "epoch": int | None, "valid": dict, "averaged": list, "trained_on": str}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name, None if name == "epoch" else kind()), kind):
+            raise UserError(f"{path}: expected another kind of data as its `{name}`, found {content[name]!r:.80}")
+    if not all(isinstance(value, torch.Tensor) for value in content["model"].values()):
+        raise UserError(f"{path}: expected tensors as its weights")
+    config = content["config"]
+    _check_shape(path, {**config, **(config.get("ssl_config") or {}), "ssl_config": None}, content["model"])
+    try:
+        ModelConfig(**config)
+    except (TypeError, UserError) as error:
+        raise UserError(f"{path}: holds no configuration of a detector: {error}") from error
+    if not all(isinstance(value, float | int | str) for value in content.get("valid", {}).values()):
+        raise UserError(f"{path}: expected numbers as its dev figures")
+
+
+def _check_shape(path, fields, state_dict):
+    """Raises UserError where what shapes a network is no number, or beyond what a network of these weights has."""
+    for name, value in fields.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(part, str | bool | float | None) or 0 <= part <= 100_000 for part in parts):
+            raise UserError(f"{path}: expected another value as {name} of its configuration, found {value!r:.80}")
+    if (fields.get("encoder_layers") or 0) > max(len(state_dict), 100):
+        raise UserError(f"{path}: {fields['encoder_layers']} layers, but {len(state_dict)} weights")
 
 
 def _load(path):
     """What a file of tensors and plain data holds, tensors memory-mapped where its format allows it."""
-    try:
-        if Path(path).suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        # Only files since torch 1.6 can be mapped.
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused: expected a checkpoint of tensors and plain data, found a pickle with other objects, "
-            "which could run code"
-        ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: expected a checkpoint, found a damaged file or one of another kind") from error
+    return safe_load.load(path, _HARMLESS)
 
 
 class _Inert:
@@ -119,7 +145,12 @@ def load_average(paths, **flags):
 def detector_from(path, config, state_dict):
     """Build a Detector from plain configuration and weights that were read from `path`; see load_detector."""
     config = ModelConfig(**config)
-    detector = build_detector(config, empty="all")
+    try:
+        detector = build_detector(config, empty="all")
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: its configuration describes no network: {error}") from error
     load_strictly(detector, state_dict, path, config.model_name, assign=True)
     return detector.eval()
 
@@ -147,6 +178,7 @@ def read_detector(path, **flags):
     """
     content = _load(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
+        _check_content(path, content)
         _check_flags(path, ModelConfig(**content["config"]), flags)
         return content
     return _read_published(path, _state_dict_of(path, content), flags)
@@ -356,6 +388,7 @@ def read_pretrained(path, front_end):
             raise
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {problem}") from error
+    _check_shape(path, fields, content["model"])
     return fields, {name: t for name, t in content["model"].items() if not name.startswith(_PRETRAINING_HEADS)}
 
 
@@ -472,47 +505,60 @@ def best_checkpoints(folder, n, figure=None):
     return [path for _, _, path in sorted(ranked)[:n]]
 
 
-def save_resume(path, detector, optimizer, scheduler, **facts):
-    """Write all that a killed run needs to go on as if it had not been."""
+def save_resume(path, detector, optimizer, scheduler, states=None, **facts):
+    """Write all that a killed run needs to go on as if it had not been; the file before it is kept as PREVIOUS_NAME.
+
+    states: what random_states() gives on each process of the run; None: the run is this process alone.
+    """
     content = {
         "format": FORMAT,
         "config": detector.config.to_dict(),
         "model": detector.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
-        "random": _random_states(),
+        "random": states or [random_states()],
         **facts,
     }
-    _save(path, content)
+    _save(path, content, previous=PREVIOUS_NAME)
 
 
-def load_resume(path, detector, optimizer, scheduler):
-    """Put a run back where save_resume left it. Returns the file's content. Raises UserError as load_detector."""
+def load_resume(path, detector, optimizer, scheduler, process=0):
+    """Put a run back where save_resume left it. Returns the file's content. Raises UserError as load_detector.
+
+    process: whose random states; a process that the run did not have keeps its own.
+    """
     content = read_checkpoint(path)
     if "optimizer" not in content:
         raise UserError(f"{path}: expected a file to resume from, found a finished checkpoint without its optimiser")
     if content["config"] != detector.config.to_dict():
         raise UserError(f"{path}: was trained with {content['config']}, found flags for {detector.config.to_dict()}")
     load_strictly(detector, content["model"], path, detector.config.model_name)
-    optimizer.load_state_dict(content["optimizer"])
-    scheduler.load_state_dict(content["scheduler"])
-    states = content["random"]
-    random.setstate(tuple(tuple(part) if isinstance(part, list) else part for part in states["python"]))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(states["torch"].clone())
-    if torch.cuda.is_available() and states["cuda"]:
-        torch.cuda.set_rng_state_all([state.clone() for state in states["cuda"]])
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+        for parameter, moments in optimizer.state.items():
+            if any(value.shape not in ((), parameter.shape) for value in moments.values()):
+                raise ValueError("moments of another shape than the weights")
+        scheduler.load_state_dict(content["scheduler"])
+        for states in content["random"][process : process + 1]:
+            random.setstate(tuple(tuple(part) if isinstance(part, list) else part for part in states["python"]))
+            name, keys, *rest = states["numpy"]
+            np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+            torch.set_rng_state(states["torch"].clone())
+            if torch.cuda.is_available() and states["cuda"] is not None:
+                torch.cuda.set_rng_state(states["cuda"].clone())
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: expected a file to resume from, found a damaged one: {error}") from error
     return content
 
 
-def _random_states():
+def random_states():
+    """The states of Python's, numpy's and torch's random generators, as plain data and tensors."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": [name, keys.tolist(), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 

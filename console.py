@@ -1,6 +1,7 @@
 """What a command says to the person at the terminal: the user's mistakes, exit status 2 for them, progress bars."""
 
 import os
+import signal
 import sys
 
 from tqdm import tqdm
@@ -34,6 +35,33 @@ def run(main):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def warn(message):
+    """Say on stderr, in one line, what the user may want to know of something that goes on."""
+    print(f"{os.path.basename(sys.argv[0])}: warning: {message}", file=sys.stderr, flush=True)
+
+
+class StopSignals:
+    """Within a `with` block SIGTERM (a cluster's pre-emption) and SIGINT (Ctrl-C) end nothing at once.
+
+    received: 0, or the number of the first signal that came; the exit status is then 128 + received. A second Ctrl-C
+    ends the command at once.
+    """
+
+    def __enter__(self):
+        self.received = 0
+        self.handlers = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _receive(self, number, frame):
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+    def __exit__(self, *error):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
 
 def progress(iterable=None, **options):

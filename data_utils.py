@@ -1,9 +1,13 @@
 """Audio files to tensors: decoding, cropping, augmentation, batches."""
 
+import multiprocessing
+import signal
+import time
+
 import numpy as np
 import soundfile
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from console import UserError
 from RawBoost import apply_rawboost
@@ -52,19 +56,21 @@ def random_samples(x, length, rng):
 class TrialDataset(Dataset):
     """Trials as (waveform (samples,), label, index).
 
-    trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance. place: "first" or
-    "random", where the crop is taken. algo, params: RawBoost, before the crop; 0 is none. seed: of augmentation and
-    crop. An item is asked for as (epoch, index): its randomness comes from (seed, epoch, index) alone, so that it
-    does not depend on the worker that makes it.
+    trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
+    at_least samples. place: "first" or "random", where the crop is taken. algo, params: RawBoost, before the crop; 0
+    is none. seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from
+    (seed, epoch, index) alone, so that it does not depend on the worker that makes it.
     """
 
-    def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0):
+    def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0, at_least=1):
         self.trials = trials
         self.length = length
         self.place = place
         self.algo = algo
         self.params = params
         self.seed = seed
+        self.at_least = at_least
+        self.busy = multiprocessing.Value("d")  # seconds that all workers together spent on making batches
 
     def __len__(self):
         return len(self.trials)
@@ -78,6 +84,8 @@ class TrialDataset(Dataset):
             x = apply_rawboost(x, self.algo, self.params, rng)
         if self.length:
             x = random_samples(x, self.length, rng) if self.place == "random" else first_samples(x, self.length)
+        else:
+            x = repeat_pad(x, self.at_least)
         # Trials of unknown label have label -1; nothing that is trained on has.
         return (
             torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)),
@@ -85,30 +93,78 @@ class TrialDataset(Dataset):
             index,
         )
 
+    def __getitems__(self, keys):
+        """A batch's items, or its UserError in their place: what a worker raises reaches the user as a traceback."""
+        start = time.perf_counter()
+        try:
+            items = [self[key] for key in keys]
+        except UserError as error:
+            items = [error]
+        with self.busy.get_lock():
+            self.busy.value += time.perf_counter() - start
+        return items
+
 
 class EpochSampler(Sampler):
-    """Batches of (epoch, index), shuffled anew by (seed, epoch); set `epoch` before each pass."""
+    """Batches of (epoch, index), shuffled anew by (seed, epoch); set `epoch` before each pass, `start` to begin
+    behind that many batches, `stop` to end before that one. Of each batch a process takes every world-th trial.
+    """
 
-    def __init__(self, n, batch_size, shuffle, seed=0, drop_last=False):
-        self.n, self.batch_size, self.shuffle, self.seed, self.drop_last = n, batch_size, shuffle, seed, drop_last
-        self.epoch = 0
+    def __init__(self, n, batch_size, shuffle, seed=0, drop_last=False, rank=0, world=1):
+        self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
+        self.rank, self.world = rank, world
+        self.epoch, self.start, self.stop = 0, 0, None
+        # In training every process has a share in every batch, for they all wait for each other in each.
+        least = batch_size if drop_last else world if shuffle else 1
+        self.n_batches = n // batch_size + (n % batch_size >= least)
 
     def __iter__(self):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n) if self.shuffle else range(self.n)
         keys = [(self.epoch, int(index)) for index in order]
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield keys[start : start + self.batch_size]
+        for start in range(self.start * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            if share := keys[start : start + self.batch_size][self.rank :: self.world]:
+                yield share
 
     def __len__(self):
-        return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+        return self.n_batches if self.stop is None else min(self.stop, self.n_batches)
 
 
-def make_loader(dataset, batch_size, shuffle=False, seed=0, drop_last=False, num_workers=0, pin_memory=False):
-    """A DataLoader over a TrialDataset; call `loader.batch_sampler.epoch = n` before pass n."""
-    return DataLoader(
+class TrialLoader(DataLoader):
+    """A DataLoader over a TrialDataset that raises the dataset's UserError in this process."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def make_loader(
+    dataset, batch_size, shuffle=False, seed=0, drop_last=False, num_workers=0, pin_memory=False, rank=0, world=1
+):
+    """A loader over a TrialDataset; call `loader.batch_sampler.epoch = n` before pass n.
+
+    batch_size: trials of all `world` processes together, of which this is number `rank`.
+    """
+    return TrialLoader(
         dataset,
-        batch_sampler=EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last),
+        batch_sampler=EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last, rank, world),
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        prefetch_factor=4 if num_workers else None,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        # Each pass draws a seed for the workers, which need none: not from the generator that the model's dropout uses.
+        generator=torch.Generator(),
     )
+
+
+def _collate(items):
+    return items[0] if isinstance(items[0], UserError) else default_collate(items)
+
+
+def _leave_signals_to_the_main_process(_):
+    # Ctrl-C and a cluster's pre-emption reach the whole process group; the main process finishes its step first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -5,12 +5,14 @@ Singing voice (CtrSVDD: DIR holds train_set/, dev_set/, train.txt, dev.txt):
 Speech (ASVspoof 2019 LA: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols):
     python train.py --database_path DB --protocols_path PROTO --model_name wav2vec2_Nes2Net_X
 A flag that is not given takes the value of the corpus's published recipe; `python train.py --help` lists both.
-A run lives in LOG_DIR/FOLDERNAME/DATE-TIME: config.json, TensorBoard's events, checkpoints/.
+A run lives in LOG_DIR/FOLDERNAME/DATE-TIME: config.json, environment.json, TensorBoard's events, checkpoints/.
+Several GPUs, same batch: `torchrun --nproc_per_node 8 train.py ...`; what is killed goes on with --resume auto.
 """
 
 import argparse
+import contextlib
 import dataclasses
-import datetime
+import functools
 import itertools
 import json
 import math
@@ -19,20 +21,24 @@ import random
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as recomputed
 from torch.utils.tensorboard import SummaryWriter
 
 import checkpoint
+import distributed
 import metrics
 import protocols
+import run_folder
 from atomic import atomic_open
-from console import UserError, progress, run
+from console import StopSignals, UserError, progress, run, warn
 from data_utils import TrialDataset, make_loader
+from front_ends import RECEPTIVE_FIELD
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from protocols import BONAFIDE, SPOOF
 from RawBoost import ALGORITHMS, RawBoostParams
@@ -67,6 +73,8 @@ RECIPES = {
 # Where a model's published recipe differs from that of its corpus.
 RECIPES_OF_MODELS = {("ASVspoof2019_LA", "wav2vec2_AASIST"): {"lr": 1e-6}}
 LOG_EVERY = 50  # steps
+STOP_AFTER = 10  # steps in a row without a finite loss
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Flags of the published programs that those read nowhere.
 IGNORED = {"AASIST_scale": 1, "eval_part": 1, "test_length": 1, "BTN_ratio": 1}
 
@@ -147,6 +155,27 @@ def parse_args(argv=None):
     train.add_argument("--gpu_id", type=int, default=0, help="CUDA device, where there is one (%(default)s)")
     train.add_argument("--debug", action="store_true", help="21 batches an epoch only")
 
+    speed = parser.add_argument_group("speed and memory of a training step")
+    speed.add_argument(
+        "--precision",
+        choices=list(PRECISIONS),
+        help="of the arithmetic, not of weights and normalisations; not given: bf16 where the GPU has it, else fp32",
+    )
+    speed.add_argument("--compile", action="store_true", help="translate the network by torch.compile first")
+    speed.add_argument(
+        "--grad_accum",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="compute a step's batch in N parts, to fit the memory (%(default)s)",
+    )
+    speed.add_argument(
+        "--grad_checkpoint",
+        action="store_true",
+        help="recompute the encoder's layers in the backward pass: less memory, more time",
+    )
+    speed.add_argument("--deterministic", action="store_true", help="the same weights from the same seed on a GPU too")
+
     valid = parser.add_argument_group("validation")
     valid.add_argument(
         "--validation",
@@ -172,6 +201,21 @@ def parse_args(argv=None):
         help="figure that ranks them; not given: that of --validation",
     )
 
+    valid.add_argument(
+        "--keep_last",
+        type=_positive,
+        nargs="?",
+        const=1,
+        metavar="N",
+        help="delete checkpoints but those of the last N (without a number: 1) epochs and what other flags keep",
+    )
+    valid.add_argument(
+        "--keep_best",
+        type=_positive,
+        metavar="N",
+        help="delete checkpoints but those of the N best epochs and what other flags keep",
+    )
+
     where = parser.add_argument_group("the run")
     where.add_argument("--log_dir", default="logs", help="(%(default)s)")
     where.add_argument("--foldername", help="not given: made of the model and the recipe")
@@ -181,6 +225,12 @@ def parse_args(argv=None):
         "--resume", choices=["auto"], help="auto: go on with the newest run in the folder, if there is one"
     )
     where.add_argument("--resume_checkpoint_path", help=f"go on from a run's {checkpoint.RESUME_NAME}")
+    where.add_argument(
+        "--save_every_minutes",
+        type=float,
+        default=15,
+        help="also within an epoch, save what a killed run goes on from (%(default)g)",
+    )
 
     boost = parser.add_argument_group("RawBoost augmentation")
     boost.add_argument("--algo", type=int, choices=ALGORITHMS, help="0: none; see RawBoost.py; not given: the recipe's")
@@ -221,6 +271,8 @@ def parse_args(argv=None):
         args.keep = "every" if args.validation == "eer" else "improved"
     if args.resume and args.resume_checkpoint_path:
         parser.error("--resume and --resume_checkpoint_path exclude each other")
+    if args.crop < RECEPTIVE_FIELD:
+        parser.error(f"--crop: expected at least {RECEPTIVE_FIELD} samples, one frame of the encoder")
     return args
 
 
@@ -245,7 +297,7 @@ def read_trials(args):
         trials = [trial for source in sources for trial in protocols.read_trials(*source)]
         counts = Counter(trial.label for trial in trials)
         names = ", ".join(str(protocol) for protocol, _ in sources)
-        print(f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}")
+        say(f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}")
         if counts[None]:
             raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
         if not (counts[BONAFIDE] and counts[SPOOF]):
@@ -254,9 +306,16 @@ def read_trials(args):
     return parts
 
 
+def say(text):
+    """Print, once for all processes of the run."""
+    if distributed.rank() == 0:
+        print(text, flush=True)
+
+
 class Loss(nn.Module):
     """focal: binary focal loss (Lin et al., 2017; gamma 2, alpha 0.25) of one logit against labels 0.05 and 0.95.
-    weighted_CCE: cross-entropy of two logits with a weight a class. Logits (B, outputs), labels (B,) -> scalar.
+    weighted_CCE: cross-entropy of two logits with a weight a class. Logits (B, outputs), labels (B,) -> scalar: the
+    weighted mean, `total` over `weight`, which are sums over trials and so may be taken in parts.
     """
 
     def __init__(self, name, class_weights):
@@ -265,11 +324,19 @@ class Loss(nn.Module):
         self.register_buffer("class_weights", torch.tensor(class_weights))
 
     def forward(self, logits, labels):
+        return self.total(logits, labels) / self.weight(labels)
+
+    def total(self, logits, labels):
         if self.name != "focal":
-            return F.cross_entropy(logits, labels, weight=self.class_weights)
+            return F.cross_entropy(logits, labels, weight=self.class_weights, reduction="sum")
         targets = 0.05 + 0.9 * labels.to(logits.dtype)
         entropy = F.binary_cross_entropy_with_logits(logits[:, 0], targets, reduction="none")
-        return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).mean()
+        return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
+
+    def weight(self, labels):
+        if self.name != "focal":
+            return self.class_weights[labels].sum()
+        return torch.ones_like(labels, dtype=torch.float32).sum()
 
 
 def build_loss(args, config):
@@ -303,89 +370,12 @@ def validates(args, epoch):
     return epoch > period + 1 and (epoch - args.T_max) % period in (period - 1, 0, 1)
 
 
-def validate(detector, loaders, criterion, device, epoch):
-    """Figures on the dev set, lower is better: {loss, eer, threshold}, and loss_augmented where that loader exists.
-
-    loaders: {"": plain, "_augmented": augmented}. Augmentation is the same in every epoch, to compare like with like.
-    """
-    detector.eval()
-    figures = {}
-    for suffix, loader in loaders.items():
-        loader.batch_sampler.epoch = 0
-        logits, labels = [], []
-        with torch.inference_mode():
-            for x, label, _ in progress(loader, desc=f"epoch {epoch} dev{suffix}", unit="batch"):
-                logits.append(detector(x.to(device, non_blocking=True)).float())
-                labels.append(label)
-        logits, labels = torch.cat(logits), torch.cat(labels).to(device)
-        figures["loss" + suffix] = criterion(logits, labels).item()
-        if not suffix:
-            scores, is_bonafide = detector.scores_of(logits).cpu().numpy(), labels.cpu().numpy() == BONAFIDE
-            figures["eer"], figures["threshold"] = metrics.compute_eer(scores[is_bonafide], scores[~is_bonafide])
-    return figures
-
-
-def train_epoch(detector, loader, criterion, optimizer, scheduler, device, epoch, args, writer):
-    """One pass over the training set, logged every LOG_EVERY steps. Returns the mean training loss."""
-    frozen = epoch <= args.SSL_freeze_epoch
-    detector.train()
-    detector.front_end.requires_grad_(not frozen)
-    if frozen:
-        detector.front_end.eval()  # a frozen encoder drops nothing out
-    loader.batch_sampler.epoch = epoch
-    losses, norms, n_utterances, start = [], [], 0, time.monotonic()
-    for step, (x, labels, _) in enumerate(progress(loader, desc=f"epoch {epoch}/{args.epochs}", unit="batch")):
-        if args.debug and step > 20:
-            break
-        lr = optimizer.param_groups[0]["lr"]
-        loss = criterion(detector(x.to(device, non_blocking=True)), labels.to(device, non_blocking=True))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norms.append(nn.utils.get_total_norm(p.grad for p in detector.parameters() if p.grad is not None))
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        losses.append(loss.detach())
-        n_utterances += len(x)
-        # Read from the device at intervals only: reading every step would wait for the GPU every step.
-        if len(norms) == LOG_EVERY or step + 1 == len(loader):
-            recent = {
-                "train/loss": torch.stack(losses[-len(norms) :]).mean().item(),
-                "train/grad_norm": torch.stack(norms).mean().item(),
-                "train/lr": lr,
-                "train/utt_per_s": n_utterances / (time.monotonic() - start),
-            }
-            for name, value in recent.items():
-                writer.add_scalar(name, value, (epoch - 1) * len(loader) + step + 1)
-            norms, n_utterances, start = [], 0, time.monotonic()
-    return torch.stack(losses).mean().item()
-
-
-def run_folder(args, config):
-    """(folder of the run, file to resume from or None). A new folder is named by the date and time."""
-    if args.resume_checkpoint_path:
-        path = Path(args.resume_checkpoint_path)
-        if not path.is_file():
-            raise UserError(f"--resume_checkpoint_path {path}: no such file")
-        return path.resolve().parent.parent, path
-    if not args.foldername:
-        parts = [args.date, config.model_name, f"e{args.epochs}", f"bz{args.batch_size}", f"lr{args.lr:g}"]
-        parts += [f"algo{args.algo}", f"seed{args.seed}", args.comment]
-        args.foldername = "_".join(part for part in parts if part)
-    folder = Path(args.log_dir) / args.foldername
-    if args.resume:
-        resumable = sorted(folder.glob(f"*/checkpoints/{checkpoint.RESUME_NAME}"))
-        if resumable:
-            return resumable[-1].parent.parent, resumable[-1]
-    return folder / datetime.datetime.now().strftime("%Y%m%d-%H%M%S"), None
-
-
 def settings_of(args, config):
     """All that decides what the weights become, as plain data."""
     names = (
         "corpus epochs batch_size optimizer lr weight_decay schedule T_max min_lr loss class_weights crop crop_place"
     )
-    names += " SSL_freeze_epoch seed debug validation keep average_best average_by algo"
+    names += " SSL_freeze_epoch seed debug validation keep average_best average_by algo precision grad_accum"
     names = names.split() + [field.name for field in dataclasses.fields(RawBoostParams) if field.name != "fs"]
     return {"model": config.to_dict(), "training": {name: getattr(args, name) for name in names}}
 
@@ -405,33 +395,331 @@ def check_same_settings(settings, folder):
                 )
 
 
-def save_validated(checkpoints, detector, epoch, figures, best, args):
-    """Keep this epoch's checkpoint where the run asks for it; update `best`. Returns the names written."""
-    watched = ["eer"] if args.validation == "eer" else ["loss", "loss_augmented"]
-    improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
-    best.update({name: figures[name] for name in improved})
-    facts = {"epoch": epoch, "valid": {**figures, "selected_by": args.validation}, "trained_on": trained_on(args)}
-    name = f"model_{epoch}_EER_{figures['eer']}.pt" if args.validation == "eer" else f"epoch_{epoch}.pth"
-    names = [name] if args.keep == "every" or improved else []
-    names += ["best_model.pt"] if watched[0] in improved else []
-    for name in names:
-        checkpoint.save_checkpoint(checkpoints / name, detector.config, detector.state_dict(), **facts)
-    return names
+class Training:
+    """A detector in training and all that changes with it. `state` is where the run stands, as plain data:
+
+    epoch: the one that is trained, from 1; batch: steps done in it; best: lowest dev figures so far; kept: {epoch: dev
+    figures} of the checkpoints on the disk; loss, n_losses: sum and number of the epoch's finite losses; skipped: the
+    run's steps without a finite loss; in_a_row: such steps up to now; waiting: the losses, gradient norms, skips and
+    trial indices of the steps since the last look at them.
+    """
+
+    def __init__(self, args, detector, criterion, device, folder, train_loader, dev_loaders, signals):
+        self.args, self.detector, self.criterion, self.device = args, detector, criterion, device
+        self.checkpoints = folder / "checkpoints"
+        self.train_loader, self.dev_loaders, self.signals = train_loader, dev_loaders, signals
+        self.n_steps = len(train_loader)
+        # Fused: one kernel for all weights, and one that heeds found_inf, see step().
+        self.optimizer = getattr(torch.optim, args.optimizer)(
+            detector.parameters(), lr=args.lr, weight_decay=args.weight_decay, betas=(0.9, 0.999), fused=True
+        )
+        self.scheduler, self.every_step = build_schedule(args, self.optimizer, self.n_steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+        self.statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
+        self.state = {"epoch": 1, "batch": 0, "best": {}, "kept": {}, "skipped": 0, "in_a_row": 0, "waiting": []}
+        self.state |= {"loss": 0.0, "n_losses": 0}
+        self.saved_at = time.monotonic()
+        self.writer = self.frozen = None
+        if distributed.world_size() > 1:
+            distributed.synchronise_batch_norm(detector)
+        if args.grad_checkpoint:
+            for layer in detector.front_end.model.encoder.layers:
+                layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False)
+
+    # ------------------------------------------------------------------------------------------ on the disk
+
+    def save(self):
+        """Write the file to resume from."""
+        states = distributed.gather(checkpoint.random_states())
+        if distributed.rank() == 0:
+            waiting = [[value.cpu() for value in step] for step in self.state["waiting"]]
+            facts = {**self.state, "waiting": waiting, "scaler": self.scaler.state_dict()}
+            path = self.checkpoints / checkpoint.RESUME_NAME
+            checkpoint.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
+            self.writer.flush()
+        self.saved_at = time.monotonic()
+
+    def resume(self, paths):
+        """Go back to where the first of `paths` that is whole leads. Raises UserError where none is."""
+        reasons = []
+        for path in paths:
+            try:
+                content = checkpoint.load_resume(
+                    path, self.detector, self.optimizer, self.scheduler, distributed.rank()
+                )
+            except UserError as error:
+                reasons.append(error)
+                continue
+            if reasons:
+                warn(f"{reasons[0]}; going on from {path}")
+            self.state = {name: content[name] for name in self.state}
+            waiting = self.state["waiting"]
+            self.state["waiting"] = [[*(value.to(self.device) for value in step[:3]), step[3]] for step in waiting]
+            self.scaler.load_state_dict(content["scaler"])
+            return
+        raise reasons[0]
+
+    def space_needed(self):
+        """Bytes that the run is certain to write, and that it possibly writes."""
+        args = self.args
+        weights = sum(value.nbytes for value in self.detector.state_dict().values())
+        moments = 2 * sum(parameter.nbytes for parameter in self.detector.parameters())
+        possible = sum(validates(args, epoch) for epoch in range(1, args.epochs + 1))
+        if args.keep_last or args.keep_best:
+            possible = min(possible, (args.keep_last or 0) + (args.keep_best or 0) + args.average_best + 1)
+        certain = possible if args.keep == "every" else 1
+        # Beside the epochs': the best again, the average, and three files to resume from while the newest is written.
+        rest = (1 + (args.average_best > 0)) * weights + 3 * (weights + moments)
+        return certain * weights + rest, possible * weights + rest
+
+    def keep_validated(self, epoch, figures):
+        """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
+        args, best = self.args, self.state["best"]
+        watched = ["eer"] if args.validation == "eer" else ["loss", "loss_augmented"]
+        improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
+        best.update({name: figures[name] for name in improved})
+        name = f"model_{epoch}_EER_{figures['eer']}.pt" if args.validation == "eer" else f"epoch_{epoch}.pth"
+        names = [name] if args.keep == "every" or improved else []
+        if names:
+            self.state["kept"][epoch] = figures
+        names += ["best_model.pt"] if watched[0] in improved else []
+        for name in names:
+            self.save_weights(name, figures, epoch=epoch)
+        return names
+
+    def save_weights(self, name, figures, **facts):
+        facts |= {"valid": {**figures, "selected_by": self.args.validation}, "trained_on": trained_on(self.args)}
+        if distributed.rank() == 0:
+            state = self.detector.state_dict()
+            checkpoint.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
+
+    def prune(self):
+        """Delete checkpoints that --keep_last and --keep_best do not name and the average does not need."""
+        args = self.args
+        if distributed.rank() == 0 and (args.keep_last or args.keep_best):
+            best = [(args.validation, args.keep_best or 0), (args.average_by, args.average_best)]
+            run_folder.prune(self.checkpoints, self.state["kept"], args.keep_last, best)
+
+    def stop_if_asked(self):
+        """After a step or a validation: save when it is time to, or save and end the process after a signal."""
+        due = time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes
+        number, due = distributed.highest(self.signals.received, due)
+        if (number or due) and self.state["epoch"] <= self.args.epochs:  # behind them only the average is made
+            self.save()
+        if number:
+            epoch, batch = self.state["epoch"], self.state["batch"]
+            say(f"stopped by signal {number:.0f} in epoch {epoch} after {batch} batches; --resume auto goes on")
+            sys.exit(128 + int(number))
+
+    # -------------------------------------------------------------------------------------------- training
+
+    def autocast(self):
+        dtype = PRECISIONS[self.args.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def freeze(self, frozen):
+        """Train the front-end or not. Makes self.network, what a step calls: the detector, compiled and shared out."""
+        if frozen == self.frozen:
+            return
+        self.frozen = frozen
+        self.detector.front_end.requires_grad_(not frozen)
+        self.network = torch.compile(self.detector) if self.args.compile else self.detector
+        if distributed.world_size() > 1:
+            # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
+            self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
+
+    def train_epoch(self):
+        """The rest of an epoch over the training set. Returns the mean of its finite losses."""
+        args, state, loader = self.args, self.state, self.train_loader
+        frozen = state["epoch"] <= args.SSL_freeze_epoch
+        self.freeze(frozen)
+        self.detector.train()
+        if frozen:
+            self.detector.front_end.eval()  # a frozen encoder drops nothing out
+        loader.batch_sampler.epoch, loader.batch_sampler.start = state["epoch"], state["batch"]
+        title = f"epoch {state['epoch']}/{args.epochs}"
+        bar = progress(
+            loader,
+            desc=title,
+            unit="batch",
+            initial=state["batch"],
+            total=self.n_steps,
+            disable=distributed.rank() > 0,
+        )
+        pace = Pace(loader)
+        for x, labels, indices in bar:
+            pace.got(len(x))
+            lr = self.optimizer.param_groups[0]["lr"]
+            state["waiting"].append([*self.step(x, labels), indices])
+            if self.every_step:
+                self.scheduler.step()
+            state["batch"] += 1
+            if len(state["waiting"]) == LOG_EVERY or state["batch"] == self.n_steps:
+                self.look(lr, pace)
+            self.stop_if_asked()
+            pace.ask()
+        return state["loss"] / state["n_losses"] if state["n_losses"] else math.nan
+
+    def step(self, x, labels):
+        """One step of the optimiser: waveforms (b, samples) and labels (b,), this process's share of the batch.
+
+        Returns on the device, for no step waits for the GPU: the batch's loss, the norm of its gradient, and whether
+        the step was skipped because one of them is not finite. Then weights, moments and the running statistics of
+        batch norms stay as they were.
+        """
+        args, world = self.args, distributed.world_size()
+        x, labels = x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        before = self.running_statistics()
+        weight = distributed.total(self.criterion.weight(labels))
+        loss = torch.zeros((), device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = list(zip(x.chunk(args.grad_accum), labels.chunk(args.grad_accum)))
+        for i, (x_part, labels_part) in enumerate(parts):
+            # The processes' gradients are averaged in the backward pass of the last part.
+            apart = self.network.no_sync() if world > 1 and i + 1 < len(parts) else contextlib.nullcontext()
+            with apart:
+                with self.autocast():
+                    logits = self.network(x_part)
+                part = self.criterion.total(logits.float(), labels_part) / weight
+                self.scaler.scale(part * world).backward()
+            loss += part.detach()
+        loss = distributed.total(loss)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(p.grad for p in self.detector.parameters() if p.grad is not None)
+        finite = torch.isfinite(loss)
+        if not self.scaler.is_enabled():  # the scaler looks after infinite gradients itself, they are its measure
+            finite &= torch.isfinite(norm)
+            self.optimizer.found_inf = (~finite).float()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.statistics:
+            kept = torch.where(finite, self.running_statistics(), before)
+            kept = kept.split([buffer.numel() for buffer in self.statistics])
+            torch._foreach_copy_(self.statistics, [part.view_as(old) for part, old in zip(kept, self.statistics)])
+        return loss, norm, ~finite
+
+    def running_statistics(self):
+        """A copy of the batch norms' running means and variances, (values,)."""
+        return torch.cat([torch.empty(0, device=self.device), *(buffer.flatten() for buffer in self.statistics)])
+
+    def look(self, lr, pace):
+        """Read from the device what the steps since the last look gave, log it, and stop where the run is lost."""
+        state = self.state
+        steps, state["waiting"] = state["waiting"], []
+        values = torch.stack([torch.stack([value.float() for value in step[:3]]) for step in steps]).tolist()
+        for (*_, skipped), (*_, indices) in zip(values, steps):
+            state["in_a_row"] = state["in_a_row"] + 1 if skipped else 0
+            state["skipped"] += bool(skipped)
+            if state["in_a_row"] == STOP_AFTER:
+                trials = self.train_loader.dataset.trials
+                ids = [trials[i].utt_id for share in distributed.gather(indices.tolist()) for i in share]
+                raise UserError(
+                    f"epoch {state['epoch']}: expected a finite loss, found none in {STOP_AFTER} steps in a row; "
+                    f"the last of them on {', '.join(ids)}"
+                )
+        good = [(loss, norm) for loss, norm, skipped in values if not skipped]
+        state["loss"] += sum(loss for loss, _ in good)
+        state["n_losses"] += len(good)
+        norms = [norm for _, norm in good if math.isfinite(norm)]
+        figures = {"lr": lr, **pace.figures()}
+        figures |= {"loss": sum(loss for loss, _ in good) / len(good)} if good else {}
+        figures |= {"grad_norm": sum(norms) / len(norms)} if norms else {}
+        if len(good) < len(steps):
+            warn(f"epoch {state['epoch']}: skipped {len(steps) - len(good)} steps without a finite loss")
+            figures["skipped_steps"] = state["skipped"]
+        if self.writer:
+            for name, value in figures.items():
+                at = (state["epoch"] - 1) * self.n_steps + state["batch"]
+                self.writer.add_scalar(f"train/{name}", value, at)
+
+    # ------------------------------------------------------------------------------------------ validation
+
+    def validate(self, title):
+        """Figures on the dev set, lower is better: {loss, eer, threshold}, and loss_augmented where that loader exists.
+
+        Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
+        """
+        self.detector.eval()
+        found = {}
+        for suffix, loader in self.dev_loaders.items():
+            loader.batch_sampler.epoch = 0
+            rows = []
+            desc = f"epoch {title} dev{suffix}"
+            with torch.inference_mode(), self.autocast():
+                for x, labels, indices in progress(loader, desc=desc, unit="batch", disable=distributed.rank() > 0):
+                    rows.append((self.detector(x.to(self.device, non_blocking=True)).float(), labels, indices))
+                    if self.signals.received:
+                        break
+            found[suffix] = [torch.cat([row[i] for row in rows]).cpu() if rows else None for i in range(3)]
+        self.stop_if_asked()
+        figures = {}
+        for suffix, share in found.items():
+            shares = [share for share in distributed.gather(share) if share[0] is not None]
+            logits, labels, indices = (torch.cat([share[i] for share in shares]) for i in range(3))
+            _, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
+            logits, labels = logits[first], labels[first]
+            figures["loss" + suffix] = self.criterion(logits.to(self.device), labels.to(self.device)).item()
+            if not suffix:
+                scores, is_bonafide = self.detector.scores_of(logits).numpy(), labels.numpy() == BONAFIDE
+                figures["eer"], figures["threshold"] = metrics.compute_eer(scores[is_bonafide], scores[~is_bonafide])
+        return figures
+
+    def average_best(self):
+        """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
+        args = self.args
+        paths = checkpoint.best_checkpoints(self.checkpoints, args.average_best, args.average_by)
+        out = self.checkpoints / f"average_best_{args.average_best}.pth"
+        averaged = sorted(path.name for path in paths)
+        if out.exists() and checkpoint.read_checkpoint(out)["averaged"] == averaged:
+            say(f"{out} is there already")
+            return
+        self.detector.load_state_dict(checkpoint.average_checkpoints(paths))
+        figures = self.validate("average")
+        self.save_weights(out.name, figures, averaged=averaged)
+        say(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")
 
 
-def average_best(checkpoints, detector, loaders, criterion, device, args):
-    """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
-    paths = checkpoint.best_checkpoints(checkpoints, args.average_best, args.average_by)
-    out = checkpoints / f"average_best_{args.average_best}.pth"
-    averaged = sorted(path.name for path in paths)
-    if out.exists() and checkpoint.read_checkpoint(out)["averaged"] == averaged:
-        print(f"{out} is there already")
-        return
-    detector.load_state_dict(checkpoint.average_checkpoints(paths))
-    figures = validate(detector, loaders, criterion, device, "average")
-    facts = {"averaged": averaged, "valid": {**figures, "selected_by": args.validation}, "trained_on": trained_on(args)}
-    checkpoint.save_checkpoint(out, detector.config, detector.state_dict(), **facts)
-    print(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")
+class Pace:
+    """How fast a loader gives batches and steps take them, since the last look."""
+
+    warned = False
+
+    def __init__(self, loader):
+        self.loader = loader
+        self._restart()
+        self.ask()
+
+    def _restart(self):
+        self.n_utterances, self.waited, self.start = 0, 0.0, time.monotonic()
+        self.busy = self.loader.dataset.busy.value
+
+    def ask(self):
+        self.asked = time.monotonic()
+
+    def got(self, n_utterances):
+        self.waited += time.monotonic() - self.asked
+        self.n_utterances += n_utterances
+
+    def figures(self):
+        """{name: value} for the log; starts anew. Warns, once, where the loader is what the steps wait for."""
+        seconds, busy = time.monotonic() - self.start, self.loader.dataset.busy.value - self.busy
+        n, workers = self.n_utterances, max(self.loader.num_workers, 1)
+        found = {"utt_per_s": n / seconds}
+        if busy:
+            found["loader_utt_per_s_per_core"] = n / busy
+        if starved(self.waited, busy / workers, seconds) and not Pace.warned:
+            Pace.warned = True
+            warn(
+                f"the loader starves the device: steps wait for it {self.waited / seconds:.0%} of the time; its "
+                f"{workers} processes make {n / busy:.1f} utterances/s each; more of them (--num_workers) may help"
+            )
+        self._restart()
+        return found
+
+
+def starved(waited, busy, seconds):
+    """Do the steps wait for the loader because it can do no more? Seconds: waited for it, its workers busy, in all."""
+    return seconds > 1 and waited > 0.2 * seconds and busy > 0.9 * seconds
 
 
 def trained_on(args):
@@ -444,6 +732,24 @@ def _figures(figures):
     return " ".join([*text, f"dev_eer {100 * figures['eer']:.3f}%"])
 
 
+def choose_precision(args, device):
+    """Set what the arithmetic is done in, and whether it repeats bit for bit on a GPU."""
+    if args.precision is None:
+        gpu_has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        args.precision = "bf16" if gpu_has_bf16 else "fp32"
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
+    if args.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
+
+
+def foldername(args, config):
+    parts = [args.date, config.model_name, f"e{args.epochs}", f"bz{args.batch_size}", f"lr{args.lr:g}"]
+    parts += [f"algo{args.algo}", f"seed{args.seed}", args.comment]
+    return "_".join(part for part in parts if part)
+
+
 def main(argv=None):
     args = parse_args(argv)
     config = checkpoint.resolve_encoder(given_model_flags(args), args.ssl_path)
@@ -454,82 +760,108 @@ def main(argv=None):
         )
     except ValueError as error:
         raise UserError(f"RawBoost: {error}") from error
-    device = choose_device(args.gpu_id)
-    random.seed(args.seed)
-    np.random.seed(args.seed)
-    torch.manual_seed(args.seed)
+    local_rank = distributed.join()
+    rank, world = distributed.rank(), distributed.world_size()
+    if args.batch_size < world:
+        raise UserError(f"--batch_size {args.batch_size}: expected at least one trial for each of {world} processes")
+    device = choose_device(local_rank if world > 1 else args.gpu_id)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    choose_precision(args, device)
 
     train_trials, dev_trials = read_trials(args)
     augmented = {"algo": args.algo, "params": params, "seed": args.seed}
-    options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
+    options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     train_set = TrialDataset(train_trials, args.crop, args.crop_place, **augmented)
     # The published programs drop the last, smaller batch for speech and keep it for singing voice.
     drop_last = args.corpus == "ASVspoof2019_LA" and len(train_set) > args.batch_size
     train_loader = make_loader(train_set, args.batch_size, shuffle=True, seed=args.seed, drop_last=drop_last, **options)
+    train_loader.batch_sampler.stop = 21 if args.debug else None
     if args.validation == "eer":
-        dev_loaders = {"": make_loader(TrialDataset(dev_trials), 1, **options)}
+        dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=RECEPTIVE_FIELD), world, **options)}
     else:
         dev_loaders = {
             "": make_loader(TrialDataset(dev_trials, args.crop), args.batch_size, **options),
             "_augmented": make_loader(TrialDataset(dev_trials, args.crop, **augmented), args.batch_size, **options),
         }
 
-    folder, resume_from = run_folder(args, config)
+    name = args.foldername or foldername(args, config)
+    where = run_folder.choose(args.log_dir, name, args.resume, args.resume_checkpoint_path)
+    folder, resume_from = distributed.gather(where)[0]
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
     detector = build_detector(config) if resume_from else checkpoint.new_detector(config, args.ssl_path)
     detector.to(device)
-    criterion.to(device)
-    optimizer = getattr(torch.optim, args.optimizer)(
-        detector.parameters(), lr=args.lr, weight_decay=args.weight_decay, betas=(0.9, 0.999)
-    )
-    scheduler, every_step = build_schedule(args, optimizer, len(train_loader))
+    torch.manual_seed(args.seed + rank)  # no two processes drop out alike
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        training = Training(args, detector, criterion.to(device), device, folder, train_loader, dev_loaders, signals)
+        if rank == 0:
+            run_folder.check_space(folder, *training.space_needed())
+            stack.enter_context(run_folder.locked(folder))
+        settings = settings_of(args, config)
+        if resume_from:
+            check_same_settings(settings, folder)
+            training.resume(resume_from)
+        if rank == 0:
+            start_run(training, folder, settings, bool(resume_from))
+            stack.enter_context(training.writer)
+        fit(training)
+    say(f"finished: {folder}")
+    distributed.leave()
 
-    settings = settings_of(args, config)
-    first_epoch, best = 1, {}
-    if resume_from:
-        check_same_settings(settings, folder)
-        state = checkpoint.load_resume(resume_from, detector, optimizer, scheduler)
-        first_epoch, best = state["epoch"] + 1, state["best"]
-    else:
+
+def start_run(training, folder, settings, resumed):
+    """What the process that writes does first: configuration, environment, log."""
+    state, detector, config = training.state, training.detector, training.detector.config
+    run_folder.clear_unfinished(training.checkpoints)
+    if not resumed:
         with atomic_open(folder / "config.json") as file:
             json.dump({**settings, "command": sys.argv}, file, indent=1)
-    checkpoints = folder / "checkpoints"
+    run_folder.write_environment(folder, training.device)
     n_front_end = count_parameters(detector.front_end)
+    place = f" (resumed after epoch {state['epoch'] - 1} and {state['batch']} batches)" if resumed else ""
+    world = distributed.world_size()
     print(
-        f"run: {folder}{f' (resumed after epoch {first_epoch - 1})' if resume_from else ''}\n"
+        f"run: {folder}{place}\n"
         f"model: {config.model_name}, encoder {config.ssl}, {n_front_end:,} parameters in the front-end and "
-        f"{count_parameters(detector) - n_front_end:,} behind it; device {device}"
+        f"{count_parameters(detector) - n_front_end:,} behind it; device {training.device}, "
+        f"{training.args.precision}{f', {world} processes' if world > 1 else ''}",
+        flush=True,
     )
+    # What a killed run logged after the state that is gone back to is hidden.
+    training.writer = SummaryWriter(folder, purge_step=(state["epoch"] - 1) * training.n_steps + state["batch"] + 1)
+    if not resumed:
+        training.writer.add_text("config", f"```\n{json.dumps(settings, indent=1)}\n```")
 
-    n_steps = len(train_loader)
-    with SummaryWriter(folder, purge_step=(first_epoch - 1) * n_steps + 1) as writer:
-        if not resume_from:
-            writer.add_text("config", f"```\n{json.dumps(settings, indent=1)}\n```")
-        for epoch in range(first_epoch, args.epochs + 1):
-            lr, start = optimizer.param_groups[0]["lr"], time.monotonic()
-            step_scheduler = scheduler if every_step else None
-            train_loss = train_epoch(
-                detector, train_loader, criterion, optimizer, step_scheduler, device, epoch, args, writer
-            )
-            seconds = time.monotonic() - start
-            if not every_step:
-                scheduler.step()
-            saved, dev = [], {}
-            if validates(args, epoch):
-                dev = validate(detector, dev_loaders, criterion, device, epoch)
-                saved = save_validated(checkpoints, detector, epoch, dev, best, args)
-            checkpoint.save_resume(
-                checkpoints / checkpoint.RESUME_NAME, detector, optimizer, scheduler, epoch=epoch, best=best
-            )
-            print(
-                f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
-                f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'}",
-                flush=True,
-            )
+
+def fit(training):
+    """Train to the last epoch, from wherever the state is, and average."""
+    args, state = training.args, training.state
+    while state["epoch"] <= args.epochs:
+        epoch, lr, start = state["epoch"], training.optimizer.param_groups[0]["lr"], time.monotonic()
+        train_loss = training.train_epoch()
+        seconds = time.monotonic() - start
+        saved, dev = [], {}
+        if validates(args, epoch):
+            dev = training.validate(epoch)
+            saved = training.keep_validated(epoch, dev)
+        if not training.every_step:
+            training.scheduler.step()
+        if training.writer:
             for name, value in dev.items():
-                writer.add_scalar(f"dev/{name}", value, epoch * n_steps)
+                training.writer.add_scalar(f"dev/{name}", value, epoch * training.n_steps)
+        state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0}
+        training.save()
+        training.prune()
+        say(
+            f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
+            f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'}"
+        )
     if args.average_best:
-        average_best(checkpoints, detector, dev_loaders, criterion, device, args)
-    print(f"finished: {folder}")
+        distributed.gather(None)  # the last checkpoint is written
+        training.average_best()
 
 
 if __name__ == "__main__":

@@ -103,11 +103,11 @@ def test_corpus_mistakes(tmp_path, recordings, corpus, fails):
 def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     names = {path.name for path in (finished_run / "checkpoints").iterdir()}
     epochs = {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth"}
-    assert names == epochs | {"best_model.pt", "average_best_2.pth", checkpoint.RESUME_NAME}
+    assert names == epochs | {"best_model.pt", "average_best_2.pth", checkpoint.RESUME_NAME, checkpoint.PREVIOUS_NAME}
     config = json.loads((finished_run / "config.json").read_text())
     assert config["model"]["ssl"] == "tiny" and config["training"]["lr"] == 0.002
     events = EventAccumulator(str(finished_run)).Reload()
-    tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/lr"}
+    tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/loader_utt_per_s_per_core", "train/lr"}
     tags |= {"dev/loss", "dev/loss_augmented", "dev/eer", "dev/threshold"}
     assert set(events.Tags()["scalars"]) == tags
     for tag in ("dev/eer", "train/loss"):

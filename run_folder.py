@@ -1,0 +1,174 @@
+"""The folder of a training run: which one, one run at a time in it, its disk space, what is kept, where it ran.
+
+LOG_DIR/FOLDERNAME/DATE-TIME holds config.json, environment.json, TensorBoard's events and checkpoints/.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import torch
+
+import checkpoint
+from atomic import atomic_open
+from console import UserError, warn
+
+
+def choose(log_dir, foldername, resume=None, resume_checkpoint_path=None):
+    """(folder of the run, files to resume from, the newest first). A new folder is named by the date and time.
+
+    resume "auto": the newest folder below log_dir/foldername that holds a file to resume from, if there is one.
+    """
+    if resume_checkpoint_path:
+        path = Path(resume_checkpoint_path)
+        if not path.is_file():
+            raise UserError(f"--resume_checkpoint_path {path}: no such file")
+        return path.resolve().parent.parent, [path]
+    folder = Path(log_dir) / foldername
+    if resume:
+        names = (checkpoint.RESUME_NAME, checkpoint.PREVIOUS_NAME)
+        for run in sorted({path.parent.parent for name in names for path in folder.glob(f"*/checkpoints/{name}")})[-1:]:
+            return run, [path for path in (run / "checkpoints" / name for name in names) if path.exists()]
+    return folder / datetime.datetime.now().strftime("%Y%m%d-%H%M%S"), []
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold the folder for this process. Raises UserError, naming process and host, where another run holds it.
+
+    The lock is the kernel's, on a file that says who took it: it ends with its process however that dies, and the file
+    that is then left behind is recognised as stale. Forked workers do not inherit it.
+    """
+    path = Path(folder) / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(path, "a+")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                file.close()
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    raise UserError(f"{folder}: a run is going on in this folder: {holder}") from error
+                raise
+            if path.exists() and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                break
+            file.close()  # its holder has just finished and removed it
+    except OSError as error:
+        raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from error
+    with file:
+        file.seek(0)
+        if stale := file.read().strip():
+            warn(f"{path}: left behind by a run that is gone: {stale}")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def check_space(folder, certain, possible):
+    """Raise UserError where the disk has no room for what the run is certain to write, in bytes; warn where it has
+    none for what it possibly writes. What the run's folder holds already counts as written.
+    """
+    place = folder = Path(folder)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    written = sum(path.stat().st_size for path in folder.glob("checkpoints/*")) if folder.exists() else 0
+    advice = "--keep_best N and --keep_last N bound it"
+    if certain - written > free:
+        raise UserError(f"{folder}: the run needs {_size(certain - written)} of disk, free are {_size(free)}; {advice}")
+    if possible - written > free:
+        warn(f"{folder}: the run may need {_size(possible - written)}, free are {_size(free)}; {advice}")
+
+
+def _size(n_bytes):
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes > 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+
+
+def prune(checkpoints, figures, keep_last, best):
+    """Delete the checkpoints of epochs that nothing asks for.
+
+    figures: {epoch: {figure: value}} of the epochs with a checkpoint. keep_last: how many of the last epochs stay.
+    best: (figure, N) pairs; the N epochs with the lowest figure stay, of equal ones the earlier.
+    """
+    keep = set(sorted(figures)[-keep_last:] if keep_last else [])
+    for name, n in best:
+        keep |= set(sorted(figures, key=lambda epoch: (figures[epoch][name], epoch))[:n])
+    for epoch, path in checkpoint.epoch_checkpoints(checkpoints).items():
+        if epoch in figures and epoch not in keep:
+            path.unlink()
+            del figures[epoch]
+
+
+def clear_unfinished(checkpoints):
+    """Remove what a killed run was writing: temporary files are of the size of a checkpoint."""
+    for path in Path(checkpoints).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def write_environment(folder, device):
+    """Add an entry to environment.json, one for every start of the run: versions, commit, machine."""
+    path = Path(folder) / "environment.json"
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        starts = []
+    with atomic_open(path) as file:
+        json.dump([*starts, environment(device)], file, indent=1)
+
+
+def environment(device):
+    """What the numbers of a run may depend on beside its settings, as plain data."""
+    packages = "torch torchaudio fairseq-fixed fairseq numpy scipy soundfile soxr".split()
+    here = Path(__file__).parent
+    found = {
+        "started": datetime.datetime.now().isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in packages if (version := _version(name))} | {"torch": torch.__version__},
+        "git_commit": _output("git", "-C", here, "rev-parse", "HEAD"),
+        "git_changed": bool(_output("git", "-C", here, "status", "--porcelain", "--untracked-files=no")),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        found |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "gpus": torch.cuda.device_count(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        }
+    return found
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*command):
+    """What a command prints; None where it is not installed or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,95 @@
+"""Not a test: a server that runs train.py in forked processes, so that a test pays for importing torch once.
+
+Each line of stdin is JSON. runs: one a process, all at once: {"flags": [...], "log": file, "env": {...}} and, where
+asked for, "at": [name from HOOKS, n-th call, signal to get there]; "double": in that precision; "file_limit": the
+largest file in bytes. kill_after: seconds, or null. The answer is a line of their exit statuses.
+"""
+
+import atexit
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import time
+
+# Imported before the forks; what a command would import only when it comes to it, too.
+import fairseq.models.wav2vec.wav2vec2  # noqa: F401
+import librosa  # noqa: F401
+import soxr  # noqa: F401
+import torch._dynamo  # noqa: F401
+
+import train
+from model import Detector
+
+HOOKS = {
+    "disk": [(os, "fsync"), (os, "replace")],
+    "step": [(train.Training, "step")],
+    "validation": [(train.Training, "validate"), (train.metrics, "compute_eer")],
+}
+
+
+def stop_at(name, nth, number):
+    calls = 0
+
+    def hooked(function):
+        def wrapper(*args, **options):
+            nonlocal calls
+            calls += 1
+            if calls == nth:
+                os.kill(os.getpid(), number)
+            return function(*args, **options)
+
+        return wrapper
+
+    for owner, attribute in HOOKS[name]:
+        setattr(owner, attribute, hooked(getattr(owner, attribute)))
+
+
+def in_double_precision():
+    build_detector, forward = train.build_detector, Detector.forward
+    train.build_detector = lambda config: build_detector(config).double()
+    Detector.forward = lambda self, x: forward(self, x.double())
+
+
+def start(run):
+    pid = os.fork()
+    if pid:
+        return pid
+    with open(run["log"], "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.argv = ["train.py", *run["flags"]]
+    os.environ.update(run.get("env", {}))
+    if limit := run.get("file_limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if run.get("double"):
+        in_double_precision()
+    if run.get("at"):
+        stop_at(*run["at"])
+    try:
+        train.run(train.main)
+    except SystemExit as ended:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(ended.code or 0)  # without taking down the interpreter, which is what takes longest
+
+
+gc.freeze()  # what the forks share is left alone
+print("ready", flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    pids = [start(run) for run in task["runs"]]
+    statuses, end = {}, time.monotonic() + (task.get("kill_after") or 120)
+    while len(statuses) < len(pids):
+        if time.monotonic() > end:
+            for pid in set(pids) - set(statuses):
+                os.kill(pid, signal.SIGKILL)
+            end = float("inf")
+        for pid in set(pids) - set(statuses):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                statuses[pid] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    print(json.dumps([statuses[pid] for pid in pids]), flush=True)

@@ -1,0 +1,188 @@
+"""One training step: numbers that go wrong, precision, parts of a batch, a loader that is too slow, two processes."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import checkpoint
+import data_utils
+import distributed
+import protocols
+import train
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def trained(tmp_path, train_flags, output):
+    """trained(*flags): the folder of a run and what it printed."""
+
+    def call(*flags):
+        text = output(train.main, [*train_flags, "--algo", "0", *flags, "--log_dir", str(tmp_path / "logs")])
+        return max((tmp_path / "logs").glob("*/*")), text
+
+    return call
+
+
+def weights(folder, name="epoch_1.pth"):
+    return checkpoint.read_checkpoint(folder / "checkpoints" / name)["model"]
+
+
+def snapshot(training):
+    values = [value.clone() for value in training.detector.state_dict().values() if value.is_floating_point()]
+    return values + [value.clone() for moments in training.optimizer.state.values() for value in moments.values()]
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """poisoned(*numbers): steps of these numbers, from 1, see waveforms of NaN; a list of what each left unchanged."""
+
+    def call(*numbers):
+        step, untouched = train.Training.step, []
+
+        def poison(self, x, labels):
+            before = snapshot(self)
+            result = step(self, x * NAN if len(untouched) + 1 in numbers else x, labels)
+            untouched.append([torch.equal(a, b) for a, b in zip(before, snapshot(self))])
+            return result
+
+        monkeypatch.setattr(train.Training, "step", poison)
+        return untouched
+
+    return call
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_without_a_finite_loss_changes_nothing(poisoned, trained, capsys, precision):
+    untouched = poisoned(3, 6)
+    folder, _ = trained("--precision", precision)
+    assert len(untouched) == 12 and all(untouched[2]) and all(untouched[5]) and len(untouched[2]) > 200
+    assert not any(all(step) for i, step in enumerate(untouched) if i not in (2, 5))
+    assert all(torch.isfinite(value).all() and value.dtype != torch.bfloat16 for value in weights(folder).values())
+    state = checkpoint.read_checkpoint(folder / "checkpoints" / checkpoint.RESUME_NAME)
+    assert state["skipped"] == 2 and state["in_a_row"] == 0
+    assert "epoch 2: skipped 1 steps without a finite loss" in capsys.readouterr().err
+
+
+def test_ten_steps_in_a_row_without_a_finite_loss_end_the_run(poisoned, tmp_path, train_flags, corpus, fails):
+    poisoned(*range(2, 12))
+    flags = [*train_flags, "--algo", "0", "--log_dir", str(tmp_path)]
+    message = fails(train.main, flags, "epoch 3", "found none in 10 steps in a row")
+    protocol, _ = protocols.asvspoof2019_files(corpus, None, "train")
+    trials = protocols.read_protocol(protocol)
+    sampler = data_utils.EpochSampler(32, 8, shuffle=True, seed=3)
+    sampler.epoch = 3
+    tenth = [trials[index].utt_id for _, index in list(sampler)[2]]  # step 11 is the third of epoch 3
+    assert message.endswith(f"the last of them on {', '.join(tenth)}")
+
+
+def test_nine_in_a_row_do_not(poisoned, trained):
+    poisoned(*range(2, 11))
+    assert "finished" in trained()[1]
+
+
+def test_recomputing_layers_changes_no_weight(trained):
+    plain, _ = trained("--foldername", "plain", "--epochs", "1")
+    recomputed, _ = trained("--foldername", "recomputed", "--epochs", "1", "--grad_checkpoint")
+    assert all(torch.equal(value, weights(recomputed)[name]) for name, value in weights(plain).items())
+
+
+class Linear(nn.Module):
+    """In the place of a detector: no batch norm, whose statistics a part of a batch does not share with the others."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.front_end, self.back_end = nn.Identity(), nn.Linear(400, n_outputs)
+
+    def forward(self, x):
+        return self.back_end(self.front_end(x))
+
+
+def gradients(n_outputs, n_parts, precision="fp32"):
+    flags = ["--base_dir", "x", "--model_name", "wav2vec2_Nes2Net_X", "--grad_accum", str(n_parts), "--lr", "0"]
+    args = train.parse_args([*flags, "--precision", precision, "--schedule", "constant"])
+    torch.manual_seed(0)
+    loss = train.Loss("focal" if n_outputs == 1 else "weighted_CCE", [0.1, 0.9])
+    args.save_every_minutes = math.inf
+    dataset = data_utils.TrialDataset([None] * 10)
+    loader = data_utils.make_loader(dataset, 10, shuffle=True)
+    detector = Linear(n_outputs)
+    training = train.Training(args, detector, loss, torch.device("cpu"), train.run_folder.Path("."), loader, {}, None)
+    training.freeze(False)
+    x, labels = torch.randn(10, 400), torch.tensor([0, 0, 1, 0, 1, 0, 0, 0, 0, 0])
+    value, norm, skipped = training.step(x, labels)
+    assert not skipped
+    torch.testing.assert_close(value, loss(detector(x), labels), rtol=1e-3, atol=1e-4)
+    return detector.back_end.weight.grad
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+@pytest.mark.parametrize("n_parts", [2, 3, 10])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(n_outputs, n_parts):
+    torch.testing.assert_close(gradients(n_outputs, n_parts), gradients(n_outputs, 1))
+    assert (gradients(n_outputs, n_parts, "bf16") - gradients(n_outputs, 1)).abs().max() < 0.01
+
+
+def test_a_frozen_encoder_costs_no_backward_pass(trained, monkeypatch):
+    seen = []
+    forward = train.build_detector.__globals__["Detector"].forward
+
+    def watched(self, waveforms):
+        if self.training:
+            seen.append(any(state.requires_grad for state in self.front_end(waveforms)))
+        return forward(self, waveforms)
+
+    monkeypatch.setattr(train.build_detector.__globals__["Detector"], "forward", watched)
+    trained("--epochs", "2", "--SSL_freeze_epoch", "1")
+    assert seen == 4 * [False] + 4 * [True]
+
+
+def test_a_slow_loader_is_noticed():
+    assert train.starved(waited=5, busy=9.9, seconds=10)
+    assert not train.starved(waited=0.1, busy=9.9, seconds=10)  # busy, but ahead of the steps
+    assert not train.starved(waited=5, busy=3, seconds=10)  # waited for something else: the disk has not warmed up
+    assert not train.starved(waited=0.5, busy=0.9, seconds=0.9)
+
+
+def test_the_environment_is_written_beside_the_run(finished_run):
+    (start,) = json.loads((finished_run / "environment.json").read_text())
+    assert start["packages"]["torch"] == torch.__version__
+    assert len(start["git_commit"]) == 40 and start["threads"] == torch.get_num_threads()
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A group of this process alone, to run the code that several processes run."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.leave()
+
+
+@pytest.mark.parametrize(
+    "norm, shape", [(nn.BatchNorm1d, (6, 5, 7)), (nn.BatchNorm1d, (6, 5)), (nn.BatchNorm2d, (6, 5, 4, 3))]
+)
+def test_synchronised_batch_norm_is_batch_norm(alone, norm, shape):
+    torch.manual_seed(0)
+    plain, ours = norm(5), norm(5)
+    with torch.no_grad():
+        plain.weight.normal_(), plain.bias.normal_()
+    ours.load_state_dict(plain.state_dict())
+    distributed.synchronise_batch_norm(ours)
+    for training in (True, True, False):
+        plain.train(training), ours.train(training)
+        x = (100 + torch.randn(shape)).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        expected, found = plain(x), ours(y)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        weight = torch.randn(shape)
+        for module, out in ((plain, expected), (ours, found)):
+            module.zero_grad()
+            (weight * out).sum().backward()
+        torch.testing.assert_close(y.grad, x.grad, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(ours.weight.grad, plain.weight.grad, atol=1e-4, rtol=1e-4)
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, atol=1e-4, rtol=1e-4)
