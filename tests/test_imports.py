@@ -16,10 +16,10 @@ ALLOWED = {
     "RawBoost": set(),
     "front_ends": {"console"},
     "model": {"back_ends", "console", "front_ends"},
-    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "model"},
+    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols"},
     "data_utils": {"RawBoost", "console", "protocols"},
     "scoring": {"console", "data_utils", "front_ends"},
-    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends"},
+    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "scoring"},
     "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
