@@ -340,9 +340,9 @@ class Judge:
             )
         if self.origin == "published":
             return (
-                f"as the authors read their CtrSVDD detectors: about 95 % of real singing scores above "
-                f"{PUBLISHED_REAL:g}, about 95 % of fake singing below {PUBLISHED_FAKE:g}; between the two, and on "
-                "other recordings, it takes a threshold of your own (--threshold)"
+                f"the authors of the CtrSVDD detectors found about 95 % of real singing above {PUBLISHED_REAL:g} and "
+                f"about 95 % of fake singing below {PUBLISHED_FAKE:g}; between the two, and for other recordings, give "
+                "a threshold of your own (--threshold)"
             )
         return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
 
@@ -360,7 +360,7 @@ class Judge:
                 "spoof": f"below {PUBLISHED_FAKE:g}",
                 "undecided": f"between {PUBLISHED_FAKE:g} and {PUBLISHED_REAL:g}",
             }[verdict]
-            return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}, {self.about_threshold()}"
+            return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}; {self.about_threshold()}"
         return f"{verdict}: {mean} is {'not ' * (verdict == 'spoof')}above {self.about_threshold()}"
 
     def about_probability(self, judged):
@@ -392,7 +392,7 @@ class Judge:
         if self.threshold is None:
             return text
         suspicious = sum(self.suspicious_windows(judged))
-        text += f"; {suspicious} not above the threshold"
+        text += f"; {suspicious} not above {self.threshold:.4g}"
         if self.origin == "dev":
             text += f" (of genuine speech as in its dev set about {self.valid['eer'] * n:.1f} would be, by chance)"
         return text
@@ -509,14 +509,13 @@ def draw(out, judged, judge):
     score.grid(alpha=0.25)
     score.margins(y=0.12)
     stretches = judge.stretches(judged)
-    for axis in (wave, spectrum, score):
-        for start, end, _ in stretches:
-            if axis is spectrum:  # a shade would change its colours
-                axis.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
-            else:
-                axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
+    for start, end, _ in stretches:
+        for axis in (wave, score):
+            axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
+        if len(stretches) <= 20:  # a shade would change the spectrogram's colours, and many lines hide them
+            spectrum.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
     if stretches:
-        score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above the threshold")
+        score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above it")
     score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
     score.xaxis.set_major_locator(MaxNLocator(10))
     score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))

@@ -288,7 +288,7 @@ def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trai
     (line,) = re.findall(r"^suspicious: (.*)$", text, re.M)
     assert line.startswith(inference.clock(found["start"]))
     assert re.search(r"^bona fide: the mean score of its windows is above ", text, re.M)
-    assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above the threshold", text, re.M)
+    assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above ", text, re.M)
 
 
 def test_the_picture_shades_what_is_suspicious(tmp_path, trained, output):
@@ -452,7 +452,7 @@ def test_published_reading_of_the_singing_detectors(untrained, score, verdict):
     assert judge.verdict(judged_with(score)) == verdict
     words = judge.reading(judged_with(score))
     assert words.startswith(verdict if verdict == "undecided" else f"likely {verdict}: ")
-    assert "about 95 % of real singing scores above 0.8, about 95 % of fake singing below 0" in words
+    assert "about 95 % of real singing above 0.8 and about 95 % of fake singing below 0" in words
 
 
 def test_a_probability_claims_no_more_than_its_trials_support(untrained):
@@ -513,7 +513,7 @@ def test_chance_is_said_beside_what_is_suspicious(untrained):
     judge = Judge(untrained, CPU)
     windows = [(2 * i, 2 * i + 4, 1.0 - 2 * (i == 3)) for i in range(20)]
     words = judge.about_windows(judged_with(1.0, windows=windows))
-    assert words.startswith("20 windows of 4 s every 2 s; 1 not above the threshold (of genuine speech ")
+    assert words.startswith("20 windows of 4 s every 2 s; 1 not above 0 (of genuine speech ")
     assert "about 2.0 would be" in words
 
 
