@@ -17,11 +17,14 @@ import tempfile
 import time
 
 import numpy as np
+import soundfile
 import torch
 from scipy import signal
 
+import checkpoint
 from atomic import atomic_open
 from console import run
+from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams, apply_rawboost
 
 
@@ -228,12 +231,62 @@ def start(args):
     return rows
 
 
+# ------------------------------------------------------------------------------------------------------------ demo
+
+
+def demo(args):
+    """The one-file verdict as a command: one file, a hundred at once, and a file of hours; time and memory.
+
+    How many times faster: a file among the hundred than a file alone, start included; the long file than it plays.
+    """
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        model, files, long = (os.path.join(folder, name) for name in ("detector.pth", "files", "long.wav"))
+        config = ModelConfig("wav2vec2_Nes2Net_X", ssl=args.ssl)
+        checkpoint.save_checkpoint(model, config, build_detector(config).state_dict(), valid={"threshold": 0, "eer": 0})
+        os.mkdir(files)
+        for i, seconds in enumerate(rng.uniform(1, 10, 100)):
+            soundfile.write(os.path.join(files, f"{i}.flac"), 0.1 * rng.standard_normal(int(16000 * seconds)), 16000)
+        with soundfile.SoundFile(long, "w", 16000, 1) as file:
+            for _ in range(round(60 * args.hours)):
+                file.write(0.1 * rng.standard_normal(60 * 16000))
+
+        runs = [("one file", os.path.join(files, "0.flac"), 1), ("100 files", files, 100), ("a long file", long, 1)]
+        rows = []
+        for name, what, n in runs:
+            command = [sys.executable, "easy_inference_demo.py", "--model_path", model, "--file_to_test", what]
+            taken, memory = zip(*(_run(command) for _ in range(1 if what == long else min(args.repeats, 5))))
+            seconds = statistics.median(taken)
+            low, high = np.quantile(taken, [0.25, 0.75])
+            ratio = 3600 * args.hours / seconds if what == long else rows[0]["seconds"] * n / seconds if rows else 1
+            row = {"name": name, "seconds": seconds, "spread": high - low, "ratio": ratio}
+            rows.append({**row, "seconds a file": seconds / n, "peak memory, GB": max(memory)})
+        rows[2]["name"] += f" ({args.hours:g} h)"
+    return rows
+
+
+def _run(command):
+    """Run a command here: (seconds, peak memory in GB)."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=os.path.dirname(os.path.abspath(__file__)), stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command}: exit status {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1e6
+
+
+def demo_flags(parser):
+    parser.add_argument("--ssl", default="tiny", help="encoder, with random weights (%(default)s)")
+    parser.add_argument("--hours", type=float, default=3, help="length of the long file (%(default)s)")
+
+
 # --------------------------------------------------------------------------------------------------------- command
 
 # stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
 STAGES = {
     "rawboost": (rawboost, rawboost_flags),
     "start": (start, None),
+    "demo": (demo, demo_flags),
 }
 
 

@@ -3,6 +3,8 @@
     python checkpoint.py show FILE               what a file is: a detector or a pre-trained encoder
     python checkpoint.py convert IN OUT          write a published checkpoint as one of this project
     python checkpoint.py average OUT IN IN ...   write the mean of checkpoints
+    python checkpoint.py calibrate IN OUT SCORES KEY
+        write a checkpoint with the threshold and calibration of its scores on a dev set, as eval.py made them
 
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
 dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `averaged` (the files it is
@@ -19,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import metrics
+import protocols
 import safe_load
 from atomic import atomic_open
 from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
@@ -34,6 +38,7 @@ from front_ends import (
     same_shape,
 )
 from model import ModelConfig, add_model_flags, build_detector, given_model_flags
+from protocols import BONAFIDE, SPOOF
 
 FORMAT = "speech anti-spoofing detector, 1"
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)\.pth|model_(\d+)_EER_.*\.pt")  # as the published programs name them
@@ -456,6 +461,34 @@ def average_to(out, paths, **flags):
     return read_checkpoint(out)
 
 
+def dev_figures(bonafide, spoof):
+    """What a checkpoint keeps of its scores on a dev set, in `valid`: {eer, threshold, calibration_slope,
+    calibration_offset, n_bonafide, n_spoof}. Slope times score plus offset is the log-likelihood ratio.
+
+    bonafide, spoof: scores (trials,). Raises UserError for an empty class or a score that is not finite.
+    """
+    eer, threshold = metrics.compute_eer(bonafide, spoof)
+    (slope,), offset = metrics.train_calibration(bonafide, spoof)
+    figures = {"eer": eer, "threshold": threshold, "calibration_slope": float(slope)}
+    return figures | {"calibration_offset": float(offset), "n_bonafide": len(bonafide), "n_spoof": len(spoof)}
+
+
+def calibrate(source, out, scores, key, **flags):
+    """Write a checkpoint with the dev_figures of a score file and its key. flags and errors as load_detector."""
+    content = read_detector(source, **flags)
+    found = protocols.read_scores(scores)
+    trials = [trial for trial in protocols.read_protocol(key) if trial.label is not None]
+    missing = [trial.utt_id for trial in trials if trial.utt_id not in found]
+    if missing:
+        raise UserError(f"{scores}: {len(missing)} of {len(trials)} trials of {key} have no score, first {missing[0]}")
+    by_label = {label: [found[t.utt_id] for t in trials if t.label == label] for label in (BONAFIDE, SPOOF)}
+    figures = dev_figures(np.array(by_label[BONAFIDE]), np.array(by_label[SPOOF]))
+    facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
+    facts["valid"] = {**facts.get("valid", {}), **figures, "key": str(key)}
+    save_checkpoint(out, ModelConfig(**content["config"]), content["model"], **facts)
+    return figures
+
+
 def checkpoints_folder(folder):
     """The folder that holds the checkpoints of a run: `folder`/checkpoints, or `folder` itself."""
     folder = Path(folder)
@@ -630,6 +663,12 @@ def main(argv=None):
     command.add_argument("out", metavar="OUT")
     command.add_argument("sources", metavar="IN", nargs="+")
     add_model_flags(command, required=False)
+    command = commands.add_parser("calibrate", help="write a checkpoint with threshold and calibration of a dev set")
+    command.add_argument("source", metavar="IN")
+    command.add_argument("out", metavar="OUT")
+    command.add_argument("scores", metavar="SCORES", help="its scores of the dev set, by eval.py")
+    command.add_argument("key", metavar="KEY", help="the dev set's key")
+    add_model_flags(command, required=False)
     args = parser.parse_args(argv)
     flags = given_model_flags(args)
     if args.command == "show":
@@ -637,7 +676,7 @@ def main(argv=None):
         width = max(map(len, lines)) + 2
         print(*(f"{name + ':':{width}}{value}" for name, value in lines.items()), sep="\n")
         return
-    sources = [args.source] if args.command == "convert" else args.sources
+    sources = args.sources if args.command == "average" else [args.source]
     if Path(args.out).suffix not in (".pt", ".pth"):
         raise UserError(f"{args.out}: expected a name that ends in .pt or .pth")
     if Path(args.out).resolve() in [Path(source).resolve() for source in sources]:
@@ -648,6 +687,9 @@ def main(argv=None):
         detector_from(args.source, content["config"], content["model"])
         facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
         save_checkpoint(args.out, ModelConfig(**content["config"]), content["model"], **facts)
+    elif args.command == "calibrate":
+        figures = calibrate(args.source, args.out, args.scores, args.key, **flags)
+        print(*(f"{name} {value:.6g}" for name, value in figures.items()))
     else:
         average_to(args.out, sources, **flags)
     print(f"written: {args.out}")

@@ -101,7 +101,9 @@ def print_stretches(judge, judged, indent=""):
     stretches = judge.stretches(judged)
     for start, end, score in stretches:
         print(f"{indent}suspicious: {clock(start)} to {clock(end)}, mean score {score:.4g}")
-    if judge.threshold is None:
+    if not judged.windows:
+        print(f"{indent}suspicious: cannot be told, the file holds no more than one window")
+    elif judge.threshold is None:
         print(f"{indent}suspicious: cannot be told without a threshold")
     elif not stretches:
         print(f"{indent}suspicious: none")

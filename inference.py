@@ -6,6 +6,7 @@ a time so that memory does not grow with its length, and its score is their mean
 
 import contextlib
 import glob
+import math
 import os
 import shutil
 import subprocess
@@ -25,9 +26,9 @@ from atomic import atomic_open
 from console import UserError, progress
 from data_utils import SAMPLE_RATE, first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD
+from scoring import BATCH_SAMPLES, ready, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
-AT_ONCE = 30 * SAMPLE_RATE  # samples in a batch
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
 SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
@@ -171,8 +172,8 @@ class Judge:
 
     def __init__(self, model_path, device, threshold=None, test_mode="full", window=4.0, hop=None, **flags):
         hop = window / 2 if hop is None else hop
-        if window * SAMPLE_RATE < RECEPTIVE_FIELD or window * SAMPLE_RATE > AT_ONCE:
-            raise UserError(f"--window: expected 0.025 to {AT_ONCE // SAMPLE_RATE} seconds, found {window:g}")
+        if not RECEPTIVE_FIELD <= window * SAMPLE_RATE <= LONGEST_WHOLE:
+            raise UserError(f"--window: expected 0.025 to {LONGEST_WHOLE // SAMPLE_RATE} seconds, found {window:g}")
         if not 1 / SAMPLE_RATE <= hop <= window:
             raise UserError(f"--hop: expected more than 0 and at most --window {window:g}, found {hop:g}")
         started = time.monotonic()
@@ -182,8 +183,7 @@ class Judge:
         self.device, self.test_mode = device, test_mode
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         self.valid = content.get("valid", {})
-        self.calibration = content.get("calibration")
-        self.trained_on = content.get("trained_on", "a corpus not named")
+        self.dev_set = self.valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
         config = self.detector.config
         self.threshold, self.origin = threshold, "given"
         if threshold is None and "threshold" in self.valid:
@@ -196,7 +196,7 @@ class Judge:
     def judge(self, files, timeline=False):
         """Judge files, {what to call it: path}; yields a Judged for each, in their order.
 
-        timeline: score windows of the short ones too.
+        timeline: score windows of the short ones too, where they are longer than a window.
         """
         read, pieces = [], []
         with progress(total=_seconds_by_headers(files.values()), desc="judging", unit="s", unit_scale=True) as bar:
@@ -252,9 +252,9 @@ class Judge:
         if n > LONGEST_WHOLE:
             if windowed and start - self.hop + window < n:
                 yield from self._window(judged, n - window, held[-window:])
-        elif timeline:
-            for start in [*range(0, n - window, self.hop), max(n - window, 0)]:
-                yield from self._window(judged, start, repeat_pad(held[start : start + window], RECEPTIVE_FIELD))
+        elif timeline and n > window:
+            for start in [*range(0, n - window, self.hop), n - window]:
+                yield from self._window(judged, start, held[start : start + window])
 
     def _window(self, judged, start, x):
         if x.any():
@@ -264,24 +264,28 @@ class Judge:
 
     def _score(self, pieces):
         """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
-        by_length = groupby(sorted(pieces, key=lambda piece: len(piece[2])), key=lambda piece: len(piece[2]))
-        for length, same in by_length:
+        front_end = self.detector.front_end
+        prepared = [(piece, ready(piece[2], front_end.normalize, front_end.trims_to_frames)) for piece in pieces]
+        prepared.sort(key=lambda pair: -len(pair[1]))  # the longest first: what they need of memory is known early
+        for length, same in groupby(prepared, key=lambda pair: len(pair[1])):
             same = list(same)
-            at_once = max(AT_ONCE // length, 1)
+            at_once = max(BATCH_SAMPLES[self.device.type] // length, 1)
             for batch in (same[i : i + at_once] for i in range(0, len(same), at_once)):
                 started = time.monotonic()
-                with torch.inference_mode():
-                    x = torch.from_numpy(np.stack([x for *_, x in batch])).to(self.device)
-                    scores = self.detector.score(x).float().tolist()
+                scores = score_batch(self.detector, torch.stack([x for _, x in batch]).to(self.device))
+                scores = [None] * len(batch) if scores is None else scores.tolist()
                 took = (time.monotonic() - started) / len(batch)
-                for (judged, start, _), score in zip(batch, scores):
+                for ((judged, start, x), _), score in zip(batch, scores):
                     judged.took += took
-                    if start is None:
+                    if score is None:
+                        judged.error = f"{judged.file}: more memory needed than there is"
+                    elif not math.isfinite(score):
+                        judged.error = f"{judged.file}: the detector's score is {score}"
+                    elif start is None:
                         judged.score = score
                     else:
-                        judged.windows.append(
-                            (start / SAMPLE_RATE, min((start + length) / SAMPLE_RATE, judged.seconds), score)
-                        )
+                        end = min((start + len(x)) / SAMPLE_RATE, judged.seconds)
+                        judged.windows.append((start / SAMPLE_RATE, end, score))
 
     def verdict(self, judged):
         """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""
@@ -296,9 +300,9 @@ class Judge:
 
         A calibration is of whole utterances: it says nothing of a mean over windows.
         """
-        if self.calibration is None or self.verdict(judged) is None or judged.is_mean:
+        if self.valid.get("calibration_slope", 0) <= 0 or self.verdict(judged) is None or judged.is_mean:
             return None
-        log_odds = self.calibration["slope"] * judged.score + self.calibration["offset"]
+        log_odds = self.valid["calibration_slope"] * judged.score + self.valid["calibration_offset"]
         return float(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
 
     def suspicious_windows(self, judged):
@@ -332,13 +336,13 @@ class Judge:
         if self.origin == "dev":
             return (
                 f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.valid['eer']:.1f} % of "
-                f"either class of the dev set of {self.trained_on}; expect more errors on other recordings"
+                f"either class of {self.dev_set}; expect more errors on other recordings"
             )
         if self.origin == "published":
             return (
-                f"as the authors read their CtrSVDD detectors: about 95 % of real singing scores above "
-                f"{PUBLISHED_REAL:g}, about 95 % of fake singing below {PUBLISHED_FAKE:g}; between the two, and on "
-                "other recordings, it takes a threshold of your own (--threshold)"
+                f"the authors of the CtrSVDD detectors found about 95 % of real singing above {PUBLISHED_REAL:g} and "
+                f"about 95 % of fake singing below {PUBLISHED_FAKE:g}; between the two, and for other recordings, give "
+                "a threshold of your own (--threshold)"
             )
         return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
 
@@ -356,14 +360,14 @@ class Judge:
                 "spoof": f"below {PUBLISHED_FAKE:g}",
                 "undecided": f"between {PUBLISHED_FAKE:g} and {PUBLISHED_REAL:g}",
             }[verdict]
-            return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}, {self.about_threshold()}"
+            return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}; {self.about_threshold()}"
         return f"{verdict}: {mean} is {'not ' * (verdict == 'spoof')}above {self.about_threshold()}"
 
     def about_probability(self, judged):
         """The probability in a sentence, or why there is none; None where that goes without saying."""
         probability = self.probability(judged)
         if probability is not None:
-            n = min(self.calibration["n_bonafide"], self.calibration["n_spoof"])
+            n = min(self.valid["n_bonafide"], self.valid["n_spoof"])
             bound = n / (n + 1)  # n trials of a class do not support a rarer error than this
             if probability > bound:
                 shown = f"over {int(1000 * bound) / 1000:g}"
@@ -373,10 +377,9 @@ class Judge:
                 shown = f"{probability:.3f}"
             return (
                 f"{shown} that it is bona fide, if both were equally likely beforehand; calibrated on "
-                f"{self.calibration['n_bonafide']} bona fide and {self.calibration['n_spoof']} spoofed utterances of "
-                f"the dev set of {self.trained_on}"
+                f"{self.valid['n_bonafide']} bona fide and {self.valid['n_spoof']} spoofed utterances of {self.dev_set}"
             )
-        if self.calibration is not None and judged.is_mean:
+        if self.valid.get("calibration_slope", 0) > 0 and judged.is_mean:
             return "none: the calibration is of single utterances, this score is a mean of windows"
         return None
 
@@ -385,12 +388,12 @@ class Judge:
         if not judged.windows:
             return None
         n, length, hop = len(judged.windows), self.window / SAMPLE_RATE, self.hop / SAMPLE_RATE
-        text = f"{n} windows of {length:g} s every {hop:g} s" if n > 1 else "1 window, the file being no longer"
+        text = f"{n} windows of {length:g} s every {hop:g} s"
         if self.threshold is None:
             return text
         suspicious = sum(self.suspicious_windows(judged))
-        text += f"; {suspicious} not above the threshold"
-        if self.origin == "dev" and n > 1:
+        text += f"; {suspicious} not above {self.threshold:.4g}"
+        if self.origin == "dev":
             text += f" (of genuine speech as in its dev set about {self.valid['eer'] * n:.1f} would be, by chance)"
         return text
 
@@ -506,14 +509,13 @@ def draw(out, judged, judge):
     score.grid(alpha=0.25)
     score.margins(y=0.12)
     stretches = judge.stretches(judged)
-    for axis in (wave, spectrum, score):
-        for start, end, _ in stretches:
-            if axis is spectrum:  # a shade would change its colours
-                axis.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
-            else:
-                axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
+    for start, end, _ in stretches:
+        for axis in (wave, score):
+            axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
+        if len(stretches) <= 20:  # a shade would change the spectrogram's colours, and many lines hide them
+            spectrum.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
     if stretches:
-        score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above the threshold")
+        score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above it")
     score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
     score.xaxis.set_major_locator(MaxNLocator(10))
     score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))

@@ -48,6 +48,17 @@ def _trimmed_length(n):
     return RECEPTIVE_FIELD + STRIDE * (n_frames(n) - 1)
 
 
+def ready(x, normalize, trim):
+    """A waveform, numpy (samples,), as a tensor ready for a batch of its length.
+
+    normalize, trim: of the front-end, `normalize` and `trims_to_frames`. Normalising comes first: the mean and the
+    deviation are those of all its samples.
+    """
+    x = torch.from_numpy(x)
+    x = F.layer_norm(x, x.shape) if normalize else x
+    return x[: _trimmed_length(len(x))] if trim else x
+
+
 def plan_batches(front_end, paths, length=None, batch_samples=None):
     """Which files are scored together. Returns lists of indexes into `paths`, the longest first.
 
@@ -97,11 +108,8 @@ class _Waveforms(Dataset):
                 continue
             if not np.any(x):
                 silent.append(index)
-            x = torch.from_numpy(first_samples(x, self.length) if self.length else _whole(x))
-            if self.normalize:  # before trimming: the mean and the deviation are those of the whole utterance
-                x = F.layer_norm(x, x.shape)
-            if self.trim:
-                x = x[: _trimmed_length(len(x))]
+            x = first_samples(x, self.length) if self.length else _whole(x)
+            x = ready(x, self.normalize, self.trim)
             by_length.setdefault(len(x), []).append((index, x))
         stacks = [
             ([index for index, _ in same], torch.stack([x for _, x in same])) for _, same in sorted(by_length.items())
@@ -109,15 +117,17 @@ class _Waveforms(Dataset):
         return stacks, failures, silent
 
 
-def _scores(detector, waveforms, precision):
-    """Scores (B,), of halves where all at once do not fit in memory; None where one alone does not."""
+def score_batch(detector, waveforms, precision="fp32"):
+    """Scores (B,) of what `ready` made, stacked; of halves where all at once do not fit in memory; None where one
+    alone does not.
+    """
     try:
         with torch.inference_mode(), torch.autocast(waveforms.device.type, torch.bfloat16, precision == "bf16"):
             return detector.score(waveforms, normalized=True).float()
     except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-    halves = [_scores(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
+    halves = [score_batch(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
     return None if any(half is None for half in halves) else torch.cat(halves)
 
 
@@ -136,7 +146,7 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
         for indexes, waveforms in stacks:
             waveforms = waveforms.to(device, non_blocking=True)
             try:
-                found = _scores(detector, waveforms, precision)
+                found = score_batch(detector, waveforms, precision)
             except ValueError as error:  # one frame has no statistics of its own, see use_utterance_batch_norm
                 failures |= {index: f"{paths[index]}: {error}" for index in indexes}
                 continue

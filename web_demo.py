@@ -1,7 +1,7 @@
 """The page of `easy_inference_demo.py --web`: drop a file or record, read the verdict, see where in the file.
 
 The page and everything it needs come from this machine, and nothing is sent anywhere else: no fonts, scripts or
-usage statistics. What is uploaded lies in a temporary folder that goes when the page is closed.
+usage statistics. What is uploaded lies in a temporary folder, for an hour or until the program ends.
 """
 
 import html
@@ -31,16 +31,16 @@ MAX_UPLOAD = "200mb"  # three hours of mp3 at 128 kbit/s
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 COLOURS = {"bona fide": "#1b7f3b", "spoof": "#c62828", "undecided": "#8a6100", "no verdict": "#555555"}
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
 .answer { font-size: 15px; line-height: 1.5; }
-.answer .verdict { color: white; border-radius: 8px; padding: 12px 18px; margin-bottom: 12px; }
+.answer .verdict { border-radius: 8px; padding: 12px 18px; }
 .answer .verdict b { font-size: 26px; display: block; color: white; }
 .answer .verdict span { color: white; }
 .answer img { width: 100%; border-radius: 6px; margin: 12px 0; background: white; }
-.answer table { border-collapse: collapse; width: 100%; }
-.answer td { padding: 3px 14px 3px 0; vertical-align: top; border-top: 1px solid #8884; }
-.answer td:first-child { white-space: nowrap; opacity: 0.75; }
-.answer .empty { opacity: 0.7; padding: 40px 0; text-align: center; }
+.answer table, .answer td { border: none !important; border-collapse: collapse; }
+.answer td { padding: 4px 16px 4px 0 !important; vertical-align: top; }
+.answer td:first-child { white-space: nowrap; opacity: 0.7; }
+.answer .empty { opacity: 0.7; padding: 60px 0; text-align: center; }
 footer { display: none !important; }
 """
 
@@ -89,14 +89,16 @@ def build_app(judge, host):
     with gr.Blocks(analytics_enabled=False, title="Speech anti-spoofing", delete_cache=(600, 3600)) as blocks:
         gr.Markdown(
             "# Is this speech genuine?\n"
-            f"Detector: {config.model_name}, encoder {config.ssl}. A higher score is more bona fide; the threshold is "
-            f"{judge.about_threshold()}."
+            f"Detector: {config.model_name}, encoder {config.ssl}. Its verdict is a guess from the sound alone "
+            "and can be wrong either way."
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 audio = gr.Audio(type="filepath", label="Drop a file or record", elem_id="audio", buttons=[])
                 button = gr.Button("Judge", variant="primary", elem_id="judge")
-                gr.Markdown("The recording stays on this machine; it is deleted when the page is closed down.")
+                gr.Markdown(
+                    "The recording stays on the machine that serves this page, which deletes it within about an hour."
+                )
             with gr.Column(scale=5, min_width=420):
                 output = gr.HTML(empty, elem_id="answer")
         button.click(

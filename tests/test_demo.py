@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ import soundfile
 import torch
 from conftest import speech_like
 from scipy import signal
+from sklearn.linear_model import LogisticRegression
 
 import checkpoint
 import easy_inference_demo
 import inference
 import make_demo_corpus
 import metrics
+import protocols
 from console import UserError
 from data_utils import first_samples, load_audio
 from inference import Judge, Judged, audio_blocks, find_files
@@ -46,8 +49,9 @@ class ByEar(torch.nn.Module):
     """A detector that is known by heart: the score is the share of the power below 4 kHz, less a half."""
 
     config = TINY
+    front_end = SimpleNamespace(normalize=False, trims_to_frames=False)
 
-    def score(self, x):
+    def score(self, x, normalized):
         power = torch.fft.rfft(x).abs() ** 2
         return power[:, : power.shape[1] // 2].sum(1) / power.sum(1).clamp(min=1e-9) - 0.5
 
@@ -157,14 +161,14 @@ def test_windows_cover_the_file_and_end_with_it(tmp_path, untrained, seconds, wi
     x = np.arange(1, n + 1) / 2**21  # a ramp: the mean of a window tells where it lies
     judge = Judge(untrained, CPU, window=window, hop=hop)
     judge.detector = ByEar()
-    judge.detector.score = lambda x: x.double().mean(1)
+    judge.detector.score = lambda x, normalized: x.double().mean(1)
     judged = one(judge, wav(tmp_path / "x.wav", x, subtype="DOUBLE"), timeline=True)
     size, step = round(window * 16000), round(hop * 16000)
-    starts = [0] if n <= size else [*range(0, n - size, step), n - size]
+    starts = [] if n <= size else [*range(0, n - size, step), n - size]
     assert [round(start * 16000) for start, _, _ in judged.windows] == starts
     for start, end, score in judged.windows:
         a, b = round(start * 16000), round(end * 16000)
-        assert b - a == min(size, n)
+        assert b - a == size
         assert score == pytest.approx(np.mean(x[a:b]), abs=1e-5)
     assert judged.is_mean == (seconds > 30)
     expected = np.mean([score for *_, score in judged.windows]) if judged.is_mean else np.mean(x)
@@ -185,7 +189,7 @@ def test_what_is_held_in_memory_changes_no_score(tmp_path, by_ear, monkeypatch):
     files = {str(i): wav(tmp_path / f"{i}.wav", rng.uniform(-0.5, 0.5, 16000 * s)) for i, s in enumerate([3, 50, 1, 8])}
     expected = [(judged.file, judged.score, judged.windows) for judged in by_ear.judge(files, timeline=True)]
     monkeypatch.setattr(inference, "HELD", 5 * 16000)
-    monkeypatch.setattr(inference, "AT_ONCE", 4 * 16000)
+    monkeypatch.setitem(inference.BATCH_SAMPLES, "cpu", 5 * 16000)
     for (file, score, windows), judged in zip(expected, by_ear.judge(files, timeline=True), strict=True):
         assert judged.file == file and judged.score == pytest.approx(score, abs=1e-6)
         np.testing.assert_allclose(judged.windows, windows, atol=1e-6)
@@ -284,7 +288,7 @@ def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trai
     (line,) = re.findall(r"^suspicious: (.*)$", text, re.M)
     assert line.startswith(inference.clock(found["start"]))
     assert re.search(r"^bona fide: the mean score of its windows is above ", text, re.M)
-    assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above the threshold", text, re.M)
+    assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above ", text, re.M)
 
 
 def test_the_picture_shades_what_is_suspicious(tmp_path, trained, output):
@@ -448,13 +452,14 @@ def test_published_reading_of_the_singing_detectors(untrained, score, verdict):
     assert judge.verdict(judged_with(score)) == verdict
     words = judge.reading(judged_with(score))
     assert words.startswith(verdict if verdict == "undecided" else f"likely {verdict}: ")
-    assert "about 95 % of real singing scores above 0.8, about 95 % of fake singing below 0" in words
+    assert "about 95 % of real singing above 0.8 and about 95 % of fake singing below 0" in words
 
 
 def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     judge = Judge(untrained, CPU)
     assert judge.probability(judged_with(1.0)) is None and judge.about_probability(judged_with(1.0)) is None
-    judge.calibration = {"slope": 2.0, "offset": -1.0, "n_bonafide": 99, "n_spoof": 400}
+    figures = {"calibration_slope": 2.0, "calibration_offset": -1.0, "n_bonafide": 99, "n_spoof": 400}
+    judge.valid = {**judge.valid, **figures}
     assert judge.probability(judged_with(1.0)) == pytest.approx(1 / (1 + np.exp(-1)))
     assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is bona fide, if both were equally")
     assert judge.about_probability(judged_with(9.0)).startswith("over 0.99 ")
@@ -463,11 +468,52 @@ def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     assert "mean of windows" in judge.about_probability(judged_with(1.0, is_mean=True))
 
 
+def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untrained, output):
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.normal(1, 1, 30), rng.normal(-1, 1, 90)])
+    labels = np.repeat([1, 0], [30, 90])
+    names = [f"LA_D_{i}" for i in range(120)]
+    protocols.write_scores(tmp_path / "scores.txt", dict(zip(names, scores)))
+    lines = [
+        f"S {name} - {'-' if label else 'A01'} {'bonafide' if label else 'spoof'}\n"
+        for name, label in zip(names, labels)
+    ]
+    (tmp_path / "key.txt").write_text("".join(lines))
+    out = tmp_path / "out.pth"
+    output(
+        checkpoint.main,
+        ["calibrate", str(untrained), str(out), *(str(tmp_path / f) for f in ("scores.txt", "key.txt"))],
+    )
+
+    model = LogisticRegression(C=1e9, class_weight="balanced", tol=1e-8).fit(scores[:, None], labels)
+    judge = Judge(out, CPU)
+    for score in (-1.0, 0.3, 2.0):
+        expected = model.predict_proba([[score]])[0, 1]
+        assert judge.probability(judged_with(score)) == pytest.approx(expected, abs=1e-4)
+    assert judge.threshold == pytest.approx(metrics.compute_eer(scores[:30], scores[30:])[1])
+    assert f"30 bona fide and 90 spoofed utterances of {tmp_path / 'key.txt'}" in judge.about_probability(
+        judged_with(0.3)
+    )
+    before, after = checkpoint.load_detector(untrained).state_dict(), checkpoint.load_detector(out).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert checkpoint.read_checkpoint(out)["trained_on"] == "CORPUS"
+
+
+def test_calibrating_mistakes(tmp_path, untrained, fails):
+    (tmp_path / "scores.txt").write_text("LA_D_1 0.5\n")
+    (tmp_path / "key.txt").write_text("S LA_D_1 - - bonafide\nS LA_D_2 - A01 spoof\n")
+    command = ["calibrate", str(untrained), str(tmp_path / "out.pth")]
+    fails(checkpoint.main, [*command, str(tmp_path / "scores.txt"), str(tmp_path / "key.txt")], "1 of 2", "LA_D_2")
+    (tmp_path / "key.txt").write_text("S LA_D_1 - - bonafide\n")
+    fails(checkpoint.main, [*command, str(tmp_path / "scores.txt"), str(tmp_path / "key.txt")], "spoof")
+    assert not (tmp_path / "out.pth").exists()
+
+
 def test_chance_is_said_beside_what_is_suspicious(untrained):
     judge = Judge(untrained, CPU)
     windows = [(2 * i, 2 * i + 4, 1.0 - 2 * (i == 3)) for i in range(20)]
     words = judge.about_windows(judged_with(1.0, windows=windows))
-    assert words.startswith("20 windows of 4 s every 2 s; 1 not above the threshold (of genuine speech ")
+    assert words.startswith("20 windows of 4 s every 2 s; 1 not above 0 (of genuine speech ")
     assert "about 2.0 would be" in words
 
 

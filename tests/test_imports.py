@@ -21,10 +21,10 @@ ALLOWED = {
     "run_folder": {"atomic", "checkpoint", "console"},
     "model": {"back_ends", "console", "front_ends"},
     "safe_load": {"console"},
-    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "model", "safe_load"},
+    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
     "data_utils": {"RawBoost", "console", "protocols"},
     "scoring": {"console", "data_utils", "front_ends"},
-    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends"},
+    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "scoring"},
     "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
