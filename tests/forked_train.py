@@ -48,8 +48,8 @@ def stop_at(name, nth, number):
 
 
 def in_double_precision():
-    build_detector, forward = train.build_detector, Detector.forward
-    train.build_detector = lambda config: build_detector(config).double()
+    new_detector, forward = train.checkpoint.new_detector, Detector.forward
+    train.checkpoint.new_detector = lambda *args: new_detector(*args).double()
     Detector.forward = lambda self, x: forward(self, x.double())
 
 
