@@ -48,8 +48,9 @@ def stop_at(name, nth, number):
 
 
 def in_double_precision():
-    new_detector, forward = train.checkpoint.new_detector, Detector.forward
-    train.checkpoint.new_detector = lambda *args: new_detector(*args).double()
+    new, resumed, forward = train.checkpoint.new_detector, train.build_detector, Detector.forward
+    train.checkpoint.new_detector = lambda *args: new(*args).double()
+    train.build_detector = lambda *args: resumed(*args).double()
     Detector.forward = lambda self, x: forward(self, x.double())
 
 
