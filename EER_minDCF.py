@@ -550,7 +550,12 @@ def measure(table, systems, conditions, asv, args, bootstrap):
         figures = []
         if both:
             rates = asv_rates(asv, condition.filters)
-            figures = figures_of(rates, table.corpus)
+            try:
+                figures = figures_of(rates, table.corpus)
+            except UserError:  # the verification of this condition's few trials leaves a t-DCF no meaning
+                if condition.by == "pooled":
+                    raise
+                figures = figures_of(None, table.corpus)
             if condition.by == "pooled":
                 figures += pooled_figures(rates, table.corpus, args.miss_rates)
         titles |= {figure.key: figure for figure in figures}
@@ -812,97 +817,93 @@ def print_latex(report):
     print("\\bottomrule\n\\end{tabular}")
 
 
-def draw(path, report, systems, conditions):
+def draw(path, report, systems, pooled):
     """DET curves on normal deviates with the EER marked, histograms of the scores, and the EER of every condition."""
     try:
-        import matplotlib
+        from matplotlib import figure as drawing
     except ImportError as error:
         raise UserError(f"--plot needs matplotlib, which is not installed: {error}") from error
-    from statistics import NormalDist
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    deviate = np.vectorize(NormalDist().inv_cdf)
-    pooled = conditions[0]
-    bars = [
-        part
-        for part in sections(report["rows"])
-        if part[0]["by"] in ("attack", "dataset", "speaker") or len(part) > len(systems)
-    ]
-    bars = next((part for part in bars if part[0]["by"] == "attack"), bars[-1] if bars else [])
-    figure = pyplot.figure(figsize=(11, 7 if bars else 4.5), layout="constrained")
+    parts = [part for part in sections(report["rows"]) if part[0]["by"] != "pooled"]
+    bars = next((part for part in parts if part[0]["by"] == "attack"), parts[-1] if parts else None)
+    figure = drawing.Figure(figsize=(11, 7 if bars else 4.5), layout="constrained")
     grid = figure.add_gridspec(2 if bars else 1, 2, width_ratios=[1, 1.2])
-    det = figure.add_subplot(grid[0, 0])
-    histograms = grid[0, 1].subgridspec(len(systems), 1).subplots(squeeze=False)[:, 0]
-    lowest = 0.5 / max(len(pooled.bonafide), len(pooled.spoof))
-    for i, (name, scores) in enumerate(systems.items()):
-        colour = f"C{i}"
-        bonafide, spoof = scores[pooled.bonafide], scores[pooled.spoof]
-        curve = metrics.det_curve(bonafide, spoof)
-        eer = float(metrics.curve_eer(curve))
-        kept = metrics.kept_points(curve, len(bonafide), len(spoof), [metrics.eer_point])
-        far, frr = (np.clip(rate[kept], lowest, 1 - lowest) for rate in (curve.far, curve.frr))
-        det.plot(
-            deviate(far), deviate(frr), color=colour, drawstyle="steps-post", label=f"{name}, EER {100 * eer:.2f} %"
-        )
-        mark = deviate(min(max(eer, lowest), 1 - lowest))
-        det.plot(mark, mark, "o", color=colour)
-        axis = histograms[i]
-        edges = np.linspace(*np.quantile(scores[np.concatenate([pooled.bonafide, pooled.spoof])], [0.0005, 0.9995]), 80)
-        if edges[0] == edges[-1]:
-            edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, 80)
-        for values, label, style in ((bonafide, "bona fide", "-"), (spoof, "spoof", "--")):
-            counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-            axis.stairs(
-                counts,
-                edges,
-                color=colour,
-                linestyle=style,
-                label=label,
-                fill=label == "spoof",
-                alpha=0.45 if label == "spoof" else 1,
-            )
-        axis.set(yticks=[], ylabel=name if len(systems) > 1 else "share of the class")
-        axis.legend(fontsize="small")
-    histograms[-1].set_xlabel("score")
-    rates = [r for r in (0.0001, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95) if r > lowest]
-    ticks = {"ticks": deviate(rates), "labels": [f"{100 * rate:g}" for rate in rates]}
-    det.set_xticks(**ticks)
-    det.set_yticks(**ticks)
-    low, high = deviate(lowest), deviate(0.6)
-    det.set(
-        xlim=(low, high),
-        ylim=(low, high),
-        xlabel="false acceptance rate, %",
-        ylabel="false rejection rate, %",
-        aspect="equal",
-    )
-    det.plot([low, high], [low, high], color="0.7", linewidth=0.8, zorder=0)
-    det.grid(color="0.9")
-    det.legend(fontsize="small", loc="upper right")
+    classes = {name: (scores[pooled.bonafide], scores[pooled.spoof]) for name, scores in systems.items()}
+    draw_det(figure.add_subplot(grid[0, 0]), classes)
+    axes = grid[0, 1].subgridspec(len(systems), 1).subplots(squeeze=False)[:, 0]
+    for i, (axis, name) in enumerate(zip(axes, systems)):
+        draw_histogram(axis, *classes[name], f"C{i}")
+        axis.set_ylabel(name if len(systems) > 1 else "share of the class")
+    axes[-1].set_xlabel("score")
     if bars:
-        axis = figure.add_subplot(grid[1, :])
-        names = list(dict.fromkeys(row["name"] for row in bars))
-        width = 0.8 / len(systems)
-        for i, name in enumerate(systems):
-            values = {row["name"]: row["figures"]["eer"] for row in bars if row["system"] == name and row["figures"]}
-            x = [names.index(condition) + (i - (len(systems) - 1) / 2) * width for condition in values]
-            height = np.array([100 * value.value for value in values.values()])
-            axis.bar(x, height, width, color=f"C{i}", label=name)
-            if all(not math.isnan(value.low) for value in values.values()):
-                ends = np.array([[100 * value.low, 100 * value.high] for value in values.values()]).reshape(-1, 2).T
-                axis.errorbar(
-                    x, height, np.maximum([height - ends[0], ends[1] - height], 0), fmt="none", ecolor="0.2", capsize=2
-                )
-        turned = {"rotation": 90} if sum(map(len, names)) > 110 else {}
-        axis.set_xticks(range(len(names)), names, fontsize="small", **turned)
-        axis.set(ylabel="EER, %", xlabel=bars[0]["by"], xlim=(-0.6, len(names) - 0.4))
-        if len(systems) > 1:
-            axis.legend(fontsize="small")
+        draw_bars(figure.add_subplot(grid[1, :]), bars, list(systems))
     with atomic_open(path, "wb") as file:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=120)
-    pyplot.close(figure)
+
+
+def draw_det(axis, classes):
+    """The DET curve of each system, {name: (bona fide, spoof)}; at most some thousand points of each."""
+    lowest = 0.5 / max(len(scores) for pair in classes.values() for scores in pair)  # stands for a rate of 0
+    clipped = partial(np.clip, a_min=lowest, a_max=1 - lowest)
+    least, highest = [], 0.6
+    for name, (bonafide, spoof) in classes.items():
+        curve = metrics.det_curve(bonafide, spoof)
+        eer = float(metrics.curve_eer(curve))
+        kept = metrics.kept_points(curve, len(bonafide), len(spoof), [metrics.eer_point], n=1500)
+        far, frr = clipped(curve.far[kept]), clipped(curve.frr[kept])
+        line, *_ = axis.plot(deviate(far), deviate(frr), drawstyle="steps-post", label=f"{name}, EER {100 * eer:.2f} %")
+        axis.plot(deviate(clipped(eer)), deviate(clipped(eer)), "o", color=line.get_color())
+        highest = max(highest, min(1.1 * eer, 0.99))
+        least += [
+            rate[(other <= highest) & (rate > lowest)].min(initial=eer) for rate, other in ((far, frr), (frr, far))
+        ]
+    ends = deviate(np.array([max(min(min(least), 0.05) / 1.5, lowest), highest]))
+    rates = np.array([1e-5, 1e-4, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
+    labels = [f"{100 * rate:g}" for rate in rates]
+    axis.set_xticks(deviate(rates), labels)
+    axis.set_yticks(deviate(rates), labels)
+    axis.plot(ends, ends, color="0.7", linewidth=0.8, zorder=0)
+    axis.set(xlim=ends, ylim=ends, xlabel="false acceptance rate, %", ylabel="false rejection rate, %", aspect="equal")
+    axis.grid(color="0.9")
+    axis.legend(fontsize="small", loc="upper right")
+
+
+def deviate(rates):
+    """The normal deviates of rates between 0 and 1, array or number."""
+    from statistics import NormalDist
+
+    return np.vectorize(NormalDist().inv_cdf)(rates)
+
+
+def draw_histogram(axis, bonafide, spoof, colour):
+    ends = np.quantile(bonafide, [0.001, 0.999]), np.quantile(spoof, [0.001, 0.999])
+    low, high = np.min(ends), np.max(ends)
+    edges = np.linspace(low, high, 81) if low < high else np.linspace(low - 0.5, low + 0.5, 81)
+    looks = {"spoof": {"fill": True, "alpha": 0.4}, "bona fide": {"linewidth": 1.5}}
+    for label, scores in (("spoof", spoof), ("bona fide", bonafide)):
+        shares = np.histogram(scores, edges)[0] / len(scores)
+        axis.stairs(shares, edges, color=colour, label=label, **looks[label])
+    axis.set_yticks([])
+    axis.legend(fontsize="small")
+
+
+def draw_bars(axis, rows, systems):
+    """The EER of each condition, with its interval."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    width = 0.8 / len(systems)
+    for i, system in enumerate(systems):
+        own = [row for row in rows if row["system"] == system and row["figures"]]
+        x = [names.index(row["name"]) + (i - (len(systems) - 1) / 2) * width for row in own]
+        value, low, high = 100 * np.array([row["figures"]["eer"] for row in own]).reshape(-1, 3).T
+        axis.bar(x, value, width, label=system)
+        if not np.isnan(low).any():
+            ends = np.maximum([value - low, high - value], 0)
+            axis.errorbar(x, value, ends, fmt="none", ecolor="0.2", capsize=2)
+    crowded = sum(map(len, names)) > 110
+    axis.set_xticks(range(len(names)), names, fontsize="x-small" if crowded else "small", rotation=90 if crowded else 0)
+    axis.set(ylabel="EER, %", xlabel=rows[0]["by"], xlim=(-0.6, len(names) - 0.4))
+    if len(systems) > 1:
+        axis.legend(fontsize="small")
 
 
 def warn_if_reversed(rows):
@@ -958,7 +959,7 @@ def main(argv=None):
         "comparisons": compare(systems, conditions[0], bootstrap, table.corpus, asv) if bootstrap.n else [],
     }
     if args.plot:
-        draw(args.plot, report, systems, conditions)
+        draw(args.plot, report, systems, conditions[0])
     {None: print_tables, "json": lambda r: print(as_json(r)), "csv": print_csv, "latex": print_latex}[args.form](report)
 
 
