@@ -1,38 +1,122 @@
 """Audio files to tensors: decoding, cropping, augmentation, batches."""
 
 import multiprocessing
+import os
+import re
+import shutil
 import signal
+import stat
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from console import UserError
+from console import UserError, progress, warn
 from RawBoost import apply_rawboost
 
 SAMPLE_RATE = 16000
+LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length
+LONG = 60  # seconds of an utterance that RawBoost is applied to before the crop is taken
+RATES = (1000, 1_000_000)
+_BLOCK = 1 << 20  # samples of all channels that are read at once
+_silent = set()
 
 
 def load_audio(path):
     """Read an audio file as float32 (samples,), 16 kHz, full scale 1; channels are averaged.
 
-    Any format that libsndfile reads; other rates are resampled by soxr at its high quality, librosa's default.
-    Raises UserError for a file that is missing, is no audio or holds no sample.
+    Any format that libsndfile reads, and m4a where the program ffmpeg is installed; other rates are resampled by soxr
+    at its high quality, librosa's default. Warns of a file whose samples are all zero. Raises UserError for a file
+    that is missing, no regular file, no audio or truncated, or that holds no sample, samples that are no number, or
+    more than LONGEST.
     """
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
+            raise UserError(f"{path}: expected an audio file, found no regular file")
+        with open(path, "rb"):  # libsndfile does not say why it cannot
+            pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        if Path(path).suffix.lower() == ".m4a":
+            x = _through_ffmpeg(path)
+        else:
+            x = _decode(path, path)
+    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
         raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'error_string', error)}") from error
-    if not len(samples):
+    if not len(x):
         raise UserError(f"{path}: expected audio, found a file without a single sample")
-    samples = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if rate != SAMPLE_RATE:
-        import soxr
+    if path not in _silent and not x.any():
+        _silent.add(path)
+        warn(f"{path}: all samples are zero")
+    return x
 
-        samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
-    return samples
+
+def _decode(source, path):
+    """Read the file `source`, block by block; `path` is the user's name for it."""
+    out = bytearray()  # grows without a second copy of hours of audio
+    with soundfile.SoundFile(source) as file:
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise UserError(f"{path}: expected a sample rate of {RATES[0]} to {RATES[1]} Hz, found {file.samplerate}")
+        resampler = None
+        if file.samplerate != SAMPLE_RATE:
+            import soxr
+
+            resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        n_read, n_block = 0, max(_BLOCK // file.channels, 1)
+        while True:
+            block = file.read(n_block, dtype="float32", always_2d=True)
+            n_read += len(block)
+            if not np.isfinite(block).all():
+                raise UserError(f"{path}: expected audio, found samples that are no finite number")
+            if n_read > LONGEST * file.samplerate:
+                raise UserError(f"{path}: expected audio of at most {LONGEST // 3600} hours; cut it")
+            x = block.mean(axis=1) if file.channels > 1 else block[:, 0]
+            last = len(block) < n_block
+            out += (resampler.resample_chunk(x, last=last) if resampler else x).tobytes()
+            if last:
+                break
+        if _declared_frames(file) - n_read > file.samplerate / 20:  # headers that are off by some bytes are common
+            raise UserError(f"{path}: truncated: expected {_declared_frames(file)} samples, found {n_read}")
+    return np.frombuffer(out, dtype=np.float32)
+
+
+def _declared_frames(file):
+    """Samples a channel that the header of an open file speaks of; 0 where it does not know or may be wrong."""
+    if file.format == "FLAC":
+        return file.frames if file.frames < 1 << 62 else 0
+    # libsndfile takes what there is. Programs that write to a pipe cannot go back and put 0 or the highest number.
+    chunk = re.search(r"^data : (\d+) \(should be \d+\)", file.extra_info, re.MULTILINE)
+    align = re.search(r"^  Block Align +: (\d+)", file.extra_info, re.MULTILINE)
+    if chunk and align and 0 < int(chunk[1]) < 0x7FF00000:
+        return int(chunk[1]) // max(int(align[1]), 1)
+    return 0
+
+
+def _through_ffmpeg(path):
+    """Read an MPEG-4 file by the program ffmpeg: as that format alone, so that it follows no reference to others."""
+    ffmpeg = shutil.which("ffmpeg")
+    if not ffmpeg:
+        raise UserError(f"{path}: cannot be read as audio: m4a needs the program ffmpeg, which is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "audio.w64")
+        command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-f", "mov", "-i", f"file:{path}"]
+        command += ["-map", "0:a:0", "-t", str(LONGEST + 1), "-c:a", "pcm_s16le", f"file:{out}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{path}: cannot be read as audio: ffmpeg took longer than 10 minutes") from None
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise UserError(f"{path}: cannot be read as audio: ffmpeg: {reason}")
+        return _decode(out, path)
 
 
 def repeat_pad(x, length):
@@ -59,10 +143,11 @@ class TrialDataset(Dataset):
     trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
     at_least samples. place: "first" or "random", where the crop is taken. algo, params: RawBoost, before the crop; 0
     is none. seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from
-    (seed, epoch, index) alone, so that it does not depend on the worker that makes it.
+    (seed, epoch, index) alone, so that it does not depend on the worker that makes it. bad_audio: a BadAudio, by
+    which the next trial whose audio can be read takes the place of one whose cannot.
     """
 
-    def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0, at_least=1):
+    def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0, at_least=1, bad_audio=None):
         self.trials = trials
         self.length = length
         self.place = place
@@ -70,6 +155,7 @@ class TrialDataset(Dataset):
         self.params = params
         self.seed = seed
         self.at_least = at_least
+        self.bad_audio = bad_audio
         self.busy = multiprocessing.Value("d")  # seconds that all workers together spent on making batches
 
     def __len__(self):
@@ -77,9 +163,12 @@ class TrialDataset(Dataset):
 
     def __getitem__(self, key):
         epoch, index = key
+        index, x = self._read(index)
         trial = self.trials[index]
-        x = load_audio(trial.path)
         rng = np.random.default_rng([self.seed, epoch, index])
+        if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
+            longest = max(LONG * SAMPLE_RATE, self.length)
+            x = random_samples(x, longest, rng) if self.place == "random" else x[:longest]
         if self.algo:
             x = apply_rawboost(x, self.algo, self.params, rng)
         if self.length:
@@ -93,6 +182,17 @@ class TrialDataset(Dataset):
             index,
         )
 
+    def _read(self, index):
+        for i in range(len(self)):
+            found = (index + i) % len(self)
+            try:
+                return found, load_audio(self.trials[found].path)
+            except UserError as error:
+                if self.bad_audio is None:
+                    raise
+                self.bad_audio.skip(self.trials[found].path, error)
+        raise UserError("expected audio, found not one file of the list that can be read")
+
     def __getitems__(self, keys):
         """A batch's items, or its UserError in their place: what a worker raises reaches the user as a traceback."""
         start = time.perf_counter()
@@ -103,6 +203,56 @@ class TrialDataset(Dataset):
         with self.busy.get_lock():
             self.busy.value += time.perf_counter() - start
         return items
+
+
+class BadAudio:
+    """Files that cannot be read and are skipped: at most `allowed`, of all workers together, each logged once."""
+
+    def __init__(self, trials, allowed):
+        self.allowed = allowed
+        self.number = {trial.path: i for i, trial in enumerate(trials)}
+        self.skipped = torch.zeros(len(self.number), dtype=torch.bool).share_memory_()
+
+    def skip(self, path, error):
+        """Take note of a file and why it cannot be read. Raises UserError where it is one too many."""
+        if self.skipped[self.number[path]]:
+            return
+        self.skipped[self.number[path]] = True
+        n = int(self.skipped.sum())
+        if n > self.allowed:
+            raise UserError(f"{error}; --skip_bad_audio allows {self.allowed}")
+        warn(f"skipped: {error} ({n} of at most {self.allowed})")
+
+
+class _Check(Dataset):
+    def __init__(self, trials):
+        self.trials = trials
+
+    def __len__(self):
+        return len(self.trials)
+
+    def __getitem__(self, index):
+        try:
+            load_audio(self.trials[index].path)
+        except UserError as error:
+            return str(error)
+
+
+def check_audio(trials, num_workers, **options):
+    """Decode the audio of every trial, in parallel. Returns {path: why it cannot be read}. options: of the bar."""
+    loader = DataLoader(
+        _Check(trials),
+        batch_size=16,
+        num_workers=num_workers,
+        collate_fn=list,
+        worker_init_fn=_leave_signals_to_the_main_process,
+    )
+    with progress(total=len(trials), desc="checking audio", unit="file", **options) as bar:
+        reasons = []
+        for batch in loader:
+            reasons += batch
+            bar.update(len(batch))
+    return {trial.path: reason for trial, reason in zip(trials, reasons) if reason}
 
 
 class EpochSampler(Sampler):

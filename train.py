@@ -37,7 +37,7 @@ import protocols
 import run_folder
 from atomic import atomic_open
 from console import StopSignals, UserError, progress, run, warn
-from data_utils import TrialDataset, make_loader
+from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from front_ends import RECEPTIVE_FIELD
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from protocols import BONAFIDE, SPOOF
@@ -113,6 +113,15 @@ def parse_args(argv=None):
     )
     data.add_argument(
         "--num_workers", type=int, default=min(12, os.cpu_count()), help="processes that read audio (%(default)s)"
+    )
+    data.add_argument("--check_audio", action="store_true", help="decode every file before training starts")
+    data.add_argument(
+        "--skip_bad_audio",
+        type=int,
+        default=0,
+        metavar="N",
+        help="go on without at most N files that cannot be read, each logged; the next of the list takes its place "
+        "(%(default)s: stop at the first)",
     )
 
     add_model_flags(parser)
@@ -300,10 +309,38 @@ def read_trials(args):
         say(f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}")
         if counts[None]:
             raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
-        if not (counts[BONAFIDE] and counts[SPOOF]):
-            raise UserError(f"{names}: expected trials of both classes")
-        parts.append(trials)
+        parts.append(check_classes(trials, names))
     return parts
+
+
+def check_classes(trials, names):
+    """The trials. Raises UserError where they are not of both classes."""
+    if {trial.label for trial in trials} != {BONAFIDE, SPOOF}:
+        raise UserError(f"{names}: expected trials of both classes")
+    return trials
+
+
+def without_bad_audio(parts, args):
+    """Lists of trials without those whose audio cannot be decoded; every process decodes a share of it all.
+
+    Raises UserError, listing them, where they are more than --skip_bad_audio.
+    """
+    trials = [trial for part in parts for trial in part]
+    share = trials[distributed.rank() :: distributed.world_size()]
+    found = check_audio(share, args.num_workers, disable=distributed.rank() > 0)
+    bad = {path: reason for part in distributed.gather(found) for path, reason in part.items()}
+    if len(bad) > args.skip_bad_audio:
+        allowed = f"; --skip_bad_audio allows {args.skip_bad_audio}" if args.skip_bad_audio else ""
+        raise UserError(
+            f"--check_audio: {len(bad)} of {len(trials)} files cannot be read (listed above){allowed}",
+            details=bad.values(),
+        )
+    for reason in bad.values() if distributed.rank() == 0 else ():
+        warn(f"skipped: {reason}")
+    say(f"audio: {len(trials)} files checked, {len(bad)} skipped")
+    args.skip_bad_audio -= len(bad)
+    names = ("training set without bad audio", "dev set without bad audio")
+    return [check_classes([trial for trial in part if trial.path not in bad], name) for part, name in zip(parts, names)]
 
 
 def say(text):
@@ -770,7 +807,11 @@ def main(argv=None):
     choose_precision(args, device)
 
     train_trials, dev_trials = read_trials(args)
-    augmented = {"algo": args.algo, "params": params, "seed": args.seed}
+    if args.check_audio:
+        train_trials, dev_trials = without_bad_audio([train_trials, dev_trials], args)
+    bad_audio = BadAudio([*train_trials, *dev_trials], args.skip_bad_audio) if args.skip_bad_audio else None
+    plain = {"bad_audio": bad_audio}
+    augmented = {**plain, "algo": args.algo, "params": params, "seed": args.seed}
     options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     train_set = TrialDataset(train_trials, args.crop, args.crop_place, **augmented)
     # The published programs drop the last, smaller batch for speech and keep it for singing voice.
@@ -778,10 +819,10 @@ def main(argv=None):
     train_loader = make_loader(train_set, args.batch_size, shuffle=True, seed=args.seed, drop_last=drop_last, **options)
     train_loader.batch_sampler.stop = 21 if args.debug else None
     if args.validation == "eer":
-        dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=RECEPTIVE_FIELD), world, **options)}
+        dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=RECEPTIVE_FIELD, **plain), world, **options)}
     else:
         dev_loaders = {
-            "": make_loader(TrialDataset(dev_trials, args.crop), args.batch_size, **options),
+            "": make_loader(TrialDataset(dev_trials, args.crop, **plain), args.batch_size, **options),
             "_augmented": make_loader(TrialDataset(dev_trials, args.crop, **augmented), args.batch_size, **options),
         }
 

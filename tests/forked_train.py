@@ -48,9 +48,8 @@ def stop_at(name, nth, number):
 
 
 def in_double_precision():
-    new, resumed, forward = train.checkpoint.new_detector, train.build_detector, Detector.forward
-    train.checkpoint.new_detector = lambda *args: new(*args).double()
-    train.build_detector = lambda *args: resumed(*args).double()
+    start, forward = train.Training.__init__, Detector.forward
+    train.Training.__init__ = lambda self, args, detector, *rest: start(self, args, detector.double(), *rest)
     Detector.forward = lambda self, x: forward(self, x.double())
 
 

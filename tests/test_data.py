@@ -1,10 +1,23 @@
+import os
+import sys
+
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
+import data_utils
 from console import UserError
-from data_utils import TrialDataset, first_samples, load_audio, make_loader, random_samples, repeat_pad
+from data_utils import (
+    BadAudio,
+    TrialDataset,
+    check_audio,
+    first_samples,
+    load_audio,
+    make_loader,
+    random_samples,
+    repeat_pad,
+)
 from protocols import Trial
 
 
@@ -93,3 +106,165 @@ def test_every_epoch_visits_every_trial_once_in_another_order_with_other_noise(t
 def test_drop_last_leaves_only_full_batches(trials):
     loader = make_loader(TrialDataset(trials, length=500), 4, drop_last=True)
     assert [len(x) for x, _, _ in loader] == [4, 4] and len(loader) == 2
+
+
+def rewritten(path, change):
+    path.write_bytes(change(path.read_bytes()))
+    return path
+
+
+def test_wide_fast_and_lossy_files_are_read(tmp_path):
+    x = np.stack([sine(96000, 96000, 440 + 100 * i) for i in range(8)], axis=1)
+    soundfile.write(tmp_path / "x.wav", x, 96000, subtype="PCM_24")
+    expected, _ = librosa.load(tmp_path / "x.wav", sr=16000, mono=True)
+    np.testing.assert_allclose(load_audio(tmp_path / "x.wav"), expected, atol=1e-6)
+    for ending in ("ogg", "mp3"):
+        soundfile.write(tmp_path / f"x.{ending}", sine(32000, 16000), 16000)
+        found = load_audio(tmp_path / f"x.{ending}")
+        assert len(found) == pytest.approx(32000, abs=2000)
+        spectrum = np.abs(np.fft.rfft(found[8000:24000]))
+        assert np.argmax(spectrum) == 440
+
+
+def test_a_long_file_is_read_in_blocks_as_in_one(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (30000, 3)).astype(np.float32)
+    for rate in (16000, 22050):
+        soundfile.write(tmp_path / "x.wav", x, rate, subtype="FLOAT")
+        whole = load_audio(tmp_path / "x.wav")
+        with monkeypatch.context() as patch:
+            patch.setattr(data_utils, "_BLOCK", 1000)
+            np.testing.assert_array_equal(load_audio(tmp_path / "x.wav"), whole)
+            patch.setattr(data_utils, "LONGEST", 1)
+            with pytest.raises(UserError, match="x.wav: expected audio of at most"):
+                load_audio(tmp_path / "x.wav")
+
+
+def test_a_sample_is_enough_and_silence_is_warned_of_once(tmp_path, capsys):
+    soundfile.write(tmp_path / "one.wav", [0.5], 16000, subtype="FLOAT")
+    np.testing.assert_array_equal(load_audio(tmp_path / "one.wav"), np.float32([0.5]))
+    soundfile.write(tmp_path / "zero.wav", np.zeros(500), 16000)
+    for _ in range(2):
+        assert not load_audio(tmp_path / "zero.wav").any()
+    assert capsys.readouterr().err.count(f"warning: {tmp_path}/zero.wav: all samples are zero") == 1
+
+
+def bad_files(folder):
+    """{file: words of the reason}: audio that cannot be used, of every kind."""
+    folder.mkdir(exist_ok=True)
+    x = sine(16000, 16000)
+    for name in ("half.wav", "half.flac", "header.wav", "half.ogg", "rate.wav", "x.wav"):
+        soundfile.write(folder / name, x, 16000)
+    for name in ("half.wav", "half.flac"):
+        rewritten(folder / name, lambda data: data[: len(data) // 2])
+    rewritten(folder / "half.ogg", lambda data: data[:200])
+    rewritten(folder / "header.wav", lambda data: data[:44])
+    rewritten(folder / "rate.wav", lambda data: data[:24] + (1).to_bytes(4, "little") + data[28:])
+    for value in (np.nan, np.inf):
+        soundfile.write(folder / f"{value}.wav", np.where(np.arange(16000) == 9000, value, x), 16000, subtype="FLOAT")
+    soundfile.write(folder / "empty.wav", np.zeros(0), 16000)
+    (folder / "nothing.flac").touch()
+    (folder / "text.wav").write_text("no audio")
+    (folder / "noise.flac").write_bytes(b"fLaC" + np.random.default_rng(0).bytes(5000))
+    (folder / "folder.wav").mkdir()
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "text.m4a").write_text("no audio")
+    return {
+        "half.wav": "truncated",
+        "half.flac": "",
+        "header.wav": "",
+        "half.ogg": "",
+        "rate.wav": "sample rate",
+        "nan.wav": "no finite number",
+        "inf.wav": "no finite number",
+        "empty.wav": "without a single sample",
+        "nothing.flac": "cannot be read",
+        "text.wav": "cannot be read",
+        "noise.flac": "cannot be read",
+        "folder.wav": "no regular file",
+        "fifo.wav": "no regular file",
+        "loop.wav": "symbolic links",
+        "gone.wav": "No such file",
+        "text.m4a": "ffmpeg",
+    }
+
+
+def test_audio_that_cannot_be_used_is_named_with_the_reason(tmp_path):
+    for name, words in bad_files(tmp_path / "bad").items():
+        with pytest.raises(UserError) as raised:
+            load_audio(tmp_path / "bad" / name)
+        message = str(raised.value)
+        assert message.startswith(f"{tmp_path}/bad/{name}: ") and words in message and "\n" not in message, message
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may read everything")
+def test_a_file_without_permission_is_named(tmp_path):
+    soundfile.write(tmp_path / "x.wav", sine(100, 16000), 16000)
+    (tmp_path / "x.wav").chmod(0)
+    with pytest.raises(UserError, match="x.wav: cannot be read as audio: Permission denied"):
+        load_audio(tmp_path / "x.wav")
+
+
+FFMPEG = """#!{python}
+import shutil, sys
+at = dict(zip(sys.argv[1:], sys.argv[2:]))
+assert at["-f"] == "mov" and at["-protocol_whitelist"] == "file"
+if not open(at["-i"].removeprefix("file:"), "rb").read(4) == b"good":
+    sys.exit("moov atom not found")
+shutil.copy({wave!r}, sys.argv[-1].removeprefix("file:"))
+"""
+
+
+def test_m4a_goes_through_ffmpeg_where_there_is_one(tmp_path, monkeypatch):
+    wave, program = tmp_path / "wave.w64", tmp_path / "bin" / "ffmpeg"
+    soundfile.write(wave, sine(44100, 44100), 44100, format="W64")
+    program.parent.mkdir()
+    program.write_text(FFMPEG.format(python=sys.executable, wave=str(wave)))
+    program.chmod(0o755)
+    (tmp_path / "good.m4a").write_bytes(b"good")
+    (tmp_path / "bad.m4a").write_bytes(b"bad")
+    monkeypatch.setenv("PATH", str(program.parent))
+    np.testing.assert_array_equal(load_audio(tmp_path / "good.m4a"), load_audio(wave))
+    with pytest.raises(UserError, match="bad.m4a: cannot be read as audio: ffmpeg: moov atom not found"):
+        load_audio(tmp_path / "bad.m4a")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="good.m4a.*program ffmpeg, which is not installed"):
+        load_audio(tmp_path / "good.m4a")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_stops_at_a_bad_file_or_puts_the_next_in_its_place(trials, tmp_path, num_workers, capfd):
+    with open(trials[3].path, "wb"), open(trials[4].path, "wb"):
+        pass
+    loader = make_loader(TrialDataset(trials, length=500), 4, num_workers=num_workers)
+    with pytest.raises(UserError) as raised:
+        list(loader)
+    assert str(raised.value).startswith(f"{trials[3].path}: cannot be read") and "\n" not in str(raised.value)
+
+    def indices(allowed):
+        bad_audio = BadAudio(trials, allowed)
+        loader = make_loader(TrialDataset(trials, 500, bad_audio=bad_audio), 11, num_workers=num_workers)
+        return [index.tolist() for _ in range(2) for *_, index in loader]
+
+    assert indices(2) == [[0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 10]] * 2
+    log = capfd.readouterr().err
+    for i in (3, 4):
+        assert log.count(f"warning: skipped: {trials[i].path}: ") == 1
+    with pytest.raises(UserError, match="4.wav.*--skip_bad_audio allows 1"):
+        indices(1)
+    found = check_audio(trials, num_workers)
+    assert list(found) == [trials[3].path, trials[4].path] and all("cannot be read" in why for why in found.values())
+
+
+def test_of_a_long_utterance_a_part_is_augmented_and_cropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_utils, "LONG", 1)
+    soundfile.write(tmp_path / "x.wav", np.arange(40000) / 65536, 16000, subtype="FLOAT")
+    trial = Trial("x", label=1, path=str(tmp_path / "x.wav"))
+    seen = []
+    monkeypatch.setattr(data_utils, "apply_rawboost", lambda x, *_: seen.append(x) or x)
+    for place in ("first", "random"):
+        dataset = TrialDataset([trial], length=4000, place=place, algo=5)
+        crops = [dataset[epoch, 0][0].numpy() * 65536 for epoch in range(20)]
+        starts = {int(crop[0]) for crop in crops}
+        assert all(len(x) == 16000 for x in seen) and all(len(crop) == 4000 for crop in crops)
+        assert starts == {0} if place == "first" else max(starts) > 16000

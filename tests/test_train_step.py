@@ -186,3 +186,29 @@ def test_synchronised_batch_norm_is_batch_norm(alone, norm, shape):
     assert ours.state_dict().keys() == plain.state_dict().keys()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_bad_audio_is_reported_before_training_or_skipped(tmp_path, corpus, train_flags, fails, output, capsys):
+    database = tmp_path / "db"
+    for split in ("train", "dev"):
+        folder = database / f"ASVspoof2019_LA_{split}" / "flac"
+        folder.mkdir(parents=True)
+        paths = sorted((corpus / f"ASVspoof2019_LA_{split}" / "flac").iterdir())
+        for path in paths:
+            (folder / path.name).symlink_to(path)
+        (folder / paths[2].name).unlink()
+        (folder / paths[2].name).write_bytes(paths[2].read_bytes()[:1000])
+    bad = [str(sorted(folder.iterdir())[2]) for folder in sorted(database.glob("*/flac"), reverse=True)]
+    flags = [*train_flags, "--algo", "0", "--epochs", "1", "--database_path", str(database)]
+    flags += ["--protocols_path", str(corpus), "--log_dir", str(tmp_path / "logs")]
+    fails(train.main, flags, bad[0], "cannot be read")
+    with pytest.raises(SystemExit):
+        train.run(lambda: train.main([*flags, "--check_audio", "--skip_bad_audio", "1"]))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in lines[-3:-1]] == bad
+    assert "2 of 52 files cannot be read (listed above); --skip_bad_audio allows 1" in lines[-1]
+    assert "32 files" not in output(train.main, [*flags, "--skip_bad_audio", "2"])
+    err = capsys.readouterr().err
+    assert all(err.count(f"skipped: {path}: ") == 1 for path in bad)
+    text = output(train.main, [*flags, "--check_audio", "--skip_bad_audio", "2"])
+    assert "audio: 52 files checked, 2 skipped" in text and "finished" in text
