@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from console import UserError
+from FIR import CUTOFFS, apply_fir
 from RawBoost import apply_rawboost
 
 SAMPLE_RATE = 16000
@@ -58,8 +59,9 @@ class TrialDataset(Dataset):
 
     trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
     at_least samples. place: "first" or "random", where the crop is taken. algo, params: RawBoost, before the crop; 0
-    is none. seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from
-    (seed, epoch, index) alone, so that it does not depend on the worker that makes it.
+    is none, a kind of FIR filter instead of a number is that. seed: of augmentation and crop. An item is asked for as
+    (epoch, index): its randomness comes from (seed, epoch, index) alone, so that it does not depend on the worker that
+    makes it.
     """
 
     def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0, at_least=1):
@@ -80,7 +82,9 @@ class TrialDataset(Dataset):
         trial = self.trials[index]
         x = load_audio(trial.path)
         rng = np.random.default_rng([self.seed, epoch, index])
-        if self.algo:
+        if self.algo in CUTOFFS:
+            x = apply_fir(x, self.algo, rng)
+        elif self.algo:
             x = apply_rawboost(x, self.algo, self.params, rng)
         if self.length:
             x = random_samples(x, self.length, rng) if self.place == "random" else first_samples(x, self.length)
