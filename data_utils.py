@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from console import UserError, progress, warn
+from FIR import CUTOFFS, apply_fir
 from RawBoost import apply_rawboost
 
 SAMPLE_RATE = 16000
@@ -142,9 +143,10 @@ class TrialDataset(Dataset):
 
     trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
     at_least samples. place: "first" or "random", where the crop is taken. algo, params: RawBoost, before the crop; 0
-    is none. seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from
-    (seed, epoch, index) alone, so that it does not depend on the worker that makes it. bad_audio: a BadAudio, by
-    which the next trial whose audio can be read takes the place of one whose cannot.
+    is none, a kind of FIR filter instead of a number is that. seed: of augmentation and crop. An item is asked for as
+    (epoch, index): its randomness comes from (seed, epoch, index) alone, so that it does not depend on the worker that
+    makes it. bad_audio: a BadAudio, by which the next trial whose audio can be read takes the place of one whose
+    cannot.
     """
 
     def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0, at_least=1, bad_audio=None):
@@ -169,7 +171,9 @@ class TrialDataset(Dataset):
         if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
             longest = max(LONG * SAMPLE_RATE, self.length)
             x = random_samples(x, longest, rng) if self.place == "random" else x[:longest]
-        if self.algo:
+        if self.algo in CUTOFFS:
+            x = apply_fir(x, self.algo, rng)
+        elif self.algo:
             x = apply_rawboost(x, self.algo, self.params, rng)
         if self.length:
             x = random_samples(x, self.length, rng) if self.place == "random" else first_samples(x, self.length)

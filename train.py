@@ -4,7 +4,8 @@ Singing voice (CtrSVDD: DIR holds train_set/, dev_set/, train.txt, dev.txt):
     python train.py --base_dir DIR --model_name WavLM_Nes2Net_X --foldername NAME
 Speech (ASVspoof 2019 LA: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols):
     python train.py --database_path DB --protocols_path PROTO --model_name wav2vec2_Nes2Net_X
-A flag that is not given takes the value of the corpus's published recipe; `python train.py --help` lists both.
+As the authors of a system trained it: `python train.py --recipe NAME --database_path DB`; `--recipe list` lists them.
+A flag that is not given takes the value of the recipe, or else of the corpus's; `python train.py --help` lists those.
 A run lives in LOG_DIR/FOLDERNAME/DATE-TIME: config.json, environment.json, TensorBoard's events, checkpoints/.
 Several GPUs, same batch: `torchrun --nproc_per_node 8 train.py ...`; what is killed goes on with --resume auto.
 """
@@ -25,7 +26,6 @@ from collections import Counter
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recomputed
 from torch.utils.tensorboard import SummaryWriter
@@ -38,40 +38,14 @@ import run_folder
 from atomic import atomic_open
 from console import StopSignals, UserError, progress, run, warn
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
+from FIR import CUTOFFS
 from front_ends import RECEPTIVE_FIELD
+from losses import LOSSES, Loss
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from protocols import BONAFIDE, SPOOF
 from RawBoost import ALGORITHMS, RawBoostParams
+from recipes import CORPORA, CORPORA_OF_MODELS, RECIPES
 
-# What the authors trained with on each corpus. Source: Liu et al. 2025, section IV, and the released commands.
-RECIPES = {
-    "CtrSVDD": {
-        "epochs": 75,
-        "batch_size": 34,
-        "optimizer": "AdamW",
-        "lr": 1e-6,
-        "schedule": "cosine",
-        "algo": 8,
-        "crop": 64000,
-        "crop_place": "random",
-        "validation": "eer",
-        "seed": 42,
-    },
-    "ASVspoof2019_LA": {
-        "epochs": 100,
-        "batch_size": 12,
-        "optimizer": "Adam",
-        "lr": 2.5e-7,
-        "schedule": "constant",
-        "algo": 4,
-        "crop": 64600,
-        "crop_place": "first",
-        "validation": "loss",
-        "seed": 1234,
-    },
-}
-# Where a model's published recipe differs from that of its corpus.
-RECIPES_OF_MODELS = {("ASVspoof2019_LA", "wav2vec2_AASIST"): {"lr": 1e-6}}
 LOG_EVERY = 50  # steps
 STOP_AFTER = 10  # steps in a row without a finite loss
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -84,7 +58,7 @@ def parse_args(argv=None):
         description="Train a detector.",
         epilog="published recipes: "
         + "; ".join(
-            f"{corpus}: " + " ".join(f"--{k} {v}" for k, v in recipe.items()) for corpus, recipe in RECIPES.items()
+            f"{corpus}: " + " ".join(f"--{k} {v}" for k, v in recipe.items()) for corpus, recipe in CORPORA.items()
         ),
         allow_abbrev=False,
     )
@@ -124,25 +98,33 @@ def parse_args(argv=None):
         "(%(default)s: stop at the first)",
     )
 
-    add_model_flags(parser)
+    recipe = chosen_recipe(argv)
+    add_model_flags(parser, required="model_name" not in recipe)
 
-    train = parser.add_argument_group("training; not given: the recipe of the corpus")
+    train = parser.add_argument_group("training; not given: the recipe's value, or else the corpus's")
+    train.add_argument("--recipe", help="a system trained as its authors did: sets the flags; list prints all recipes")
     train.add_argument("--epochs", "--num_epochs", type=_positive, help="passes over the training set")
     train.add_argument("--batch_size", type=_positive)
     train.add_argument("--optimizer", choices=["Adam", "AdamW"])
     train.add_argument("--lr", type=float, help="highest learning rate")
     train.add_argument("--weight_decay", type=float, default=1e-4, help="(%(default)s)")
     train.add_argument(
-        "--schedule", choices=["constant", "cosine", "onecycle"], help="cosine: per epoch, up and down again"
+        "--schedule",
+        choices=["constant", "cosine", "onecycle", "step", "exponential", "warmup_exponential", "warmup_cosine"],
+        help="cosine: per epoch, up and down again; step: times --gamma every --T_max epochs; exponential: per step, "
+        "from --lr to --min_lr; warmup_...: up in --warmup_epochs, then times --gamma an epoch, or half a cosine to 0",
     )
     train.add_argument(
         "--T_max", type=_positive, default=5, help="cosine: epochs from highest to lowest rate (%(default)s)"
     )
-    train.add_argument("--min_lr", type=float, default=1e-9, help="cosine: lowest rate (%(default)s)")
+    train.add_argument("--min_lr", type=float, default=1e-9, help="cosine, exponential: lowest rate (%(default)s)")
+    train.add_argument("--gamma", type=float, default=0.5, help="step, warmup_exponential: see there (%(default)s)")
+    train.add_argument("--warmup_epochs", type=_positive, default=3, help="warmup_...: see there (%(default)s)")
     train.add_argument(
         "--loss",
-        choices=["focal", "weighted_CCE", "WCE"],
-        help="focal: one output, soft labels; weighted_CCE (or WCE): two outputs; not given: what fits the outputs",
+        choices=[*LOSSES, "WCE"],
+        help="one output: focal (soft labels), OC_softmax; two: weighted_CCE (or WCE), AM_softmax; not given: focal or "
+        "weighted_CCE",
     )
     train.add_argument(
         "--class_weights", type=float, nargs=2, default=[0.1, 0.9], help="weighted_CCE: spoof, bona fide (%(default)s)"
@@ -206,10 +188,15 @@ def parse_args(argv=None):
     )
     valid.add_argument(
         "--average_by",
-        choices=["eer", "loss", "loss_augmented"],
+        choices=["eer", "loss", "loss_augmented", "train_loss"],
         help="figure that ranks them; not given: that of --validation",
     )
-
+    valid.add_argument(
+        "--early_stop",
+        type=_positive,
+        metavar="N",
+        help="end the training after N validated epochs without a lower figure of --average_by",
+    )
     valid.add_argument(
         "--keep_last",
         type=_positive,
@@ -241,7 +228,13 @@ def parse_args(argv=None):
         help="also within an epoch, save what a killed run goes on from (%(default)g)",
     )
 
-    boost = parser.add_argument_group("RawBoost augmentation")
+    boost = parser.add_argument_group("augmentation")
+    boost.add_argument(
+        "--augment",
+        choices=["RawBoost", *CUTOFFS],
+        default="RawBoost",
+        help="RawBoost, or in its place random low-pass filters that imitate codecs (%(default)s)",
+    )
     boost.add_argument("--algo", type=int, choices=ALGORITHMS, help="0: none; see RawBoost.py; not given: the recipe's")
     for field in dataclasses.fields(RawBoostParams):
         if field.name != "fs":
@@ -254,6 +247,7 @@ def parse_args(argv=None):
     for name, n in IGNORED.items():
         parser.add_argument(f"--{name}", nargs=n, help=argparse.SUPPRESS)
 
+    parser.set_defaults(**recipe)
     args = parser.parse_args(argv)
     if sum(place is not None for place in (args.base_dir, args.database_path, args.train_protocol)) != 1:
         parser.error("expected one of --base_dir (CtrSVDD), --database_path (ASVspoof 2019 LA) and --train_protocol")
@@ -264,8 +258,8 @@ def parse_args(argv=None):
         if n_folders > len(getattr(args, f"{split}_protocol") or []):
             parser.error(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
     args.corpus = "CtrSVDD" if args.base_dir else "ASVspoof2019_LA"
-    recipe = RECIPES[args.corpus] | RECIPES_OF_MODELS.get((args.corpus, args.model_name), {})
-    for name, value in recipe.items():
+    of_corpus = CORPORA[args.corpus] | CORPORA_OF_MODELS.get((args.corpus, args.model_name), {})
+    for name, value in of_corpus.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     for name in IGNORED:
@@ -274,7 +268,7 @@ def parse_args(argv=None):
         delattr(args, name)
     if args.average_by is None:
         args.average_by = args.validation
-    if args.average_by != "eer" and args.validation == "eer":
+    if args.average_by.startswith("loss") and args.validation == "eer":
         parser.error(f"--average_by {args.average_by} needs --validation loss")
     if args.keep is None:
         args.keep = "every" if args.validation == "eer" else "improved"
@@ -283,6 +277,27 @@ def parse_args(argv=None):
     if args.crop < RECEPTIVE_FIELD:
         parser.error(f"--crop: expected at least {RECEPTIVE_FIELD} samples, one frame of the encoder")
     return args
+
+
+def chosen_recipe(argv):
+    """{flag: value} of the recipe that --recipe names; `list` prints all and ends. Raises UserError for another."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe")
+    name = first.parse_known_args(argv)[0].recipe
+    if name == "list":
+        for name, recipe in RECIPES.items():
+            text = " ".join(f"--{flag} {_words(value)}" for flag, value in recipe.items() if flag != "not_carried_over")
+            print(f"{name}: {text}")
+            if "not_carried_over" in recipe:
+                print(f"{'':{len(name)}}  (not carried over: {recipe['not_carried_over']})")
+        sys.exit()
+    if name is not None and name not in RECIPES:
+        raise UserError(f"--recipe: expected list or one of {', '.join(RECIPES)}, found {name}")
+    return {flag: value for flag, value in RECIPES.get(name, {}).items() if flag != "not_carried_over"}
+
+
+def _words(value):
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _positive(text):
@@ -349,39 +364,18 @@ def say(text):
         print(text, flush=True)
 
 
-class Loss(nn.Module):
-    """focal: binary focal loss (Lin et al., 2017; gamma 2, alpha 0.25) of one logit against labels 0.05 and 0.95.
-    weighted_CCE: cross-entropy of two logits with a weight a class. Logits (B, outputs), labels (B,) -> scalar: the
-    weighted mean, `total` over `weight`, which are sums over trials and so may be taken in parts.
-    """
-
-    def __init__(self, name, class_weights):
-        super().__init__()
-        self.name = name
-        self.register_buffer("class_weights", torch.tensor(class_weights))
-
-    def forward(self, logits, labels):
-        return self.total(logits, labels) / self.weight(labels)
-
-    def total(self, logits, labels):
-        if self.name != "focal":
-            return F.cross_entropy(logits, labels, weight=self.class_weights, reduction="sum")
-        targets = 0.05 + 0.9 * labels.to(logits.dtype)
-        entropy = F.binary_cross_entropy_with_logits(logits[:, 0], targets, reduction="none")
-        return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
-
-    def weight(self, labels):
-        if self.name != "focal":
-            return self.class_weights[labels].sum()
-        return torch.ones_like(labels, dtype=torch.float32).sum()
+def model_flags(args):
+    """The model flags that were given, and what the loss asks of the output layer."""
+    return given_model_flags(args) | ({"output": "cosine"} if LOSSES.get(args.loss, ("", ""))[1] == "cosine" else {})
 
 
 def build_loss(args, config):
     fitting = "focal" if config.n_output_logits == 1 else "weighted_CCE"
     name = {None: fitting, "WCE": "weighted_CCE"}.get(args.loss, args.loss)
-    if name != fitting:
+    if LOSSES[name][0] != config.n_output_logits:
+        others = [other for other, (n_outputs, _) in LOSSES.items() if n_outputs == config.n_output_logits]
         raise UserError(
-            f"--loss {args.loss}: expected {fitting} for a model of {config.n_output_logits} outputs; "
+            f"--loss {args.loss}: expected {' or '.join(others)} for a model of {config.n_output_logits} outputs; "
             "--n_output_logits chooses their number"
         )
     args.loss = name
@@ -394,6 +388,21 @@ def build_schedule(args, optimizer, steps_per_epoch):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * steps_per_epoch), True
     if args.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.T_max, eta_min=args.min_lr), False
+    if args.schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, args.T_max, args.gamma), False
+    if args.schedule == "exponential":
+        n_steps = args.epochs * steps_per_epoch
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (args.min_lr / args.lr) ** (i / n_steps)), True
+    if args.schedule.startswith("warmup"):
+
+        def factor(done):  # epochs
+            if done < args.warmup_epochs:
+                return (done + 1) / args.warmup_epochs
+            done, left = done - args.warmup_epochs, max(args.epochs - args.warmup_epochs, 1)
+            cosine = args.schedule == "warmup_cosine"
+            return (1 + math.cos(math.pi * min(done / left, 1))) / 2 if cosine else args.gamma**done
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor), False
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1), False
 
 
@@ -413,6 +422,7 @@ def settings_of(args, config):
         "corpus epochs batch_size optimizer lr weight_decay schedule T_max min_lr loss class_weights crop crop_place"
     )
     names += " SSL_freeze_epoch seed debug validation keep average_best average_by algo precision grad_accum"
+    names += " augment early_stop gamma warmup_epochs"
     names = names.split() + [field.name for field in dataclasses.fields(RawBoostParams) if field.name != "fs"]
     return {"model": config.to_dict(), "training": {name: getattr(args, name) for name in names}}
 
@@ -423,7 +433,8 @@ def check_same_settings(settings, folder):
         before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}/config.json: expected the settings of the run to resume: {error}") from error
-    free = {"epochs"} if settings["training"]["schedule"] != "onecycle" else set()
+    depends_on_length = settings["training"]["schedule"] in ("onecycle", "exponential", "warmup_cosine")
+    free = set() if depends_on_length else {"epochs"}
     for part, values in settings.items():
         for name, value in values.items():
             if name not in free and before[part].get(name) != value:
@@ -435,10 +446,10 @@ def check_same_settings(settings, folder):
 class Training:
     """A detector in training and all that changes with it. `state` is where the run stands, as plain data:
 
-    epoch: the one that is trained, from 1; batch: steps done in it; best: lowest dev figures so far; kept: {epoch: dev
-    figures} of the checkpoints on the disk; loss, n_losses: sum and number of the epoch's finite losses; skipped: the
-    run's steps without a finite loss; in_a_row: such steps up to now; waiting: the losses, gradient norms, skips and
-    trial indices of the steps since the last look at them.
+    epoch: the one that is trained, from 1; batch: steps done in it; best: lowest figures so far; stale: validated
+    epochs since that of --average_by was lowest; kept: {epoch: figures} of the checkpoints on the disk; loss, n_losses:
+    sum and number of the epoch's finite losses; skipped: the run's steps without a finite loss; in_a_row: such steps up
+    to now; waiting: the losses, gradient norms, skips and trial indices of the steps since the last look at them.
     """
 
     def __init__(self, args, detector, criterion, device, folder, train_loader, dev_loaders, signals):
@@ -453,7 +464,8 @@ class Training:
         self.scheduler, self.every_step = build_schedule(args, self.optimizer, self.n_steps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
         self.statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
-        self.state = {"epoch": 1, "batch": 0, "best": {}, "kept": {}, "skipped": 0, "in_a_row": 0, "waiting": []}
+        self.state = {"epoch": 1, "batch": 0, "best": {}, "stale": 0, "kept": {}, "skipped": 0, "in_a_row": 0}
+        self.state["waiting"] = []
         self.state |= {"loss": 0.0, "n_losses": 0}
         self.saved_at = time.monotonic()
         self.writer = self.frozen = None
@@ -513,8 +525,10 @@ class Training:
         """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
         args, best = self.args, self.state["best"]
         watched = ["eer"] if args.validation == "eer" else ["loss", "loss_augmented"]
+        watched += [args.average_by] if args.average_by not in watched else []
         improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
         best.update({name: figures[name] for name in improved})
+        self.state["stale"] = 0 if args.average_by in improved else self.state["stale"] + 1
         name = f"model_{epoch}_EER_{figures['eer']}.pt" if args.validation == "eer" else f"epoch_{epoch}.pth"
         names = [name] if args.keep == "every" or improved else []
         if names:
@@ -783,13 +797,13 @@ def choose_precision(args, device):
 
 def foldername(args, config):
     parts = [args.date, config.model_name, f"e{args.epochs}", f"bz{args.batch_size}", f"lr{args.lr:g}"]
-    parts += [f"algo{args.algo}", f"seed{args.seed}", args.comment]
+    parts += [f"algo{args.algo}" if args.augment == "RawBoost" else args.augment, f"seed{args.seed}", args.comment]
     return "_".join(part for part in parts if part)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    config = checkpoint.resolve_encoder(given_model_flags(args), args.ssl_path)
+    config = checkpoint.resolve_encoder(model_flags(args), args.ssl_path)
     criterion = build_loss(args, config)
     try:
         params = RawBoostParams(
@@ -811,7 +825,8 @@ def main(argv=None):
         train_trials, dev_trials = without_bad_audio([train_trials, dev_trials], args)
     bad_audio = BadAudio([*train_trials, *dev_trials], args.skip_bad_audio) if args.skip_bad_audio else None
     plain = {"bad_audio": bad_audio}
-    augmented = {**plain, "algo": args.algo, "params": params, "seed": args.seed}
+    algo = args.algo if args.augment == "RawBoost" else args.augment
+    augmented = {**plain, "algo": algo, "params": params, "seed": args.seed}
     options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     train_set = TrialDataset(train_trials, args.crop, args.crop_place, **augmented)
     # The published programs drop the last, smaller batch for speech and keep it for singing voice.
@@ -880,14 +895,14 @@ def start_run(training, folder, settings, resumed):
 def fit(training):
     """Train to the last epoch, from wherever the state is, and average."""
     args, state = training.args, training.state
-    while state["epoch"] <= args.epochs:
+    while state["epoch"] <= args.epochs and not (args.early_stop and state["stale"] >= args.early_stop):
         epoch, lr, start = state["epoch"], training.optimizer.param_groups[0]["lr"], time.monotonic()
         train_loss = training.train_epoch()
         seconds = time.monotonic() - start
         saved, dev = [], {}
         if validates(args, epoch):
             dev = training.validate(epoch)
-            saved = training.keep_validated(epoch, dev)
+            saved = training.keep_validated(epoch, {**dev, "train_loss": train_loss})
         if not training.every_step:
             training.scheduler.step()
         if training.writer:
@@ -900,6 +915,8 @@ def fit(training):
             f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
             f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'}"
         )
+    if state["epoch"] <= args.epochs:
+        say(f"stopped early: {state['stale']} validated epochs without a lower {args.average_by}")
     if args.average_best:
         distributed.gather(None)  # the last checkpoint is written
         training.average_best()

@@ -6,8 +6,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train", "eval", "easy_inference_demo", "EER_minDCF", "make_demo_corpus", "benchmark"}
-WITHOUT_TORCH = ["protocols", "metrics", "RawBoost", "FIR", "atomic", "console", "EER_minDCF", "make_demo_corpus"]
+SCRIPTS = {"train", "eval", "easy_inference_demo", "EER_minDCF", "make_demo_corpus", "benchmark", "compare"}
+WITHOUT_TORCH = [
+    "protocols",
+    "metrics",
+    "RawBoost",
+    "FIR",
+    "recipes",
+    "atomic",
+    "console",
+    "EER_minDCF",
+    "make_demo_corpus",
+]
 ALLOWED = {
     "console": set(),
     "atomic": {"console"},
@@ -16,13 +26,14 @@ ALLOWED = {
     "RawBoost": set(),
     "FIR": set(),
     "losses": set(),
+    "recipes": set(),
     "front_ends": {"console"},
     "distributed": set(),
     "run_folder": {"atomic", "checkpoint", "console"},
     "model": {"back_ends", "console", "front_ends"},
     "safe_load": {"console"},
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
-    "data_utils": {"RawBoost", "console", "protocols"},
+    "data_utils": {"FIR", "RawBoost", "console", "protocols"},
     "scoring": {"console", "data_utils", "front_ends"},
     "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "scoring"},
     "web_demo": {"console", "inference"},

@@ -1,0 +1,98 @@
+"""train.py by recipe, and what recipes need beside the corpora's: schedules, early stopping, FIR, other losses."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import checkpoint
+import train
+from back_ends import RIVALS
+from recipes import RECIPES
+
+
+def parse(*flags):
+    return train.parse_args(["--database_path", "x", *flags])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sets_every_flag_that_it_says(name):
+    args = vars(parse("--recipe", name))
+    for flag, value in RECIPES[name].items():
+        assert flag == "not_carried_over" or args[flag] == value, flag
+
+
+def test_every_published_rival_has_a_recipe():
+    named = {recipe["model_name"].split("_", 1)[1] for recipe in RECIPES.values()}
+    assert named >= set(RIVALS) - {"ASP_MLP"}
+
+
+def test_flags_override_a_recipe_and_the_corpus_fills_in():
+    args = parse("--recipe", "AttM_LSTM", "--lr", "0.5", "--model_name", "WavLM_MHFA", "--class_weights", "1", "2")
+    assert (args.lr, args.model_name, args.class_weights) == (0.5, "WavLM_MHFA", [1, 2])
+    assert (args.batch_size, args.seed) == (64, 1234)  # the recipe's, the corpus's
+    assert parse("--model_name", "wav2vec2_AASIST").lr == 1e-6
+
+
+def test_recipes_are_listed_and_wrong_ones_named(capsys, fails):
+    with pytest.raises(SystemExit) as ended:
+        train.parse_args(["--recipe", "list"])
+    assert not ended.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == list(RECIPES)
+    (conformer,) = (line for line in lines if line.startswith("Conformer:"))
+    assert "--model_name wav2vec2_Conformer --epochs 75 --early_stop 7 --batch_size 20" in conformer
+    fails(train.main, ["--recipe", "Nonsense", "--database_path", "x"], "--recipe", "Conformer", "found Nonsense")
+
+
+def rates(schedule, n_steps=4, **flags):
+    """The learning rate of every epoch's first step."""
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    args = parse("--model_name", "wav2vec2_GF", "--schedule", schedule, "--lr", "1", "--epochs", "9", *words)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, every_step = train.build_schedule(args, optimizer, n_steps)
+    found = []
+    for _ in range(args.epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for _ in range(n_steps if every_step else 1):
+            scheduler.step()
+    return found
+
+
+def test_schedules_of_recipes():
+    assert rates("step", T_max=3, gamma=0.5) == pytest.approx([1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25])
+    assert rates("exponential", min_lr=1e-3) == pytest.approx([1e-3 ** (e / 9) for e in range(9)])
+    # Pan et al. 2024: lr (e + 1) / 5 for e < 5, then lr 0.8^(e - 5).
+    expected = [0.2, 0.4, 0.6, 0.8, 1, 1, 0.8, 0.64, 0.512]
+    assert rates("warmup_exponential", warmup_epochs=5, gamma=0.8) == pytest.approx(expected)
+    cosine = [(1 + math.cos(math.pi * e / 6)) / 2 for e in range(6)]
+    assert rates("warmup_cosine", warmup_epochs=3) == pytest.approx([1 / 3, 2 / 3, 1, *cosine])
+
+
+def test_one_class_softmax_with_filters_until_it_gets_no_better(tmp_path, train_flags, output):
+    """The rate is so high that the training loss soon rises; the epoch before is the one that is kept."""
+    flags = ["--loss", "OC_softmax", "--n_output_logits", "1", "--augment", "FIR-NB", "--epochs", "20", "--lr", "0.3"]
+    flags += ["--early_stop", "1", "--average_by", "train_loss", "--average_best", "1", "--schedule", "constant"]
+    command = [*train_flags, *flags, "--keep_best", "1", "--log_dir", str(tmp_path), "--foldername", "run"]
+    text = output(train.main, command)
+    assert "stopped early: 1 validated epochs without a lower train_loss" in text
+    losses = [float(line.split("train_loss ")[1].split()[0]) for line in text.splitlines() if "train_loss " in line]
+    losses = losses[: len([line for line in text.splitlines() if line.startswith("epoch ")])]
+    assert len(losses) < 20 and losses[-1] >= losses[-2] and losses[:-1] == sorted(losses[:-1], reverse=True)
+
+    (folder,) = (tmp_path / "run").iterdir()
+    training = json.loads((folder / "config.json").read_text())["training"]
+    assert (training["augment"], training["early_stop"], training["loss"]) == ("FIR-NB", 1, "OC_softmax")
+    kept = checkpoint.read_checkpoint(folder / "checkpoints" / "average_best_1.pth")
+    assert kept["averaged"] == [f"epoch_{len(losses) - 1}.pth"]
+    detector = checkpoint.load_detector(folder / "checkpoints" / "average_best_1.pth")
+    assert detector.config.output == "cosine"
+    with torch.inference_mode():
+        assert detector.score(100 * torch.randn(5, 8000)).abs().max() <= 1
+
+
+def test_a_loss_that_does_not_fit_is_named(train_flags, fails):
+    fails(train.main, [*train_flags, "--loss", "OC_softmax"], "--loss OC_softmax", "weighted_CCE or AM_softmax")
+    fails(train.main, ["--database_path", "x", "--model_name", "wav2vec2_SLS", "--ssl", "tiny", "--loss", "AM_softmax"])
