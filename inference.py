@@ -298,12 +298,17 @@ class Judge:
     def probability(self, judged):
         """Probability of bona fide for even odds beforehand; None without a calibration that fits this score.
 
-        A calibration is of whole utterances: it says nothing of a mean over windows.
+        A calibration is of whole utterances: it says nothing of a mean over windows. And n utterances of a class
+        support no error rarer than 1 in n + 1.
         """
         if self.valid.get("calibration_slope", 0) <= 0 or self.verdict(judged) is None or judged.is_mean:
             return None
         log_odds = self.valid["calibration_slope"] * judged.score + self.valid["calibration_offset"]
-        return float(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+        rarest = self._rarest_error()
+        return float(np.clip(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), rarest, 1 - rarest))
+
+    def _rarest_error(self):
+        return 1 / (min(self.valid["n_bonafide"], self.valid["n_spoof"]) + 1)
 
     def suspicious_windows(self, judged):
         return [None not in (score, self.threshold) and score <= self.threshold for *_, score in judged.windows]
@@ -367,14 +372,9 @@ class Judge:
         """The probability in a sentence, or why there is none; None where that goes without saying."""
         probability = self.probability(judged)
         if probability is not None:
-            n = min(self.valid["n_bonafide"], self.valid["n_spoof"])
-            bound = n / (n + 1)  # n trials of a class do not support a rarer error than this
-            if probability > bound:
-                shown = f"over {int(1000 * bound) / 1000:g}"
-            elif probability < 1 - bound:
-                shown = f"under {1 - int(1000 * bound) / 1000:.3g}"
-            else:
-                shown = f"{probability:.3f}"
+            rarest = self._rarest_error()
+            how = "under " if probability <= rarest else "over " if probability >= 1 - rarest else ""
+            shown = f"{how}{probability:.3f}"
             return (
                 f"{shown} that it is bona fide, if both were equally likely beforehand; calibrated on "
                 f"{self.valid['n_bonafide']} bona fide and {self.valid['n_spoof']} spoofed utterances of {self.dev_set}"

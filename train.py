@@ -32,7 +32,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 import checkpoint
 import distributed
-import metrics
 import protocols
 import run_folder
 from atomic import atomic_open
@@ -712,7 +711,7 @@ class Training:
             figures["loss" + suffix] = self.criterion(logits.to(self.device), labels.to(self.device)).item()
             if not suffix:
                 scores, is_bonafide = self.detector.scores_of(logits).numpy(), labels.numpy() == BONAFIDE
-                figures["eer"], figures["threshold"] = metrics.compute_eer(scores[is_bonafide], scores[~is_bonafide])
+                figures |= checkpoint.dev_figures(scores[is_bonafide], scores[~is_bonafide])
         return figures
 
     def average_best(self):

@@ -37,9 +37,9 @@ CSS = """
 .answer .verdict b { font-size: 26px; display: block; color: white; }
 .answer .verdict span { color: white; }
 .answer img { width: 100%; border-radius: 6px; margin: 12px 0; background: white; }
-.answer table, .answer td { border: none !important; border-collapse: collapse; }
-.answer td { padding: 4px 16px 4px 0 !important; vertical-align: top; }
-.answer td:first-child { white-space: nowrap; opacity: 0.7; }
+.answer dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; }
+.answer dt { opacity: 0.7; }
+.answer dd { margin: 0; }
 .answer .empty { opacity: 0.7; padding: 60px 0; text-align: center; }
 footer { display: none !important; }
 """
@@ -69,9 +69,9 @@ def answer(judge, path):
         draw(picture, judged, judge)
         data = b64encode(picture.read_bytes()).decode()
     _, _, reason = judge.reading(judged).partition(": ")
-    cells = "".join(f"<tr><td>{key}</td><td>{html.escape(text)}</td></tr>" for key, text in rows if text)
+    cells = "".join(f"<dt>{key}</dt><dd>{html.escape(text)}</dd>" for key, text in rows if text)
     image = f'<img alt="waveform, spectrogram and score over time" src="data:image/png;base64,{data}">'
-    return _card(verdict, COLOURS[verdict], reason, f"{image}<table>{cells}</table>")
+    return _card(verdict, COLOURS[verdict], reason, f"{image}<dl>{cells}</dl>")
 
 
 def _card(title, colour, text, more=""):

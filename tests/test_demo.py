@@ -462,8 +462,9 @@ def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     judge.valid = {**judge.valid, **figures}
     assert judge.probability(judged_with(1.0)) == pytest.approx(1 / (1 + np.exp(-1)))
     assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is bona fide, if both were equally")
-    assert judge.about_probability(judged_with(9.0)).startswith("over 0.99 ")
-    assert judge.about_probability(judged_with(-9.0)).startswith("under 0.01 ")
+    assert judge.about_probability(judged_with(9.0)).startswith("over 0.990 ")
+    assert judge.about_probability(judged_with(-9.0)).startswith("under 0.010 ")
+    assert judge.probability(judged_with(9.0)) == pytest.approx(0.99)
     assert judge.probability(judged_with(1.0, is_mean=True)) is None
     assert "mean of windows" in judge.about_probability(judged_with(1.0, is_mean=True))
 
@@ -488,7 +489,7 @@ def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untraine
     model = LogisticRegression(C=1e9, class_weight="balanced", tol=1e-8).fit(scores[:, None], labels)
     judge = Judge(out, CPU)
     for score in (-1.0, 0.3, 2.0):
-        expected = model.predict_proba([[score]])[0, 1]
+        expected = min(model.predict_proba([[score]])[0, 1], 30 / 31)
         assert judge.probability(judged_with(score)) == pytest.approx(expected, abs=1e-4)
     assert judge.threshold == pytest.approx(metrics.compute_eer(scores[:30], scores[30:])[1])
     assert f"30 bona fide and 90 spoofed utterances of {tmp_path / 'key.txt'}" in judge.about_probability(
@@ -497,6 +498,12 @@ def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untraine
     before, after = checkpoint.load_detector(untrained).state_dict(), checkpoint.load_detector(out).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert checkpoint.read_checkpoint(out)["trained_on"] == "CORPUS"
+
+
+def test_training_leaves_threshold_and_calibration_in_the_checkpoint(finished_run):
+    judge = Judge(finished_run / "checkpoints" / "average_best_2.pth", CPU)
+    assert judge.origin == "dev" and (judge.valid["n_bonafide"], judge.valid["n_spoof"]) == (8, 12)
+    assert np.isfinite([judge.valid["calibration_slope"], judge.valid["calibration_offset"]]).all()
 
 
 def test_calibrating_mistakes(tmp_path, untrained, fails):
