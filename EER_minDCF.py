@@ -43,6 +43,7 @@ PUBLISHED_ORDER = {
     name: i for i, name in enumerate(f"{PUBLISHED_ORDER} neural_vocoder_nonautoregressive unknown".split())
 }
 FEWEST_CLUSTERS = 10  # of each class, below which drawing clusters says little
+MOST_CLUSTERS = 20_000  # beyond which counting them takes too much memory
 
 # What is reported of a DET curve. point: the index of the operating point that it depends on most, if on any.
 Figure = namedtuple("Figure", "key title function point scale digits")
@@ -329,7 +330,7 @@ def note(text):
 
 def natural(value):
     """Sort key: published order first, numbers by value, so that A2 stands before A10."""
-    parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", value)]
+    parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", value)]
     return PUBLISHED_ORDER.get(value, len(PUBLISHED_ORDER)), parts
 
 
@@ -395,7 +396,8 @@ def conditions_of(table, args, groups):
             continue
         for wanted in itertools.product(*values):
             filters = {column: {value} for column, value in zip(columns, wanted)}
-            found.append(Condition(" x ".join(columns), " / ".join(wanted), filters, bonafide[wanted], spoof[wanted]))
+            name = " / ".join(value.replace(" / ", "/") for value in wanted)
+            found.append(Condition(" x ".join(columns), name, filters, bonafide[wanted], spoof[wanted]))
     return found
 
 
@@ -493,31 +495,36 @@ PUBLISHED = {
 }
 
 
+def fewest_clusters(*classes):
+    """How many different codes there are in the class that has the fewest of them."""
+    return min(np.count_nonzero(np.bincount(codes)) for codes in classes)
+
+
 class Bootstrap:
     """How the intervals are made. text says it in words."""
 
     def __init__(self, args, table):
         self.n, self.codes, self.weights = args.replicates, None, None
         is_bonafide = table.label == BONAFIDE
-        column = args.cluster or "speaker"
+        column, self.fewest = args.cluster or "speaker", 2 if args.cluster else FEWEST_CLUSTERS
+        if args.cluster not in (None, "none", *table.columns):
+            have = ", ".join(table.names) or "none"
+            raise UserError(f"--cluster {column}: {table.path} has no such column, but {have}")
         if column != "none" and column in table.columns:
-            codes = table.columns[column].codes
-            fewest = min(len(np.unique(codes[mask])) for mask in (is_bonafide, ~is_bonafide))
-            if args.cluster or fewest >= FEWEST_CLUSTERS:
-                _, self.codes = np.unique(codes, return_inverse=True)
-        elif args.cluster and column != "none":
-            raise UserError(
-                f"--cluster {column}: {table.path} has no such column, but {', '.join(table.names) or 'none'}"
-            )
+            _, codes = np.unique(table.columns[column].codes, return_inverse=True)
+            n = int(codes.max()) + 1
+            if args.cluster and n > MOST_CLUSTERS:
+                raise UserError(f"--cluster {column}: expected at most {MOST_CLUSTERS} different values, found {n}")
+            if n <= MOST_CLUSTERS and fewest_clusters(codes[is_bonafide], codes[~is_bonafide]) >= self.fewest:
+                self.codes = codes
         if not self.n:
             self.text = "no intervals"
         elif self.codes is None:
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of trials, drawn within each class"
         else:
             self.weights = metrics.cluster_weights(self.codes, is_bonafide, self.n)
-            n = self.weights.shape[1]
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of whole {column}s ({n} of them), "
-            self.text += f"of trials where there are fewer than {FEWEST_CLUSTERS} of a class"
+            self.text += f"of trials where there are fewer than {self.fewest} of a class"
 
     def curves(self, scores, condition, points, cllr=False):
         """(exact, coarse, replicates) Curves of each of several score arrays; the last two None without intervals."""
@@ -527,7 +534,7 @@ class Bootstrap:
         clusters = None
         if self.codes is not None:
             clusters = [self.codes[index] for index in (condition.bonafide, condition.spoof)]
-            if min(np.count_nonzero(np.bincount(codes)) for codes in clusters) < FEWEST_CLUSTERS:
+            if fewest_clusters(*clusters) < self.fewest:
                 clusters = None
         return metrics.bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)
 
@@ -741,7 +748,8 @@ def print_tables(report):
             lines = [[figure.title, shown(figure, value.value), interval(figure, value)] for figure, value in rest]
             head = "all trials" + (f", {row['system']}" if by_system else "")
             print(*aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
-    print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
+    if not report["calibrated"]:
+        print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
     if report["comparisons"]:
         lines = [["difference", "", "95 % interval", "p"]]
         for c in report["comparisons"]:
@@ -953,6 +961,7 @@ def main(argv=None):
         "subset": f" {args.subset or 'eval'}" if "subset" in table.columns else "",
         "key": table.path,
         "intervals": bootstrap.text,
+        "calibrated": bool(args.calibrate),
         "checks": checks,
         "rows": rows,
         "titles": titles,
