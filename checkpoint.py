@@ -42,6 +42,8 @@ from protocols import BONAFIDE, SPOOF
 
 FORMAT = "speech anti-spoofing detector, 1"
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)\.pth|model_(\d+)_EER_.*\.pt")  # as the published programs name them
+# Affine calibration, and the numbers of dev trials that it was fitted on.
+CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafide", "calibration_n_spoof")
 RESUME_NAME = "newest_checkpoint_for_resume.pth"
 PREVIOUS_NAME = "previous_checkpoint_for_resume.pth"
 
@@ -462,15 +464,15 @@ def average_to(out, paths, **flags):
 
 
 def dev_figures(bonafide, spoof):
-    """What a checkpoint keeps of its scores on a dev set, in `valid`: {eer, threshold, calibration_slope,
-    calibration_offset, n_bonafide, n_spoof}. Slope times score plus offset is the log-likelihood ratio.
+    """What a checkpoint keeps in `valid` of its scores on a dev set: {eer, threshold, and what CALIBRATION names}.
 
-    bonafide, spoof: scores (trials,). Raises UserError for an empty class or a score that is not finite.
+    bonafide, spoof: scores (trials,). The calibration's slope times a score plus its offset is the log-likelihood
+    ratio. Raises UserError for an empty class or a score that is not finite.
     """
     eer, threshold = metrics.compute_eer(bonafide, spoof)
     (slope,), offset = metrics.train_calibration(bonafide, spoof)
-    figures = {"eer": eer, "threshold": threshold, "calibration_slope": float(slope)}
-    return figures | {"calibration_offset": float(offset), "n_bonafide": len(bonafide), "n_spoof": len(spoof)}
+    calibration = zip(CALIBRATION, (float(slope), float(offset), len(bonafide), len(spoof)))
+    return {"eer": eer, "threshold": threshold, **dict(calibration)}
 
 
 def calibrate(source, out, scores, key, **flags):

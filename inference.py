@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import namedtuple
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -162,6 +163,9 @@ class Judged:
     error: str = None
 
 
+Calibration = namedtuple("Calibration", "slope offset n_bonafide n_spoof")  # see checkpoint.dev_figures
+
+
 class Judge:
     """A detector, and how its scores are read.
 
@@ -182,12 +186,15 @@ class Judge:
         self.loading_took = time.monotonic() - started
         self.device, self.test_mode = device, test_mode
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
-        self.valid = content.get("valid", {})
-        self.dev_set = self.valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
-        config = self.detector.config
+        valid = content.get("valid", {})
+        self.dev_set = valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
+        self.eer, config = valid.get("eer"), self.detector.config
+        self.calibration = None
+        if valid.get("calibration_slope", 0) > 0:  # below 0 it takes the one class for the other
+            self.calibration = Calibration(*(valid[name] for name in checkpoint.CALIBRATION))
         self.threshold, self.origin = threshold, "given"
-        if threshold is None and "threshold" in self.valid:
-            self.threshold, self.origin = self.valid["threshold"], "dev"
+        if threshold is None and "threshold" in valid:
+            self.threshold, self.origin = valid["threshold"], "dev"
         elif threshold is None and config.model_name.startswith("WavLM_Nes2Net") and config.n_output_logits == 1:
             self.threshold, self.origin = PUBLISHED_FAKE, "published"
         elif threshold is None:
@@ -301,14 +308,14 @@ class Judge:
         A calibration is of whole utterances: it says nothing of a mean over windows. And n utterances of a class
         support no error rarer than 1 in n + 1.
         """
-        if self.valid.get("calibration_slope", 0) <= 0 or self.verdict(judged) is None or judged.is_mean:
+        if not self.calibration or self.verdict(judged) is None or judged.is_mean:
             return None
-        log_odds = self.valid["calibration_slope"] * judged.score + self.valid["calibration_offset"]
+        log_odds = self.calibration.slope * judged.score + self.calibration.offset
         rarest = self._rarest_error()
         return float(np.clip(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), rarest, 1 - rarest))
 
     def _rarest_error(self):
-        return 1 / (min(self.valid["n_bonafide"], self.valid["n_spoof"]) + 1)
+        return 1 / (min(self.calibration.n_bonafide, self.calibration.n_spoof) + 1)
 
     def suspicious_windows(self, judged):
         return [None not in (score, self.threshold) and score <= self.threshold for *_, score in judged.windows]
@@ -340,7 +347,7 @@ class Judge:
             return f"{self.threshold:.4g}, the threshold given"
         if self.origin == "dev":
             return (
-                f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.valid['eer']:.1f} % of "
+                f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.eer:.1f} % of "
                 f"either class of {self.dev_set}; expect more errors on other recordings"
             )
         if self.origin == "published":
@@ -377,9 +384,10 @@ class Judge:
             shown = f"{how}{probability:.3f}"
             return (
                 f"{shown} that it is bona fide, if both were equally likely beforehand; calibrated on "
-                f"{self.valid['n_bonafide']} bona fide and {self.valid['n_spoof']} spoofed utterances of {self.dev_set}"
+                f"{self.calibration.n_bonafide} bona fide and {self.calibration.n_spoof} spoofed utterances of "
+                f"{self.dev_set}"
             )
-        if self.valid.get("calibration_slope", 0) > 0 and judged.is_mean:
+        if self.calibration and judged.is_mean:
             return "none: the calibration is of single utterances, this score is a mean of windows"
         return None
 
@@ -394,7 +402,7 @@ class Judge:
         suspicious = sum(self.suspicious_windows(judged))
         text += f"; {suspicious} not above {self.threshold:.4g}"
         if self.origin == "dev":
-            text += f" (of genuine speech as in its dev set about {self.valid['eer'] * n:.1f} would be, by chance)"
+            text += f" (of genuine speech as in its dev set about {self.eer * n:.1f} would be, by chance)"
         return text
 
     def notes(self, judged):

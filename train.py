@@ -905,8 +905,8 @@ def fit(training):
         if not training.every_step:
             training.scheduler.step()
         if training.writer:
-            for name, value in dev.items():
-                training.writer.add_scalar(f"dev/{name}", value, epoch * training.n_steps)
+            for name in dev.keys() - checkpoint.CALIBRATION:
+                training.writer.add_scalar(f"dev/{name}", dev[name], epoch * training.n_steps)
         state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0}
         training.save()
         training.prune()

@@ -458,8 +458,7 @@ def test_published_reading_of_the_singing_detectors(untrained, score, verdict):
 def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     judge = Judge(untrained, CPU)
     assert judge.probability(judged_with(1.0)) is None and judge.about_probability(judged_with(1.0)) is None
-    figures = {"calibration_slope": 2.0, "calibration_offset": -1.0, "n_bonafide": 99, "n_spoof": 400}
-    judge.valid = {**judge.valid, **figures}
+    judge.calibration = inference.Calibration(slope=2.0, offset=-1.0, n_bonafide=99, n_spoof=400)
     assert judge.probability(judged_with(1.0)) == pytest.approx(1 / (1 + np.exp(-1)))
     assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is bona fide, if both were equally")
     assert judge.about_probability(judged_with(9.0)).startswith("over 0.990 ")
@@ -501,9 +500,11 @@ def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untraine
 
 
 def test_training_leaves_threshold_and_calibration_in_the_checkpoint(finished_run):
-    judge = Judge(finished_run / "checkpoints" / "average_best_2.pth", CPU)
-    assert judge.origin == "dev" and (judge.valid["n_bonafide"], judge.valid["n_spoof"]) == (8, 12)
-    assert np.isfinite([judge.valid["calibration_slope"], judge.valid["calibration_offset"]]).all()
+    path = finished_run / "checkpoints" / "average_best_2.pth"
+    assert Judge(path, CPU).origin == "dev"
+    valid = checkpoint.read_checkpoint(path)["valid"]
+    slope, offset, n_bonafide, n_spoof = (valid[name] for name in checkpoint.CALIBRATION)
+    assert (n_bonafide, n_spoof) == (8, 12) and np.isfinite([slope, offset]).all()
 
 
 def test_calibrating_mistakes(tmp_path, untrained, fails):
