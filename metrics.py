@@ -60,12 +60,14 @@ def _checked(*classes, names=("bona fide", "spoof")):
     return classes
 
 
-def eer_point(curve, n_bonafide=None, n_spoof=None):
-    """Index of the point of a Curve where its rates are nearest to each other."""
+def eer_point(curve):
+    """Index of the point of a Curve where its rates are nearest to each other; the first of several.
+
+    Differences are whole numbers over the product of the class sizes: what is nearer to each other than 1e-13 is
+    equal, but for rounding.
+    """
     difference = np.abs(curve.frr - curve.far)
-    if n_bonafide:  # times both class sizes it is a whole number: rounded to it, equal differences are equal
-        difference = np.rint(difference * n_bonafide * n_spoof)
-    return np.argmin(difference, axis=-1)
+    return np.argmax(difference <= difference.min(axis=-1, keepdims=True) + 1e-13, axis=-1)
 
 
 def curve_eer(curve):
@@ -144,7 +146,7 @@ def compute_eer(bonafide, spoof):
     Raises UserError for an empty class or a score that is not finite.
     """
     curve = det_curve(bonafide, spoof)
-    nearest = eer_point(curve, len(bonafide), len(spoof))
+    nearest = eer_point(curve)
     return float(curve.frr[nearest] + curve.far[nearest]) / 2, float(curve.thresholds[nearest])
 
 

@@ -484,3 +484,12 @@ def test_calibration_of_separated_constant_or_double_scores_stays_finite():
     x = np.random.default_rng(14).normal(0, 1, (200, 1))
     weights, _ = metrics.train_calibration(np.hstack([x, x]) + 1, np.hstack([x, x]))
     assert np.all(np.isfinite(weights)) and weights.sum() == pytest.approx(1, rel=0.3)
+
+
+def test_of_points_equally_near_the_first_is_taken_whatever_the_rounding():
+    # 17/140 and 18/140 are both 1/280 away from 4/32 = 1/8, which floating point does not see.
+    bonafide = np.arange(140.0)
+    spoof = np.array([16.5] * 28 + [200.0] * 4)
+    expected = (17 / 140 + 4 / 32) / 2
+    assert metrics.compute_eer(bonafide, spoof)[0] == pytest.approx(expected, abs=1e-12)
+    assert metrics.curve_eer(metrics.det_curve(bonafide, spoof)) == pytest.approx(expected, abs=1e-12)
