@@ -841,7 +841,10 @@ def draw(path, report, systems, pooled):
     axes = grid[0, 1].subgridspec(len(systems), 1).subplots(squeeze=False)[:, 0]
     for i, (axis, name) in enumerate(zip(axes, systems)):
         draw_histogram(axis, *classes[name], f"C{i}")
-        axis.set_ylabel(name if len(systems) > 1 else "share of the class")
+        if len(systems) > 1:
+            axis.set_title(name, fontsize="medium", loc="left")
+        else:
+            axis.set_ylabel("share of the class")
     axes[-1].set_xlabel("score")
     if bars:
         draw_bars(figure.add_subplot(grid[1, :]), bars, list(systems))
@@ -873,7 +876,7 @@ def draw_det(axis, classes):
     axis.plot(ends, ends, color="0.7", linewidth=0.8, zorder=0)
     axis.set(xlim=ends, ylim=ends, xlabel="false acceptance rate, %", ylabel="false rejection rate, %", aspect="equal")
     axis.grid(color="0.9")
-    axis.legend(fontsize="small", loc="upper right")
+    axis.legend(fontsize="small", loc="best")
 
 
 def deviate(rates):
