@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import make_demo_corpus
 import model
 import protocols
 import train
+from console import UserError
 from data_utils import load_audio
 from model import ModelConfig
 from protocols import BONAFIDE, SPOOF
@@ -240,6 +242,44 @@ def test_train_mistakes(tmp_path, corpus, train_flags, fails, capsys):
     fails(train.main, [*run, "--loss", "focal"], "--loss focal", "weighted_CCE", "--n_output_logits")
     fails(train.main, [*run, "--ssl", "xlsr_300m"], "xlsr2_300m.pt", "--ssl_path")
     assert not (tmp_path / "logs").exists()  # a mistake leaves nothing behind
+
+
+def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(tmp_path, corpus, capsys, fails):
+    wild = tmp_path / "release_in_the_wild"
+    wild.mkdir()
+    trials = {}
+    for split in ("train", "dev"):
+        path, audio = protocols.asvspoof2019_files(corpus, None, split)
+        trials[split] = protocols.read_trials(path, audio)
+    lines = ["file,speaker,label"]
+    for i, trial in enumerate(trials["dev"]):
+        shutil.copy(trial.path, wild / f"{i}.flac")
+        lines.append(f"{i}.wav,{trial.speaker},{'bona-fide' if trial.label else 'spoof'}")
+    (wild / "meta.csv").write_text("\n".join(lines))
+
+    lists = [str(protocols.asvspoof2019_files(corpus, None, split)[0]) for split in ("train", "dev")]
+    flags = ["--model_name", "wav2vec2_Nes2Net_X", "--train_protocol", lists[0], "--dev_protocol", lists[1]]
+    args = train.parse_args([*flags, "--train_protocol", str(wild / "meta.csv")])
+    joined, dev = train.read_trials(args)
+    assert [trial.label for trial in joined] == [trial.label for trial in trials["train"] + trials["dev"]]
+    assert [trial.path for trial in dev] == [trial.path for trial in trials["dev"]]
+    assert joined[-1].path == str(wild / f"{len(dev) - 1}.flac") and all(Path(trial.path).is_file() for trial in joined)
+    assert f"train: {len(joined)} trials" in capsys.readouterr().out
+
+    named = train.parse_args([*flags, "--train_audio_dir", str(Path(trials["train"][0].path).parent)])
+    assert train.read_trials(named)[0] == trials["train"]
+    args = scoring.parse_args(["--protocol", str(wild / "meta.csv"), "--model_path", "x", "--eval_output", "x"])
+    assert [trial.path for trial in scoring.read_trials(args)] == [trial.path for trial in joined[-len(dev) :]]
+
+    ids = tmp_path / "ids.txt"
+    ids.write_text("0\n")
+    unlabelled = train.parse_args([*flags[:2], "--train_protocol", str(ids), "--dev_protocol", str(ids)])
+    unlabelled.train_audio_dir = unlabelled.dev_audio_dir = [str(wild)]
+    with pytest.raises(UserError, match="expected labels, found 1 trials without"):
+        train.read_trials(unlabelled)
+    for wrong in (flags[:4], [*flags, "--dev_audio_dir", "a", "--dev_audio_dir", "b"], [*flags, "--base_dir", "x"]):
+        with pytest.raises(SystemExit):
+            train.parse_args(wrong)
 
 
 def test_missing_audio_is_found_before_training(tmp_path, corpus, train_flags, fails):
