@@ -26,7 +26,7 @@ from model import Detector
 HOOKS = {
     "disk": [(os, "fsync"), (os, "replace")],
     "step": [(train.Training, "step")],
-    "validation": [(train.Training, "validate"), (train.metrics, "compute_eer")],
+    "validation": [(train.Training, "validate"), (train.checkpoint.metrics, "compute_eer")],
 }
 
 
