@@ -7,6 +7,7 @@ faster than the naive way, the first of its kind.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -15,18 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 from scipy import signal
+from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoint
 import metrics
 from atomic import atomic_open
 from console import run
+from losses import Loss
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams, apply_rawboost
+from training import Training
 
 
 def time_ways(ways, repeats, device="cpu"):
@@ -379,9 +384,126 @@ PIPES = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 
 # --------------------------------------------------------------------------------------------------------- command
 
+# ---------------------------------------------------------------------------------------------------------- train
+
+# Multiplications and additions a second, dense, as the makers publish them: half precision, TF32.
+PEAKS = {"H100": (989e12, 494e12), "H200": (989e12, 494e12), "A100": (312e12, 156e12), "L40S": (362e12, 183e12)}
+
+
+def train(args):
+    """A step of training, against one in float32 that waits for its loss."""
+    device = torch.device(args.device)
+    config = ModelConfig(args.model_name, ssl=args.ssl or ("xlsr_300m" if args.device == "cuda" else "tiny"))
+    ways = {"fp32": ("fp32", False), "bf16": ("bf16", False), "bf16, compiled": ("bf16", True)}
+    rows = []
+    for batch_size in args.batch_sizes:
+        x = 0.1 * torch.randn(batch_size, args.crop, device=device)
+        labels = torch.arange(batch_size, device=device) % 2
+        naive = _naive_step(config, device)
+        with FlopCounterMode(display=False) as counter:
+            naive(x, labels)
+        trainings = {
+            name: _training(config, device, precision, compiled)
+            for name, (precision, compiled) in ways.items()
+            if not compiled or args.compile
+        }
+        steps = {"naive": naive} | {name: training.step for name, training in trainings.items()}
+        calls = {
+            f"{name}, batch {batch_size}": functools.partial(_in_mode, name, step, x, labels)
+            for name, step in steps.items()
+        }
+        for (name, _), row in zip(steps.items(), time_ways(calls, args.repeats, args.device)):
+            per_second = counter.get_total_flops() / row["seconds"]
+            row |= {"utterances/s": batch_size / row["seconds"], "TFLOP/s": per_second / 1e12}
+            peak = _peak(device, name)
+            row |= {"of the peak": f"{per_second / peak:.1%}"} if peak else {}
+            if name in trainings and not ways[name][1]:
+                row |= _shares(trainings[name], x, labels)
+            rows.append(row)
+    return rows
+
+
+def _in_mode(name, step, x, labels):
+    torch.set_float32_matmul_precision("highest" if name == "naive" else "high")
+    torch.backends.cudnn.allow_tf32 = name != "naive"
+    step(x, labels)
+
+
+def _naive_step(config, device):
+    """A step as it is first written: float32, one kernel a weight, its loss read at once."""
+    detector = build_detector(config).to(device).train()
+    optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
+    criterion = Loss("focal" if config.n_output_logits == 1 else "weighted_CCE").to(device)
+
+    def step(x, labels):
+        loss = criterion(detector(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _training(config, device, precision, compiled):
+    flags = {"optimizer": "Adam", "lr": 1e-6, "weight_decay": 1e-4, "schedule": "constant", "grad_checkpoint": False}
+    flags = argparse.Namespace(**flags, grad_accum=1, precision=precision, compile=compiled)
+    detector = build_detector(config).to(device)
+    criterion = Loss("focal" if config.n_output_logits == 1 else "weighted_CCE").to(device)
+    training = Training(flags, detector, criterion, device, Path("."), [None], {}, None)
+    training.freeze(False)
+    detector.train()
+    return training
+
+
+def _peak(device, name):
+    half, single = next(
+        (peak for gpu, peak in PEAKS.items() if device.type == "cuda" and gpu in torch.cuda.get_device_name(device)),
+        (None, None),
+    )
+    return half if "bf16" in name else single
+
+
+def _shares(training, x, labels):
+    """Where the time of a step goes, {part: share}: waits for the device after each part."""
+    moments = {}
+
+    def now(name):
+        def hook(*_):
+            if training.device.type == "cuda":
+                torch.cuda.synchronize(training.device)
+            moments[name] = time.perf_counter()
+
+        return hook
+
+    detector, optimizer = training.detector, training.optimizer
+    handles = [
+        detector.front_end.register_forward_pre_hook(now("start")),
+        detector.front_end.register_forward_hook(now("front-end")),
+        detector.register_forward_hook(now("back-end")),
+        optimizer.register_step_pre_hook(now("backward")),
+        optimizer.register_step_post_hook(now("optimiser")),
+    ]
+    training.step(x, labels)
+    for handle in handles:
+        handle.remove()
+    names = list(moments)
+    seconds = {name: moments[name] - moments[before] for before, name in zip(names, names[1:])}
+    return {name: f"{part / sum(seconds.values()):.0%}" for name, part in seconds.items()}
+
+
+def train_flags(parser):
+    parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="(%(default)s)")
+    parser.add_argument("--ssl", help="encoder; not given: xlsr_300m on cuda, tiny on the CPU")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[12], help="(12)")
+    parser.add_argument("--crop", type=int, default=64600, help="samples of an utterance (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="also by torch.compile")
+
+
 # stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
 STAGES = {
     "rawboost": (rawboost, rawboost_flags),
+    "train": (train, train_flags),
     "start": (start, None),
     "demo": (demo, demo_flags),
     "report": (report, None),

@@ -25,14 +25,14 @@ LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a sm
 LONG = 60  # seconds of an utterance that RawBoost is applied to before the crop is taken
 RATES = (1000, 1_000_000)
 _BLOCK = 1 << 20  # samples of all channels that are read at once
-_silent = set()
+_warned_of = set()
 
 
 def load_audio(path):
     """Read an audio file as float32 (samples,), 16 kHz, full scale 1; channels are averaged.
 
     Any format that libsndfile reads, and m4a where the program ffmpeg is installed; other rates are resampled by soxr
-    at its high quality, librosa's default. Warns of a file whose samples are all zero. Raises UserError for a file
+    at its high quality, librosa's default. Raises UserError for a file
     that is missing, no regular file, no audio or truncated, or that holds no sample, samples that are no number, or
     more than LONGEST.
     """
@@ -54,10 +54,13 @@ def load_audio(path):
         raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'error_string', error)}") from error
     if not len(x):
         raise UserError(f"{path}: expected audio, found a file without a single sample")
-    if path not in _silent and not x.any():
-        _silent.add(path)
-        warn(f"{path}: all samples are zero")
     return x
+
+
+def _warn_of_silence(path, x):
+    if path not in _warned_of and not x.any():
+        _warned_of.add(path)
+        warn(f"{path}: all samples are zero")
 
 
 def _decode(source, path):
@@ -190,11 +193,14 @@ class TrialDataset(Dataset):
         for i in range(len(self)):
             found = (index + i) % len(self)
             try:
-                return found, load_audio(self.trials[found].path)
+                x = load_audio(self.trials[found].path)
             except UserError as error:
                 if self.bad_audio is None:
                     raise
                 self.bad_audio.skip(self.trials[found].path, error)
+            else:
+                _warn_of_silence(self.trials[found].path, x)
+                return found, x
         raise UserError("expected audio, found not one file of the list that can be read")
 
     def __getitems__(self, keys):
@@ -237,7 +243,7 @@ class _Check(Dataset):
 
     def __getitem__(self, index):
         try:
-            load_audio(self.trials[index].path)
+            _warn_of_silence(self.trials[index].path, load_audio(self.trials[index].path))
         except UserError as error:
             return str(error)
 

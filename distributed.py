@@ -57,6 +57,12 @@ def gather(value):
     return values
 
 
+def say(text):
+    """Print, once for all processes."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
 def synchronise_batch_norm(module):
     """Make every batch norm below `module` normalise by the statistics of all processes' batches together.
 

@@ -109,10 +109,11 @@ def prune(checkpoints, figures, keep_last, best):
     keep = set(sorted(figures)[-keep_last:] if keep_last else [])
     for name, n in best:
         keep |= set(sorted(figures, key=lambda epoch: (figures[epoch][name], epoch))[:n])
-    for epoch, path in checkpoint.epoch_checkpoints(checkpoints).items():
-        if epoch in figures and epoch not in keep:
-            path.unlink()
-            del figures[epoch]
+    paths = checkpoint.epoch_checkpoints(checkpoints)
+    for epoch in set(figures) - keep:
+        if epoch in paths:
+            paths[epoch].unlink()
+        del figures[epoch]
 
 
 def clear_unfinished(checkpoints):

@@ -9,6 +9,7 @@ import functools
 import os
 import pickle
 import stat
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load(path, harmless=()):
                 is_archive = zipfile.is_zipfile(path)
                 if is_archive:
                     _check_archive(path, status.st_size, status.st_mtime_ns)
-                with torch.serialization.safe_globals(list(harmless)):
+                with torch.serialization.safe_globals(list(harmless)), warnings.catch_warnings(action="ignore"):
                     content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
             _check_tensors(path, tensors(content), status.st_size)
             return content

@@ -20,14 +20,13 @@ import librosa  # noqa: F401
 import soxr  # noqa: F401
 import torch._dynamo  # noqa: F401
 
-import metrics
 import train
 from model import Detector
 
 HOOKS = {
     "disk": [(os, "fsync"), (os, "replace")],
     "step": [(train.Training, "step")],
-    "validation": [(train.Training, "validate"), (metrics, "compute_eer")],
+    "validation": [(train.Training, "validate"), (train.checkpoint.metrics, "compute_eer")],
 }
 
 

@@ -26,6 +26,7 @@ import make_demo_corpus
 import model
 import protocols
 import train
+import training
 from console import UserError
 from data_utils import load_audio
 from model import ModelConfig
@@ -196,7 +197,7 @@ def test_the_singing_recipe_validates_by_eer_and_names_checkpoints_by_it(tmp_pat
 
 def test_epochs_that_are_validated_with_the_cosine_schedule():
     args = train.parse_args(["--base_dir", "x", "--model_name", "wav2vec2_Nes2Net_X"])
-    validated = [epoch for epoch in range(1, 76) if train.validates(args, epoch)]
+    validated = [epoch for epoch in range(1, 76) if training.validates(args, epoch)]
     assert validated == [1, 14, 15, 16, 24, 25, 26, 34, 35, 36, 44, 45, 46, 54, 55, 56, 64, 65, 66, 74, 75]
 
 

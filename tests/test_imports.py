@@ -34,6 +34,7 @@ ALLOWED = {
     "safe_load": {"console"},
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
     "data_utils": {"FIR", "RawBoost", "console", "protocols"},
+    "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
     "scoring": {"console", "data_utils", "front_ends"},
     "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "scoring"},
     "web_demo": {"console", "inference"},

@@ -8,6 +8,7 @@ import torch
 
 import checkpoint
 import train
+import training
 from back_ends import RIVALS
 from recipes import RECIPES
 
@@ -51,7 +52,7 @@ def rates(schedule, n_steps=4, **flags):
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     args = parse("--model_name", "wav2vec2_GF", "--schedule", schedule, "--lr", "1", "--epochs", "9", *words)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler, every_step = train.build_schedule(args, optimizer, n_steps)
+    scheduler, every_step = training.build_schedule(args, optimizer, n_steps)
     found = []
     for _ in range(args.epochs):
         found.append(optimizer.param_groups[0]["lr"])

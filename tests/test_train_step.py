@@ -12,6 +12,7 @@ import data_utils
 import distributed
 import protocols
 import train
+import training
 
 NAN = float("nan")
 
@@ -141,10 +142,10 @@ def test_a_frozen_encoder_costs_no_backward_pass(trained, monkeypatch):
 
 
 def test_a_slow_loader_is_noticed():
-    assert train.starved(waited=5, busy=9.9, seconds=10)
-    assert not train.starved(waited=0.1, busy=9.9, seconds=10)  # busy, but ahead of the steps
-    assert not train.starved(waited=5, busy=3, seconds=10)  # waited for something else: the disk has not warmed up
-    assert not train.starved(waited=0.5, busy=0.9, seconds=0.9)
+    assert training.starved(waited=5, busy=9.9, seconds=10)
+    assert not training.starved(waited=0.1, busy=9.9, seconds=10)  # busy, but ahead of the steps
+    assert not training.starved(waited=5, busy=3, seconds=10)  # waited for something else: the disk has not warmed up
+    assert not training.starved(waited=0.5, busy=0.9, seconds=0.9)
 
 
 def test_the_environment_is_written_beside_the_run(finished_run):
@@ -171,8 +172,8 @@ def test_synchronised_batch_norm_is_batch_norm(alone, norm, shape):
         plain.weight.normal_(), plain.bias.normal_()
     ours.load_state_dict(plain.state_dict())
     distributed.synchronise_batch_norm(ours)
-    for training in (True, True, False):
-        plain.train(training), ours.train(training)
+    for mode in (True, True, False):
+        plain.train(mode), ours.train(mode)
         x = (100 + torch.randn(shape)).requires_grad_()
         y = x.detach().clone().requires_grad_()
         expected, found = plain(x), ours(y)

@@ -1,0 +1,431 @@
+"""A detector in training: its steps, validation, checkpoints, and what it takes to go on after a crash."""
+
+import contextlib
+import functools
+import math
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as recomputed
+
+import checkpoint
+import distributed
+import run_folder
+from console import UserError, progress, warn
+from protocols import BONAFIDE
+
+LOG_EVERY = 50  # steps
+STOP_AFTER = 10  # steps in a row without a finite loss
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build_schedule(args, optimizer, steps_per_epoch):
+    """The learning-rate schedule, and whether it steps every batch rather than every epoch."""
+    if args.schedule == "onecycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * steps_per_epoch), True
+    if args.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.T_max, eta_min=args.min_lr), False
+    if args.schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, args.T_max, args.gamma), False
+    if args.schedule == "exponential":
+        n_steps = args.epochs * steps_per_epoch
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (args.min_lr / args.lr) ** (i / n_steps)), True
+    if args.schedule.startswith("warmup"):
+
+        def factor(done):  # epochs
+            if done < args.warmup_epochs:
+                return (done + 1) / args.warmup_epochs
+            done, left = done - args.warmup_epochs, max(args.epochs - args.warmup_epochs, 1)
+            cosine = args.schedule == "warmup_cosine"
+            return (1 + math.cos(math.pi * min(done / left, 1))) / 2 if cosine else args.gamma**done
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor), False
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1), False
+
+
+def validates(args, epoch):
+    """Is this epoch validated? With the cosine schedule and EER: the first, the last, and around each minimum of the
+    learning rate from the second on, as published; otherwise every epoch.
+    """
+    if args.validation != "eer" or args.schedule != "cosine" or epoch in (1, args.epochs):
+        return True
+    period = 2 * args.T_max
+    return epoch > period + 1 and (epoch - args.T_max) % period in (period - 1, 0, 1)
+
+
+class Training:
+    """A detector in training and all that changes with it. `state` is where the run stands, as plain data:
+
+    epoch: the one that is trained, from 1; batch: steps done in it; best: lowest figures so far; stale: validated
+    epochs since that of --average_by was lowest; kept: {epoch: figures} of the checkpoints on the disk; loss, n_losses:
+    sum and number of the epoch's finite losses; skipped: the run's steps without a finite loss; in_a_row: such steps up
+    to now; waiting: the losses, gradient norms, skips and trial indices of the steps since the last look at them.
+    """
+
+    def __init__(self, args, detector, criterion, device, folder, train_loader, dev_loaders, signals):
+        self.args, self.detector, self.criterion, self.device = args, detector, criterion, device
+        self.checkpoints = folder / "checkpoints"
+        self.train_loader, self.dev_loaders, self.signals = train_loader, dev_loaders, signals
+        self.n_steps = len(train_loader)
+        # Fused: one kernel for all weights, and one that heeds found_inf, see step().
+        self.optimizer = getattr(torch.optim, args.optimizer)(
+            detector.parameters(), lr=args.lr, weight_decay=args.weight_decay, betas=(0.9, 0.999), fused=True
+        )
+        self.scheduler, self.every_step = build_schedule(args, self.optimizer, self.n_steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+        self.statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
+        self.state = {"epoch": 1, "batch": 0, "best": {}, "stale": 0, "kept": {}, "skipped": 0, "in_a_row": 0}
+        self.state["waiting"] = []
+        self.state |= {"loss": 0.0, "n_losses": 0}
+        self.saved_at = time.monotonic()
+        self.writer = self.frozen = None
+        self.speed, self.finished = "", False
+        if distributed.world_size() > 1:
+            distributed.synchronise_batch_norm(detector)
+        if args.grad_checkpoint:
+            for layer in detector.front_end.model.encoder.layers:
+                layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False)
+
+    def fit(self):
+        """Train to the last epoch, from wherever the state is, and average."""
+        args, state = self.args, self.state
+        while state["epoch"] <= args.epochs and not (args.early_stop and state["stale"] >= args.early_stop):
+            epoch, lr, start = state["epoch"], self.optimizer.param_groups[0]["lr"], time.monotonic()
+            train_loss = self.train_epoch()
+            seconds = time.monotonic() - start
+            saved, dev = [], {}
+            if validates(args, epoch):
+                dev = self.validate(epoch)
+                saved = self.keep_validated(epoch, {**dev, "train_loss": train_loss})
+            if not self.every_step:
+                self.scheduler.step()
+            if self.writer:
+                for name in dev.keys() - checkpoint.CALIBRATION:
+                    self.writer.add_scalar(f"dev/{name}", dev[name], epoch * self.n_steps)
+            state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0}
+            self.save()
+            self.prune()
+            distributed.say(
+                f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
+                f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'} {self.speed}"
+            )
+        if state["epoch"] <= args.epochs:
+            distributed.say(f"stopped early: {state['stale']} validated epochs without a lower {args.average_by}")
+        self.finished = True
+        if args.average_best:
+            distributed.gather(None)  # the last checkpoint is written
+            self.average_best()
+
+    # ------------------------------------------------------------------------------------------ on the disk
+
+    def save(self):
+        """Write the file to resume from."""
+        states = distributed.gather(checkpoint.random_states())
+        if distributed.rank() == 0:
+            waiting = [[value.cpu() for value in step] for step in self.state["waiting"]]
+            facts = {**self.state, "waiting": waiting, "scaler": self.scaler.state_dict()}
+            path = self.checkpoints / checkpoint.RESUME_NAME
+            self.writer.flush()  # first: what was logged up to here is not logged again
+            checkpoint.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
+        self.saved_at = time.monotonic()
+
+    def resume(self, paths):
+        """Go back to where the first of `paths` that is whole leads. Raises UserError where none is."""
+        reasons = []
+        for path in paths:
+            try:
+                content = checkpoint.load_resume(
+                    path, self.detector, self.optimizer, self.scheduler, distributed.rank()
+                )
+            except UserError as error:
+                reasons.append(error)
+                continue
+            if reasons:
+                warn(f"{reasons[0]}; going on from {path}")
+            self.state = {name: content[name] for name in self.state}
+            waiting = self.state["waiting"]
+            self.state["waiting"] = [[*(value.to(self.device) for value in step[:3]), step[3]] for step in waiting]
+            self.scaler.load_state_dict(content["scaler"])
+            return
+        raise reasons[0]
+
+    def space_needed(self):
+        """Bytes that the run is certain to write, and that it possibly writes."""
+        args = self.args
+        weights = sum(value.nbytes for value in self.detector.state_dict().values())
+        moments = 2 * sum(parameter.nbytes for parameter in self.detector.parameters())
+        possible = sum(validates(args, epoch) for epoch in range(1, args.epochs + 1))
+        if args.keep_last or args.keep_best:
+            possible = min(possible, (args.keep_last or 0) + (args.keep_best or 0) + args.average_best + 1)
+        certain = possible if args.keep == "every" else 1
+        # Beside the epochs': the best again, the average, and three files to resume from while the newest is written.
+        rest = (1 + (args.average_best > 0)) * weights + 3 * (weights + moments)
+        return certain * weights + rest, possible * weights + rest
+
+    def keep_validated(self, epoch, figures):
+        """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
+        args, best = self.args, self.state["best"]
+        watched = ["eer"] if args.validation == "eer" else ["loss", "loss_augmented"]
+        watched += [args.average_by] if args.average_by not in watched else []
+        improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
+        best.update({name: figures[name] for name in improved})
+        self.state["stale"] = 0 if args.average_by in improved else self.state["stale"] + 1
+        name = f"model_{epoch}_EER_{figures['eer']}.pt" if args.validation == "eer" else f"epoch_{epoch}.pth"
+        names = [name] if args.keep == "every" or improved else []
+        if names:
+            self.state["kept"][epoch] = figures
+        names += ["best_model.pt"] if watched[0] in improved else []
+        for name in names:
+            self.save_weights(name, figures, epoch=epoch)
+        return names
+
+    def save_weights(self, name, figures, **facts):
+        facts |= {"valid": {**figures, "selected_by": self.args.validation}, "trained_on": trained_on(self.args)}
+        if distributed.rank() == 0:
+            state = self.detector.state_dict()
+            checkpoint.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
+
+    def prune(self):
+        """Delete checkpoints that --keep_last and --keep_best do not name and the average does not need."""
+        args = self.args
+        if distributed.rank() == 0 and (args.keep_last or args.keep_best):
+            best = [(args.validation, args.keep_best or 0), (args.average_by, args.average_best)]
+            run_folder.prune(self.checkpoints, self.state["kept"], args.keep_last, best)
+
+    def stop_if_asked(self):
+        """After a step or a validation: save when it is time to, or save and end the process after a signal."""
+        due = time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes
+        number, due = distributed.highest(self.signals.received, due)
+        if (number or due) and not self.finished:  # behind the last epoch the detector holds the average
+            self.save()
+        if number:
+            epoch, batch = self.state["epoch"], self.state["batch"]
+            distributed.say(
+                f"stopped by signal {number:.0f} in epoch {epoch} after {batch} batches; --resume auto goes on"
+            )
+            sys.exit(128 + int(number))
+
+    # -------------------------------------------------------------------------------------------- training
+
+    def autocast(self):
+        dtype = PRECISIONS[self.args.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def freeze(self, frozen):
+        """Train the front-end or not. Makes self.network, what a step calls: the detector, compiled and shared out."""
+        if frozen == self.frozen:
+            return
+        self.frozen = frozen
+        self.detector.front_end.requires_grad_(not frozen)
+        self.network = torch.compile(self.detector) if self.args.compile else self.detector
+        if distributed.world_size() > 1:
+            # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
+            self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
+
+    def train_epoch(self):
+        """The rest of an epoch over the training set. Returns the mean of its finite losses."""
+        args, state, loader = self.args, self.state, self.train_loader
+        frozen = state["epoch"] <= args.SSL_freeze_epoch
+        self.freeze(frozen)
+        self.detector.train()
+        if frozen:
+            self.detector.front_end.eval()  # a frozen encoder drops nothing out
+        loader.batch_sampler.epoch, loader.batch_sampler.start = state["epoch"], state["batch"]
+        title = f"epoch {state['epoch']}/{args.epochs}"
+        bar = progress(
+            loader,
+            desc=title,
+            unit="batch",
+            initial=state["batch"],
+            total=self.n_steps,
+            disable=distributed.rank() > 0,
+        )
+        pace = Pace(loader)
+        for x, labels, indices in bar:
+            pace.got(len(x))
+            lr = self.optimizer.param_groups[0]["lr"]
+            state["waiting"].append([*self.step(x, labels), indices])
+            if self.every_step:
+                self.scheduler.step()
+            state["batch"] += 1
+            if len(state["waiting"]) == LOG_EVERY or state["batch"] == self.n_steps:
+                self.look(lr, pace)
+            self.stop_if_asked()
+            pace.ask()
+        return state["loss"] / state["n_losses"] if state["n_losses"] else math.nan
+
+    def step(self, x, labels):
+        """One step of the optimiser: waveforms (b, samples) and labels (b,), this process's share of the batch.
+
+        Returns on the device, for no step waits for the GPU: the batch's loss, the norm of its gradient, and whether
+        the step was skipped because one of them is not finite. Then weights, moments and the running statistics of
+        batch norms stay as they were.
+        """
+        args, world = self.args, distributed.world_size()
+        x, labels = x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        before = self.running_statistics()
+        weight = distributed.total(self.criterion.weight(labels))
+        loss = torch.zeros((), device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = list(zip(x.chunk(args.grad_accum), labels.chunk(args.grad_accum)))
+        for i, (x_part, labels_part) in enumerate(parts):
+            # The processes' gradients are averaged in the backward pass of the last part.
+            apart = self.network.no_sync() if world > 1 and i + 1 < len(parts) else contextlib.nullcontext()
+            with apart:
+                with self.autocast():
+                    logits = self.network(x_part)
+                part = self.criterion.total(logits.float(), labels_part) / weight
+                self.scaler.scale(part * world).backward()
+            loss += part.detach()
+        loss = distributed.total(loss)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(p.grad for p in self.detector.parameters() if p.grad is not None)
+        finite = torch.isfinite(loss)
+        if not self.scaler.is_enabled():  # the scaler looks after infinite gradients itself, they are its measure
+            finite &= torch.isfinite(norm)
+            self.optimizer.found_inf = (~finite).float()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.statistics:
+            kept = torch.where(finite, self.running_statistics(), before)
+            kept = kept.split([buffer.numel() for buffer in self.statistics])
+            torch._foreach_copy_(self.statistics, [part.view_as(old) for part, old in zip(kept, self.statistics)])
+        return loss, norm, ~finite
+
+    def running_statistics(self):
+        """A copy of the batch norms' running means and variances, (values,)."""
+        return torch.cat([torch.empty(0, device=self.device), *(buffer.flatten() for buffer in self.statistics)])
+
+    def look(self, lr, pace):
+        """Read from the device what the steps since the last look gave, log it, and stop where the run is lost."""
+        state = self.state
+        steps, state["waiting"] = state["waiting"], []
+        values = torch.stack([torch.stack([value.float() for value in step[:3]]) for step in steps]).tolist()
+        for (*_, skipped), (*_, indices) in zip(values, steps):
+            state["in_a_row"] = state["in_a_row"] + 1 if skipped else 0
+            state["skipped"] += bool(skipped)
+            if state["in_a_row"] == STOP_AFTER:
+                trials = self.train_loader.dataset.trials
+                ids = [trials[i].utt_id for share in distributed.gather(indices.tolist()) for i in share]
+                raise UserError(
+                    f"epoch {state['epoch']}: expected a finite loss, found none in {STOP_AFTER} steps in a row; "
+                    f"the last of them on {', '.join(ids)}"
+                )
+        good = [(loss, norm) for loss, norm, skipped in values if not skipped]
+        state["loss"] += sum(loss for loss, _ in good)
+        state["n_losses"] += len(good)
+        norms = [norm for _, norm in good if math.isfinite(norm)]
+        figures = {"lr": lr, **pace.figures()}
+        self.speed = " ".join(f"{name} {value:.1f}" for name, value in figures.items() if "utt_per_s" in name)
+        figures |= {"loss": sum(loss for loss, _ in good) / len(good)} if good else {}
+        figures |= {"grad_norm": sum(norms) / len(norms)} if norms else {}
+        if len(good) < len(steps):
+            warn(f"epoch {state['epoch']}: skipped {len(steps) - len(good)} steps without a finite loss")
+            figures["skipped_steps"] = state["skipped"]
+        if self.writer:
+            for name, value in figures.items():
+                at = (state["epoch"] - 1) * self.n_steps + state["batch"]
+                self.writer.add_scalar(f"train/{name}", value, at)
+
+    # ------------------------------------------------------------------------------------------ validation
+
+    def validate(self, title):
+        """Figures on the dev set, lower is better: {loss, eer, threshold}, and loss_augmented where that loader exists.
+
+        Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
+        """
+        self.detector.eval()
+        found = {}
+        for suffix, loader in self.dev_loaders.items():
+            loader.batch_sampler.epoch = 0
+            rows = []
+            desc = f"epoch {title} dev{suffix}"
+            with torch.inference_mode(), self.autocast():
+                for x, labels, indices in progress(loader, desc=desc, unit="batch", disable=distributed.rank() > 0):
+                    rows.append((self.detector(x.to(self.device, non_blocking=True)).float(), labels, indices))
+                    if self.signals.received:
+                        break
+            found[suffix] = [torch.cat([row[i] for row in rows]).cpu() if rows else None for i in range(3)]
+        self.stop_if_asked()
+        figures = {}
+        for suffix, share in found.items():
+            shares = [share for share in distributed.gather(share) if share[0] is not None]
+            logits, labels, indices = (torch.cat([share[i] for share in shares]) for i in range(3))
+            _, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
+            logits, labels = logits[first], labels[first]
+            figures["loss" + suffix] = self.criterion(logits.to(self.device), labels.to(self.device)).item()
+            if not suffix:
+                scores, is_bonafide = self.detector.scores_of(logits).numpy(), labels.numpy() == BONAFIDE
+                figures |= checkpoint.dev_figures(scores[is_bonafide], scores[~is_bonafide])
+        return figures
+
+    def average_best(self):
+        """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
+        args = self.args
+        paths = checkpoint.best_checkpoints(self.checkpoints, args.average_best, args.average_by)
+        out = self.checkpoints / f"average_best_{args.average_best}.pth"
+        averaged = sorted(path.name for path in paths)
+        if out.exists() and checkpoint.read_checkpoint(out)["averaged"] == averaged:
+            distributed.say(f"{out} is there already")
+            return
+        self.detector.load_state_dict(checkpoint.average_checkpoints(paths))
+        figures = self.validate("average")
+        self.save_weights(out.name, figures, averaged=averaged)
+        distributed.say(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")
+
+
+class Pace:
+    """How fast a loader gives batches and steps take them, since the last look."""
+
+    warned = False
+
+    def __init__(self, loader):
+        self.loader = loader
+        self._restart()
+        self.ask()
+
+    def _restart(self):
+        self.n_utterances, self.waited, self.start = 0, 0.0, time.monotonic()
+        self.busy = self.loader.dataset.busy.value
+
+    def ask(self):
+        self.asked = time.monotonic()
+
+    def got(self, n_utterances):
+        self.waited += time.monotonic() - self.asked
+        self.n_utterances += n_utterances
+
+    def figures(self):
+        """{name: value} for the log; starts anew. Warns, once, where the loader is what the steps wait for."""
+        seconds, busy = time.monotonic() - self.start, self.loader.dataset.busy.value - self.busy
+        n, workers = self.n_utterances, max(self.loader.num_workers, 1)
+        found = {"utt_per_s": n / seconds}
+        if busy:
+            found["loader_utt_per_s_per_core"] = n / busy
+        if starved(self.waited, busy / workers, seconds) and not Pace.warned:
+            Pace.warned = True
+            warn(
+                f"the loader starves the device: steps wait for it {self.waited / seconds:.0%} of the time; its "
+                f"{workers} processes make {n / busy:.1f} utterances/s each; more of them (--num_workers) may help"
+            )
+        self._restart()
+        return found
+
+
+def starved(waited, busy, seconds):
+    """Do the steps wait for the loader because it can do no more? Seconds: waited for it, its workers busy, in all."""
+    return seconds > 1 and waited > 0.2 * seconds and busy > 0.9 * seconds
+
+
+def trained_on(args):
+    return str(args.base_dir or args.database_path or ", ".join(args.train_protocol))
+
+
+def _figures(figures):
+    shown = {"loss": "dev_loss", "loss_augmented": "dev_loss_augmented"}
+    text = [f"{label} {figures[name]:.5f}" for name, label in shown.items() if name in figures]
+    return " ".join([*text, f"dev_eer {100 * figures['eer']:.3f}%"])
