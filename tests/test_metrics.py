@@ -370,6 +370,16 @@ def test_every_figure_has_the_distribution_of_resampled_trials(n_bonafide, n_spo
         same_distribution(found, [function(*draw) for draw in draws])
 
 
+def test_cllr_of_outliers_within_one_cell_has_the_distribution_of_resampling():
+    rng = np.random.default_rng(15)
+    bonafide, spoof = rng.normal(3, 1, 2000), rng.normal(-3, 1, 9000)
+    bonafide[:12] = -np.geomspace(30, 3000, 12)  # below every spoof: no operating point between them is kept
+    ((exact, coarse, replicates),) = metrics.bootstrap_curves(bonafide, spoof, 4000, points=POINTS, cllr=True)
+    _, found = metrics.bootstrap_figure(lambda curve: curve.cllr, exact, coarse, replicates)
+    direct = [compute_cllr(rng.choice(bonafide, 2000), spoof) for _ in range(4000)]
+    assert np.std(found) == pytest.approx(np.std(direct), rel=0.06)
+
+
 def test_clusters_are_drawn_whole_within_their_kind():
     rng = np.random.default_rng(8)
     n_clusters = 40
