@@ -799,7 +799,8 @@ def print_latex(report):
     """A table for a paper, in the manner of the package booktabs; intervals in brackets."""
 
     def escaped(text):
-        return re.sub(r"([%_&#$])", r"\\\1", text)
+        special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+        return re.sub(r"[\\~^%_&#${}]", lambda found: special.get(found[0], "\\" + found[0]), text)
 
     rows, titles = report["rows"], report["titles"]
     keys = keys_of_tables(titles)
@@ -943,12 +944,8 @@ def main(argv=None):
     if args.write_scores:
         protocols.write_scores(args.write_scores, dict(zip(table.utt_id, list(systems.values())[-1].tolist())))
 
-    wishes = (args.form, args.by, args.as_published, args.plot, args.calibrate, args.attack_groups, asv)
-    if (
-        table.corpus == "CtrSVDD"
-        and len(systems) == 1
-        and not any(wish is not None and wish is not False for wish in wishes)
-    ):
+    wishes = (args.form, args.by, args.as_published, args.plot, args.calibrate, args.attack_groups, args.cluster, asv)
+    if table.corpus == "CtrSVDD" and len(systems) == 1 and not any(wishes):
         print_ctrsvdd(systems[next(iter(systems))], table, places)
         return
     groups = read_groups(args.attack_groups) if args.attack_groups else {}
