@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # bash train.sh                                   the demo, end to end: corpus, training, average, scores, report
+# bash train.sh rivals                            every back-end trained on the demo corpus alike, and one table
 # bash train.sh ctrsvdd DIR [FLAG ...]            singing voice: DIR holds train_set/ dev_set/ train.txt dev.txt
 # bash train.sh asvspoof2019 DB PROTO [FLAG ...]  speech: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols
 set -euo pipefail
@@ -7,7 +8,7 @@ recipe=${1:-demo}
 start=$PWD
 cd "$(dirname "$0")"
 . ./setup.sh
-usage() { sed -n '2,4s/^# //p' train.sh >&2; exit 2; }
+usage() { sed -n '2,5s/^# //p' train.sh >&2; exit 2; }
 place() { case $1 in /*) echo "$1" ;; *) echo "$start/$1" ;; esac; }
 
 case $recipe in
@@ -41,6 +42,11 @@ demo)
         trial=$(awk -v key=$key '$5 == key { print $2; exit }' $eval_key)
         $PYTHON easy_inference_demo.py --model_path "$run/checkpoints/average_best_3.pth" --file_to_test "$corpus/ASVspoof2019_LA_eval/flac/$trial.flac"
     done
+    ;;
+rivals)
+    [ $# -eq 1 ] || usage
+    $PYTHON make_demo_corpus.py --out demo/corpus
+    $PYTHON compare.py --corpus demo/corpus --out demo/rivals
     ;;
 *) usage ;;
 esac
