@@ -36,25 +36,10 @@ def load_audio(path):
     that is missing, no regular file, no audio or truncated, or that holds no sample, samples that are no number, or
     more than LONGEST.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
-            raise UserError(f"{path}: expected an audio file, found no regular file")
-        with open(path, "rb"):  # libsndfile does not say why it cannot
-            pass
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        if Path(path).suffix.lower() == ".m4a":
-            x = _through_ffmpeg(path)
-        else:
-            x = _decode(path, path)
-    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'error_string', error)}") from error
-    if not len(x):
-        raise UserError(f"{path}: expected audio, found a file without a single sample")
-    return x
+    out = bytearray()  # grows without a second copy of hours of audio
+    for block in audio_blocks(path, longest=LONGEST, any_format=False):
+        out += block.tobytes()
+    return np.frombuffer(out, dtype=np.float32)
 
 
 def _warn_of_silence(path, x):
@@ -63,9 +48,50 @@ def _warn_of_silence(path, x):
         warn(f"{path}: all samples are zero")
 
 
-def _decode(source, path):
+def audio_blocks(path, longest=None, any_format=True):
+    """Read an audio file as load_audio does, in blocks: yields float32 (samples,). Memory does not grow with the file.
+
+    longest: seconds; None is any length. any_format: leave all that libsndfile cannot read to ffmpeg, not m4a alone.
+    Raises UserError as load_audio.
+    """
+    n_samples = 0
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
+            raise UserError(f"{path}: expected an audio file, found no regular file")
+        with open(path, "rb") as file:  # libsndfile does not say why it cannot
+            if any_format and not file.read(1):
+                raise UserError(f"{path}: cannot be read as audio: it is empty")
+        for block in _decode_any(path, longest) if any_format else _decode_known(path, longest):
+            n_samples += len(block)
+            yield block
+    except UserError:
+        raise
+    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError, ValueError) as error:
+        why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read as audio: {why}") from error
+    if not n_samples:
+        raise UserError(f"{path}: expected audio, found a file without a single sample")
+
+
+def _decode_known(path, longest):
+    m4a = Path(path).suffix.lower() == ".m4a"
+    return _through_ffmpeg(path, ["-f", "mov"]) if m4a else _decode(path, path, longest)
+
+
+def _decode_any(path, longest):
+    try:
+        soundfile.info(path)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name that ends in .raw
+        try:
+            yield from _through_ffmpeg(path, [])
+        except UserError as second:
+            raise UserError(f"{second}; libsndfile: {getattr(error, 'error_string', error)}") from error
+    else:
+        yield from _decode(path, path, longest)
+
+
+def _decode(source, path, longest):
     """Read the file `source`, block by block; `path` is the user's name for it."""
-    out = bytearray()  # grows without a second copy of hours of audio
     with soundfile.SoundFile(source) as file:
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise UserError(f"{path}: expected a sample rate of {RATES[0]} to {RATES[1]} Hz, found {file.samplerate}")
@@ -80,16 +106,15 @@ def _decode(source, path):
             n_read += len(block)
             if not np.isfinite(block).all():
                 raise UserError(f"{path}: expected audio, found samples that are no finite number")
-            if n_read > LONGEST * file.samplerate:
-                raise UserError(f"{path}: expected audio of at most {LONGEST // 3600} hours; cut it")
+            if longest and n_read > longest * file.samplerate:
+                raise UserError(f"{path}: expected audio of at most {longest // 3600} hours; cut it")
             x = block.mean(axis=1) if file.channels > 1 else block[:, 0]
             last = len(block) < n_block
-            out += (resampler.resample_chunk(x, last=last) if resampler else x).tobytes()
+            yield resampler.resample_chunk(x, last=last) if resampler else x
             if last:
                 break
         if _declared_frames(file) - n_read > file.samplerate / 20:  # headers that are off by some bytes are common
             raise UserError(f"{path}: truncated: expected {_declared_frames(file)} samples, found {n_read}")
-    return np.frombuffer(out, dtype=np.float32)
 
 
 def _declared_frames(file):
@@ -104,14 +129,16 @@ def _declared_frames(file):
     return 0
 
 
-def _through_ffmpeg(path):
-    """Read an MPEG-4 file by the program ffmpeg: as that format alone, so that it follows no reference to others."""
+def _through_ffmpeg(path, format):
+    """Read a file by the program ffmpeg, block by block. format: its flags for the only format to read it as, so that
+    it follows no reference to other files; none: whatever it takes it for, and then files of this machine alone.
+    """
     ffmpeg = shutil.which("ffmpeg")
     if not ffmpeg:
-        raise UserError(f"{path}: cannot be read as audio: m4a needs the program ffmpeg, which is not installed")
+        raise UserError(f"{path}: cannot be read as audio: it may need the program ffmpeg, which is not installed")
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "audio.w64")
-        command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-f", "mov", "-i", f"file:{path}"]
+        command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file", *format, "-i", f"file:{path}"]
         command += ["-map", "0:a:0", "-t", str(LONGEST + 1), "-c:a", "pcm_s16le", f"file:{out}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600)
@@ -120,7 +147,7 @@ def _through_ffmpeg(path):
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UserError(f"{path}: cannot be read as audio: ffmpeg: {reason}")
-        return _decode(out, path)
+        yield from _decode(out, path, LONGEST)
 
 
 def repeat_pad(x, length):

@@ -9,7 +9,6 @@ import glob
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ import torch
 import checkpoint
 from atomic import atomic_open
 from console import UserError, progress
-from data_utils import SAMPLE_RATE, first_samples, repeat_pad
+from data_utils import SAMPLE_RATE, audio_blocks, first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD
 from scoring import BATCH_SAMPLES, ready, score_batch
 
@@ -70,74 +69,6 @@ def find_files(names):
 
 def _is_shown(file, folder):
     return not any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def audio_blocks(path):
-    """Read an audio file as data_utils.load_audio does, in blocks: yields float32 (samples,) at 16 kHz.
-
-    What libsndfile does not read is left to the program ffmpeg, where there is one. Memory does not grow with the
-    length of the file. Raises UserError for a file that is missing, is no audio, holds no sample or one that is not
-    a number.
-    """
-    n_samples = 0
-    for block in _decode(path):
-        if not np.isfinite(block).all():
-            raise UserError(f"{path}: expected audio, found samples that are not numbers or infinite")
-        n_samples += len(block)
-        yield block
-    if not n_samples:
-        raise UserError(f"{path}: expected audio, found a file without a single sample")
-
-
-def _decode(path):
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a name that ends in .raw
-        why = getattr(error, "error_string", str(error))
-        if os.path.isfile(path) and os.path.getsize(path):
-            yield from _decode_with_ffmpeg(path, why)
-            return
-        why = "it is empty" if os.path.isfile(path) else why
-        raise UserError(f"{path}: cannot be read as audio: {why}") from error
-    import soxr
-
-    with file:
-        rate = file.samplerate
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        n_frames = max(2**20 // file.channels, 1)
-        while True:
-            try:
-                block = file.read(n_frames, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise UserError(f"{path}: cannot be read as audio: {error.error_string}") from error
-            last = len(block) < n_frames
-            block = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
-            yield block if rate == SAMPLE_RATE else resampler.resample_chunk(block, last=last)
-            if last:
-                return
-
-
-def _decode_with_ffmpeg(path, why):
-    program = shutil.which("ffmpeg")
-    if not program:
-        raise UserError(f"{path}: cannot be read as audio: {why} (the program ffmpeg, not found here, reads more)")
-    # A playlist could name other files, and addresses: nothing but this file is opened.
-    command = [program, "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    command += ["-map", "0:a:0", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
-    with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages)
-        try:
-            while data := process.stdout.read(4 * 2**20):
-                yield np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4")
-            if process.wait():
-                messages.seek(0)
-                said = messages.read().decode(errors="replace").strip().splitlines() or ["nothing said"]
-                said = said[-1].removeprefix(f"file:{path}: ")
-                raise UserError(f"{path}: cannot be read as audio: libsndfile: {why} ffmpeg: {said}")
-        finally:
-            process.kill()
-            process.stdout.close()
-            process.wait()
 
 
 # ----------------------------------------------------------------------------------------------------------- judging
@@ -188,13 +119,16 @@ class Judge:
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         valid = content.get("valid", {})
         self.dev_set = valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
-        self.eer, config = valid.get("eer"), self.detector.config
-        self.calibration = None
-        if valid.get("calibration_slope", 0) > 0:  # below 0 it takes the one class for the other
-            self.calibration = Calibration(*(valid[name] for name in checkpoint.CALIBRATION))
+        config = self.detector.config
+        figures = {name: value for name, value in valid.items() if isinstance(value, float | int)}
+        self.eer, self.calibration = figures.get("eer"), None
+        if figures.keys() >= set(checkpoint.CALIBRATION):
+            calibration = Calibration(*(figures[name] for name in checkpoint.CALIBRATION))
+            # With a slope below 0 it would take the one class for the other.
+            self.calibration = calibration if calibration.slope > 0 else None
         self.threshold, self.origin = threshold, "given"
-        if threshold is None and "threshold" in valid:
-            self.threshold, self.origin = valid["threshold"], "dev"
+        if threshold is None and figures.keys() >= {"eer", "threshold"}:
+            self.threshold, self.origin = figures["threshold"], "dev"
         elif threshold is None and config.model_name.startswith("WavLM_Nes2Net") and config.n_output_logits == 1:
             self.threshold, self.origin = PUBLISHED_FAKE, "published"
         elif threshold is None:
