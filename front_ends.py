@@ -220,18 +220,19 @@ def _wav2vec2_model(overrides):
     # messages.
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     level = logging.getLogger().level
-    with warnings.catch_warnings(), _stand_in(*_NOT_NEEDED):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
+        with _stand_in(*_NOT_NEEDED):
+            from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
 
-    logging.getLogger().setLevel(level)
-    config = Wav2Vec2Config()
-    # fairseq would pad an odd number of frames to an even one and then attend with a mask.
-    config.required_seq_len_multiple = 1
-    for name, value in overrides.items():
-        setattr(config, name, value)
-    config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
-    return Wav2Vec2Model(config)
+        logging.getLogger().setLevel(level)
+        config = Wav2Vec2Config()
+        # fairseq would pad an odd number of frames to an even one and then attend with a mask.
+        config.required_seq_len_multiple = 1
+        for name, value in overrides.items():
+            setattr(config, name, value)
+        config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
+        return Wav2Vec2Model(config)
 
 
 _NOT_NEEDED = ("sklearn", "sklearn.metrics", "scipy.stats", "torch.utils.tensorboard")
