@@ -92,7 +92,7 @@ def _synchronised(self, x):
     axes = [0, *range(2, x.dim())]
     along = (1, -1, *[1] * (x.dim() - 2))
     values = x.to(torch.promote_types(x.dtype, torch.float32))
-    sums = _Sum.apply(torch.cat([values.sum(axes), values.new_tensor([values.numel() / values.shape[1]])]))
+    sums = _Sum.apply(torch.cat([values.sum(axes), values.new_full((1,), values.numel() / values.shape[1])]))
     n = sums[-1].detach()
     mean = sums[:-1] / n
     centred = values - mean.view(along)

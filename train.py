@@ -499,8 +499,13 @@ def start_run(training, folder, settings, resumed):
         f"{training.args.precision}{f', {world} processes' if world > 1 else ''}",
         flush=True,
     )
-    # What a killed run logged after the state that is gone back to is hidden.
-    training.writer = SummaryWriter(folder, purge_step=(state["epoch"] - 1) * training.n_steps + state["batch"] + 1)
+    # What a killed run logged after the state that is gone back to is hidden. At the end of an epoch that may be its
+    # dev figures, which stand at the step of its last training figures.
+    at_end = state["batch"] == training.n_steps
+    done = (state["epoch"] - 1) * training.n_steps + state["batch"]
+    training.writer = SummaryWriter(folder, purge_step=done if at_end else done + 1)
+    if at_end:
+        training.log()
     if not resumed:
         training.writer.add_text("config", f"```\n{json.dumps(settings, indent=1)}\n```")
 

@@ -63,7 +63,8 @@ class Training:
     epoch: the one that is trained, from 1; batch: steps done in it; best: lowest figures so far; stale: validated
     epochs since that of --average_by was lowest; kept: {epoch: figures} of the checkpoints on the disk; loss, n_losses:
     sum and number of the epoch's finite losses; skipped: the run's steps without a finite loss; in_a_row: such steps up
-    to now; waiting: the losses, gradient norms, skips and trial indices of the steps since the last look at them.
+    to now; waiting: the losses, gradient norms, skips and trial indices of the steps since the last look at them;
+    logged: the figures that this look gave.
     """
 
     def __init__(self, args, detector, criterion, device, folder, train_loader, dev_loaders, signals):
@@ -80,7 +81,7 @@ class Training:
         self.statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
         self.state = {"epoch": 1, "batch": 0, "best": {}, "stale": 0, "kept": {}, "skipped": 0, "in_a_row": 0}
         self.state["waiting"] = []
-        self.state |= {"loss": 0.0, "n_losses": 0}
+        self.state |= {"loss": 0.0, "n_losses": 0, "logged": {}}
         self.saved_at = time.monotonic()
         self.writer = self.frozen = None
         self.speed, self.finished = "", False
@@ -326,9 +327,14 @@ class Training:
         if len(good) < len(steps):
             warn(f"epoch {state['epoch']}: skipped {len(steps) - len(good)} steps without a finite loss")
             figures["skipped_steps"] = state["skipped"]
+        state["logged"] = figures
+        self.log()
+
+    def log(self):
+        """Write the figures of the last look to the log."""
         if self.writer:
-            for name, value in figures.items():
-                at = (state["epoch"] - 1) * self.n_steps + state["batch"]
+            at = (self.state["epoch"] - 1) * self.n_steps + self.state["batch"]
+            for name, value in self.state["logged"].items():
                 self.writer.add_scalar(f"train/{name}", value, at)
 
     # ------------------------------------------------------------------------------------------ validation
