@@ -107,7 +107,7 @@ class Training:
             if self.writer:
                 for name in dev.keys() - checkpoint.CALIBRATION:
                     self.writer.add_scalar(f"dev/{name}", dev[name], epoch * self.n_steps)
-            state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0}
+            state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0, "logged": {}}
             self.save()
             self.prune()
             distributed.say(
