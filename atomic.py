@@ -32,4 +32,5 @@ def atomic_open(path, mode="w", previous=None):
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that is being told matters, not that there is nothing to remove
+            temporary.unlink(missing_ok=True)
