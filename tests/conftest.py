@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import multiprocessing
 import zlib
 from pathlib import Path
 
@@ -132,3 +133,9 @@ def output():
         return text.getvalue()
 
     return call
+
+
+def pytest_sessionfinish():
+    """End workers that a test left waiting for work: Python would wait for them at exit, without end."""
+    for child in multiprocessing.active_children():
+        child.kill()
