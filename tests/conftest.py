@@ -3,7 +3,8 @@
 import contextlib
 import io
 import json
-import multiprocessing
+import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -135,7 +136,13 @@ def output():
     return call
 
 
-def pytest_sessionfinish():
-    """End workers that a test left waiting for work: Python would wait for them at exit, without end."""
-    for child in multiprocessing.active_children():
-        child.kill()
+def pytest_sessionfinish(session, exitstatus):
+    session.config.exitstatus = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """End at once: at its ordinary exit Python would wait, without end, for workers that a test has left."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(getattr(config, "exitstatus", 0))
