@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -261,6 +262,20 @@ class BadAudio:
         warn(f"skipped: {error} ({n} of at most {self.allowed})")
 
 
+def _leave_signals_to_the_main_process(_):
+    # Ctrl-C and a cluster's pre-emption reach every process; the main process finishes its step first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_at_sigterm_of, args=[os.getppid()], daemon=True).start()
+
+
+def _end_at_sigterm_of(parent):
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
+
+
 class _Check(Dataset):
     def __init__(self, trials):
         self.trials = trials
@@ -322,7 +337,7 @@ class TrialLoader(DataLoader):
     def __iter__(self):
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                raise batch
+                raise UserError(str(batch))  # a new one, for a frame that holds what it raised keeps its workers
             yield batch
 
 
@@ -349,9 +364,3 @@ def make_loader(
 
 def _collate(items):
     return items[0] if isinstance(items[0], UserError) else default_collate(items)
-
-
-def _leave_signals_to_the_main_process(_):
-    # Ctrl-C and a cluster's pre-emption reach the whole process group; the main process finishes its step first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import os
-import sys
 import zlib
 from pathlib import Path
 
@@ -134,15 +132,3 @@ def output():
         return text.getvalue()
 
     return call
-
-
-def pytest_sessionfinish(session, exitstatus):
-    session.config.exitstatus = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config):
-    """End at once: at its ordinary exit Python would wait, without end, for workers that a test has left."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(getattr(config, "exitstatus", 0))
