@@ -101,5 +101,7 @@ def _synchronised(self, x):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-    out = centred * (torch.rsqrt(variance + self.eps) * self.weight).view(along) + self.bias.view(along)
+    out = centred * torch.rsqrt(variance + self.eps).view(along)
+    if self.affine:
+        out = out * self.weight.view(along) + self.bias.view(along)
     return out.to(x.dtype)

@@ -165,11 +165,12 @@ def alone(tmp_path):
 @pytest.mark.parametrize(
     "norm, shape", [(nn.BatchNorm1d, (6, 5, 7)), (nn.BatchNorm1d, (6, 5)), (nn.BatchNorm2d, (6, 5, 4, 3))]
 )
-def test_synchronised_batch_norm_is_batch_norm(alone, norm, shape):
+@pytest.mark.parametrize("affine", [True, False])
+def test_synchronised_batch_norm_is_batch_norm(alone, norm, shape, affine):
     torch.manual_seed(0)
-    plain, ours = norm(5), norm(5)
-    with torch.no_grad():
-        plain.weight.normal_(), plain.bias.normal_()
+    plain, ours = norm(5, affine=affine), norm(5, affine=affine)
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter)
     ours.load_state_dict(plain.state_dict())
     distributed.synchronise_batch_norm(ours)
     for mode in (True, True, False):
@@ -183,7 +184,8 @@ def test_synchronised_batch_norm_is_batch_norm(alone, norm, shape):
             module.zero_grad()
             (weight * out).sum().backward()
         torch.testing.assert_close(y.grad, x.grad, atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(ours.weight.grad, plain.weight.grad, atol=1e-4, rtol=1e-4)
+        for a, b in zip(ours.parameters(), plain.parameters()):
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-4, rtol=1e-4)
     assert ours.state_dict().keys() == plain.state_dict().keys()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, atol=1e-4, rtol=1e-4)
