@@ -49,7 +49,8 @@ def page(model):
         server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         stack.callback(server.terminate)
         address = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
-        browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        chromium = stack.enter_context(sync_playwright()).chromium
+        browser = chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(60000)
         page.elsewhere = []

@@ -10,7 +10,7 @@ if [ "$(cat .venv-web/requirements.sha256 2>/dev/null)" != "$wanted" ]; then
     $PYTHON -m venv .venv-web
     packages=$($PYTHON -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$packages" >"$(.venv-web/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
-    if .venv-web/bin/pip install -q -r requirements-web.txt; then
+    if timeout 600 .venv-web/bin/pip install -q -r requirements-web.txt; then
         echo "$wanted" >.venv-web/requirements.sha256
     else
         echo "web.sh: warning: requirements-web.txt cannot be installed" >&2
@@ -18,7 +18,7 @@ if [ "$(cat .venv-web/requirements.sha256 2>/dev/null)" != "$wanted" ]; then
 fi
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "== set-up: Chromium"
-    { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 ||
+    timeout 600 sh -c 'apt-get update && apt-get install -y --no-install-recommends chromium' >/dev/null 2>&1 ||
         echo "web.sh: warning: chromium cannot be installed" >&2
 fi
 # pytest ends with 5 where all of a file is skipped.
