@@ -22,33 +22,38 @@ import numpy as np
 import soundfile
 import torch
 from scipy import signal
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoint
 import metrics
 from atomic import atomic_open
+from back_ends import build_back_end
 from console import run
+from data_utils import TrialDataset, first_samples, load_audio, make_loader
 from losses import Loss
 from model import ModelConfig, build_detector
+from protocols import Trial
 from RawBoost import RawBoostParams, apply_rawboost
+from scoring import score_files
 from training import Training
 
 
-def time_ways(ways, repeats, device="cpu"):
+def time_ways(ways, repeats, device="cpu", warm_up=1):
     """Time several ways to do one thing, {name: callable}; the first is the naive one.
 
-    They take turns, so that what else the machine does falls on all of them; one turn before is not counted.
+    They take turns, so that what else the machine does falls on all of them; warm_up turns before are not counted.
     Returns a row a way: name, seconds (median), spread (range of the middle half), ratio (how many times faster than
     the naive way: the median over turns).
     """
     seconds = {name: [] for name in ways}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_up):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
             if torch.device(device).type == "cuda":
                 torch.cuda.synchronize(device)
-            if turn:
+            if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     naive = next(iter(seconds.values()))
     rows = []
@@ -500,9 +505,192 @@ def train_flags(parser):
     parser.add_argument("--compile", action="store_true", help="also by torch.compile")
 
 
+# --------------------------------------------------------------------------------------------------------- loader
+
+
+def loader(args):
+    """Decoding and RawBoost: a core, against direct filtering; and all cores together as a training uses them."""
+    length, params = 64600, RawBoostParams()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, f"{i}.flac") for i in range(args.files)]
+        for path in paths:
+            x = 0.1 * rng.standard_normal(int(16000 * rng.uniform(2, 6)))
+            soundfile.write(path, x, 16000)
+        trials = [Trial(str(i), label=i % 2, path=path) for i, path in enumerate(paths)]
+        rows = []
+        for algo in (0, 3, 4, 5):
+            dataset = TrialDataset(trials, length, "first", algo, params)
+            loader = make_loader(dataset, 12, num_workers=os.cpu_count())
+
+            def direct(algo=algo):
+                for i, path in enumerate(paths):
+                    x = load_audio(path).astype(np.float64)
+                    first_samples(direct_rawboost(x, algo, params, np.random.RandomState(i)), length)
+
+            ways = {
+                f"algo {algo}, one core, direct": direct,
+                f"algo {algo}, one core": lambda dataset=dataset: [dataset[0, i] for i in range(len(dataset))],
+                f"algo {algo}, {os.cpu_count()} workers": lambda loader=loader: list(loader),
+            }
+            found = time_ways(ways if algo else dict(list(ways.items())[1:]), args.repeats)
+            for row in found:
+                row["utterances/s"] = len(trials) / row["seconds"]
+                if "one core" in row["name"]:
+                    row["ms an utterance"] = 1000 * row["seconds"] / len(trials)
+            rows += found
+    return rows
+
+
+def loader_flags(parser):
+    parser.add_argument("--files", type=int, default=48, help="utterances in a pass (%(default)s)")
+
+
+# -------------------------------------------------------------------------------------------------------- backend
+
+
+def plain_nes2net(net, features):
+    """The Nes2Net family as published, with the weights of a back_ends.nes2net.Nes2Net: features (B, T, C) to logits.
+
+    Convolutions over (B, C, T), outputs that grow by concatenation, and for Nes2Net-X a stack of splits on a trailing
+    axis of its own.
+    """
+
+    def activation(x):
+        return torch.relu(x) if isinstance(net.activation, torch.nn.ReLU) else torch.selu(x)
+
+    def norm(bn, x):
+        if bn.training:
+            bn.num_batches_tracked.add_(1)
+        statistics = (bn.running_mean, bn.running_var)
+        return F.batch_norm(x, *statistics, bn.weight, bn.bias, bn.training, bn.momentum, bn.eps)
+
+    def block(block, x):
+        out = norm(block.bn1, activation(F.conv1d(x, block.conv1.weight, block.conv1.bias)))
+        splits = out.split(block.width, dim=1)
+        out = piece = None
+        for i, (conv, bn) in enumerate(zip(block.convs, block.bns)):
+            dilation = conv.dilation[0]
+            if block.weighted_sum is None:
+                piece = piece + splits[i] if i else splits[i]
+                piece = norm(bn, activation(F.conv1d(piece, conv.weight, conv.bias, 1, dilation, dilation)))
+                result = piece
+            else:
+                piece = torch.cat([piece if i else splits[-1].unsqueeze(-1), splits[i].unsqueeze(-1)], dim=-1)
+                piece = F.conv2d(piece, conv.weight, conv.bias, 1, (dilation, 0), (dilation, 1))
+                piece = norm(bn, activation(piece))
+                result = (piece * block.weighted_sum[i]).sum(dim=-1)
+            out = torch.cat([out, result], dim=1) if i else result
+        out = torch.cat([out, splits[-1]], dim=1)
+        out = norm(block.bn3, activation(F.conv1d(out, block.conv3.weight, block.conv3.bias)))
+        _, squeeze, relu, excite, gate = block.se.se
+        gates = F.conv1d(out.mean(dim=2, keepdim=True), squeeze.weight, squeeze.bias)
+        return out * gate(F.conv1d(relu(gates), excite.weight, excite.bias)) + x
+
+    splits = features.transpose(1, 2).split(net.width, dim=1)
+    out = piece = None
+    for i, (inner, bn) in enumerate(zip(net.Build_in_Res2Nets, net.bns)):
+        piece = piece + splits[i] if i else splits[i]
+        piece = norm(bn, activation(block(inner, piece)))
+        out = torch.cat([out, piece], dim=1) if i else piece
+    out = activation(norm(net.bn, torch.cat([out, splits[-1]], dim=1)))
+    if net.pooling is None:
+        return net.fc(out.mean(dim=2))
+    first, second = net.pooling.linear1, net.pooling.linear2
+    attention = torch.tanh(F.conv1d(out, first.weight, first.bias))
+    attention = torch.softmax(F.conv1d(attention, second.weight, second.bias), dim=2)
+    mean = (attention * out).sum(dim=2)
+    variance = (attention * out**2).sum(dim=2) - mean**2
+    return net.fc(torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1))
+
+
+def backend(args):
+    """The Nes2Net family on features of XLS-R 300M, forward and backward, against its plain formulation."""
+    torch.manual_seed(0)
+    features = torch.randn(args.batch_size, args.frames, 1024, device=args.device, requires_grad=True)
+    rows = []
+    for name in ("Nes2Net", "Nes2Net_X", "Nes2Net_X_SeLU"):
+        net = build_back_end(ModelConfig(f"wav2vec2_{name}"), 1024).to(args.device)
+        functions = {f"{name}, plain": functools.partial(plain_nes2net, net), name: net}
+        if args.compile:
+            functions[f"{name}, compiled"] = torch.compile(net)
+
+        def step(function, net=net):
+            net.zero_grad()
+            function(features).sum().backward()
+
+        rows += time_ways(
+            {key: functools.partial(step, function) for key, function in functions.items()}, args.repeats, args.device
+        )
+    return rows
+
+
+def backend_flags(parser):
+    parser.add_argument("--batch_size", type=int, default=12, help="(%(default)s)")
+    parser.add_argument("--frames", type=int, default=201, help="(%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="also by torch.compile")
+
+
+# ----------------------------------------------------------------------------------------------------------- eval
+
+
+def scoring(args):
+    """Full-length trials of 1 to 10 s: in exact batches, and in bf16, against one at a time in float32."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = rng.uniform(1, 10, args.trials)
+        paths = [os.path.join(folder, f"{i}.flac") for i in range(args.trials)]
+        for path, n in zip(paths, seconds):
+            x = 0.1 * rng.standard_normal(int(16000 * n)) * np.linspace(rng.uniform(0, 2), 1, int(16000 * n))
+            soundfile.write(path, x, 16000)
+        config = ModelConfig(args.model_name, ssl=args.ssl)
+        detector = build_detector(config).to(args.device).eval()
+        scores = {}
+
+        def one_at_a_time(name):
+            scores[name] = {}
+            with torch.inference_mode():
+                for i, path in enumerate(paths):
+                    x = torch.from_numpy(load_audio(path))[None].to(args.device)
+                    scores[name][i] = detector.score(x).item()
+
+        def batches(name, precision):
+            workers = min(4, os.cpu_count())
+            scores[name], _, _ = score_files(detector, paths, num_workers=workers, precision=precision)
+
+        names = ["one at a time, fp32", "batches, fp32", "batches, bf16"]
+        ways = [
+            one_at_a_time,
+            functools.partial(batches, precision="fp32"),
+            functools.partial(batches, precision="bf16"),
+        ]
+        for precision in ("fp32", "bf16"):
+            score_files(detector, paths[:1], precision=precision)
+        ways = {name: functools.partial(way, name) for name, way in zip(names, ways)}
+        rows = time_ways(ways, args.turns, args.device, warm_up=0)
+    for row in rows:
+        differences = [abs(scores[row["name"]][i] - scores[names[0]][i]) for i in range(len(paths))]
+        row |= {"trials/s": len(paths) / row["seconds"], "times real time": seconds.sum() / row["seconds"]}
+        row |= {"score difference": max(differences)}
+    return rows
+
+
+def scoring_flags(parser):
+    parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="(%(default)s)")
+    parser.add_argument("--ssl", default="xlsr_300m", help="encoder, with random weights (%(default)s)")
+    parser.add_argument("--trials", type=int, default=200, help="(%(default)s)")
+    parser.add_argument(
+        "--turns", type=int, default=1, help="in place of --repeats: a turn takes minutes (%(default)s)"
+    )
+
+
 # stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
 STAGES = {
     "rawboost": (rawboost, rawboost_flags),
+    "loader": (loader, loader_flags),
+    "backend": (backend, backend_flags),
+    "eval": (scoring, scoring_flags),
     "train": (train, train_flags),
     "start": (start, None),
     "demo": (demo, demo_flags),

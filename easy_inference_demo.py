@@ -15,10 +15,13 @@ import sys
 import time
 from collections import Counter
 
+import torch
+
 from atomic import atomic_open
 from console import UserError, run
 from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
+from scoring import PRECISIONS, usable_cores
 
 
 def parse_args(argv=None):
@@ -34,6 +37,12 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         "--threshold", type=float, help="scores above it are bona fide; not given: the checkpoint's own"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=[*PRECISIONS, "int8"],
+        default="fp32",
+        help="of the detector; int8 on a CPU only (%(default)s)",
     )
     add_model_flags(parser, required=False)
 
@@ -70,13 +79,18 @@ def parse_args(argv=None):
 
 
 def read_judge(args):
+    device = choose_device()
+    if args.precision == "int8" and device.type != "cpu":
+        raise UserError("--precision int8: expected a CPU, found a GPU; set CUDA_VISIBLE_DEVICES= (empty) to leave it")
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     return Judge(
         args.model_path,
-        choose_device(),
+        device,
         threshold=args.threshold,
         test_mode=args.test_mode,
         window=args.window,
         hop=args.hop,
+        precision=args.precision,
         **given_model_flags(args),
     )
 
@@ -187,6 +201,10 @@ def main(argv=None):
         if args.plot:
             draw(args.plot, results[0], judge)
     write_tables(judge, results, args)
+    if not quiet and judge.difference is not None:
+        print(
+            f"precision: {args.precision}; the first scores differ from float32 ones by {judge.difference:.2g} at most"
+        )
     if not quiet and many:
         print_summary(judge, results, took)
     elif not quiet:

@@ -26,7 +26,7 @@ from atomic import atomic_open
 from console import UserError, progress
 from data_utils import SAMPLE_RATE, audio_blocks, first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD
-from scoring import BATCH_SAMPLES, ready, score_batch
+from scoring import BATCH_SAMPLES, quantize, ready, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
@@ -101,11 +101,14 @@ class Judge:
     """A detector, and how its scores are read.
 
     threshold: scores above it are bona fide; None: the checkpoint's own. test_mode: "full", or "4s" for the first
-    four seconds. window, hop: seconds; hop None: half a window. flags: see checkpoint.load_detector.
+    four seconds. window, hop: seconds; hop None: half a window. precision: fp32, bf16 or, on a CPU, int8.
+    flags: see checkpoint.load_detector.
     Raises UserError as load_detector, and for a window or a hop that makes no sense.
     """
 
-    def __init__(self, model_path, device, threshold=None, test_mode="full", window=4.0, hop=None, **flags):
+    def __init__(
+        self, model_path, device, threshold=None, test_mode="full", window=4.0, hop=None, precision="fp32", **flags
+    ):
         hop = window / 2 if hop is None else hop
         if not RECEPTIVE_FIELD <= window * SAMPLE_RATE <= LONGEST_WHOLE:
             raise UserError(f"--window: expected 0.025 to {LONGEST_WHOLE // SAMPLE_RATE} seconds, found {window:g}")
@@ -115,7 +118,8 @@ class Judge:
         content = checkpoint.read_detector(model_path, **flags)
         self.detector = checkpoint.detector_from(model_path, content["config"], content["model"]).to(device)
         self.loading_took = time.monotonic() - started
-        self.device, self.test_mode = device, test_mode
+        self.device, self.test_mode, self.precision = device, test_mode, precision
+        self.difference = None  # of the first scores from those in float32
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         valid = content.get("valid", {})
         self.dev_set = valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
@@ -213,7 +217,7 @@ class Judge:
             at_once = max(BATCH_SAMPLES[self.device.type] // length, 1)
             for batch in (same[i : i + at_once] for i in range(0, len(same), at_once)):
                 started = time.monotonic()
-                scores = score_batch(self.detector, torch.stack([x for _, x in batch]).to(self.device))
+                scores = self._score_batch(torch.stack([x for _, x in batch]).to(self.device))
                 scores = [None] * len(batch) if scores is None else scores.tolist()
                 took = (time.monotonic() - started) / len(batch)
                 for ((judged, start, x), _), score in zip(batch, scores):
@@ -227,6 +231,18 @@ class Judge:
                     else:
                         end = min((start + len(x)) / SAMPLE_RATE, judged.seconds)
                         judged.windows.append((start / SAMPLE_RATE, end, score))
+
+    def _score_batch(self, waveforms):
+        """Scores (B,) in the precision asked for; the first ones in float32 as well, to say what it changes."""
+        if self.precision == "fp32" or self.difference is not None:
+            return score_batch(self.detector, waveforms, self.precision)
+        plain = score_batch(self.detector, waveforms)
+        if self.precision == "int8":
+            quantize(self.detector)
+        scores = score_batch(self.detector, waveforms, self.precision)
+        if scores is not None and plain is not None:
+            self.difference = (scores - plain).abs().max().item()
+        return scores
 
     def verdict(self, judged):
         """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""

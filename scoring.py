@@ -8,11 +8,13 @@ same number of samples. There is no padding and no mask.
 import math
 import os
 import stat
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import soundfile
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,7 +22,7 @@ from console import UserError
 from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
 from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
 
-PRECISIONS = ["fp32", "bf16"]
+PRECISIONS = ["fp32", "bf16"]  # and int8 on a CPU, see quantize
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 
@@ -129,6 +131,32 @@ def score_batch(detector, waveforms, precision="fp32"):
             raise
     halves = [score_batch(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
     return None if any(half is None for half in halves) else torch.cat(halves)
+
+
+def quantize(detector):
+    """Give the wide linear layers of a detector's transformer 8-bit weights, in place, for a CPU.
+
+    What they are fed is quantised as it comes, by its own range. They hold two thirds of the weights; attention,
+    convolutions and back-end stay as they are.
+    """
+    from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
+
+    wide = [name for name, module in detector.named_modules() if isinstance(module, nn.Linear)]
+    wide = {name: default_dynamic_qconfig for name in wide if name.endswith((".fc1", ".fc2"))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch is about to move it into a package of its own
+        quantize_dynamic(detector, wide, inplace=True)
+
+
+def usable_cores():
+    """Cores that this process may use: of the machine, of its affinity, of its container's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            share, period = file.read().split()
+        return max(min(cores, math.ceil(int(share) / int(period))), 1)
+    except (OSError, ValueError):  # none, or "max"
+        return cores
 
 
 def score_batches(detector, paths, batches, length=None, num_workers=0, precision="fp32"):

@@ -528,3 +528,17 @@ def test_chance_is_said_beside_what_is_suspicious(untrained):
 @pytest.mark.parametrize("seconds, text", [(0, "0:00.0"), (59.96, "1:00.0"), (83.25, "1:23.2"), (3723.4, "1:02:03.4")])
 def test_clock(seconds, text):
     assert inference.clock(seconds) == text
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_other_precisions_say_how_far_their_scores_are_from_float32(tmp_path, untrained, output, precision):
+    soundfile.write(tmp_path / "x.wav", speech_like(np.random.default_rng(0), 2), 16000)
+    flags = ["--model_path", str(untrained), "--file_to_test", str(tmp_path / "x.wav")]
+    plain, text = (
+        output(easy_inference_demo.main, flags),
+        output(easy_inference_demo.main, [*flags, "--precision", precision]),
+    )
+    difference = float(re.search(r"precision: \w+; .* by (\S+) at most", text)[1])
+    scores = [float(re.search(r"score: (\S+)", said)[1]) for said in (plain, text)]
+    assert 0 < abs(scores[0] - scores[1]) < 0.1
+    assert difference == pytest.approx(abs(scores[0] - scores[1]), rel=0.06)  # two digits of it are printed

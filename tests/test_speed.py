@@ -1,0 +1,62 @@
+import copy
+import json
+
+import pytest
+import torch
+
+import benchmark
+from back_ends import build_back_end
+from model import ModelConfig
+
+
+@pytest.mark.parametrize("name", ["Nes2Net", "Nes2Net_X", "Nes2Net_X_SeLU"])
+@pytest.mark.parametrize("options", [{}, {"dilation": 1, "pool_func": "ASTP"}])
+@pytest.mark.parametrize("training", [True, False])
+def test_nes2net_equals_its_plain_formulation(name, options, training):
+    torch.manual_seed(0)
+    net = build_back_end(ModelConfig(f"wav2vec2_{name}", Nes_ratio=(2, 4), **options), 32).double().train(training)
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            for values in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                values.uniform_(0.5, 2)
+    plain = copy.deepcopy(net)
+    for shape in [(3, 31, 32), (1, 2, 32), (2, 1, 32)]:
+        features = torch.randn(shape).double()
+        found = []
+        for model, function in [(net, net), (plain, lambda x: benchmark.plain_nes2net(plain, x))]:
+            x = features.clone().requires_grad_()
+            logits = function(x)
+            (logits * torch.arange(1.0, 2 * len(x) + 1).view(-1, 2)).sum().backward()
+            gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+            found.append({"logits": logits, "features": x.grad, **gradients, **dict(model.named_buffers())})
+        for key, expected in found[1].items():
+            torch.testing.assert_close(found[0][key], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_features_in_any_memory_order_give_the_same():
+    torch.manual_seed(0)
+    net = build_back_end(ModelConfig("wav2vec2_Nes2Net_X", Nes_ratio=(2, 4)), 32).eval()
+    features = torch.randn(3, 20, 32)
+    by_frames = features.transpose(0, 1).contiguous().transpose(0, 1)  # as fairseq's encoder gives them
+    with torch.inference_mode():
+        torch.testing.assert_close(net(by_frames), net(features))
+        one_by_one = torch.cat([net(trial[None]) for trial in features])
+        torch.testing.assert_close(net(features), one_by_one)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["rawboost", "--seconds", "0.1"],
+        ["loader", "--files", "2"],
+        ["backend", "--batch_size", "2", "--frames", "5"],
+        ["eval", "--ssl", "tiny", "--trials", "3"],
+    ],
+)
+def test_benchmark_prints_a_table_and_writes_json(flags, tmp_path, output):
+    text = output(benchmark.main, [*flags, "--repeats", "1", "--json", str(tmp_path / "b.json")])
+    (rows,) = json.loads((tmp_path / "b.json").read_text())["stages"].values()
+    assert rows[0]["ratio"] == 1 and all(row["seconds"] > 0 for row in rows)
+    assert all(row["name"] in text for row in rows)
+    if flags[0] == "eval":
+        assert rows[1]["score difference"] < 1e-4 < rows[2]["score difference"] < 1
