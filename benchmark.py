@@ -7,6 +7,7 @@ faster than the naive way, the first of its kind.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -26,16 +27,18 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoint
+import front_ends
 import metrics
 from atomic import atomic_open
 from back_ends import build_back_end
+from back_ends.nes2net import Nes2Net
 from console import run
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
 from losses import Loss
 from model import ModelConfig, build_detector
 from protocols import Trial
 from RawBoost import RawBoostParams, apply_rawboost
-from scoring import score_files
+from scoring import quantize, score_files
 from training import Training
 
 
@@ -245,6 +248,16 @@ def start(args):
 # ------------------------------------------------------------------------------------------------------------ demo
 
 
+DEMO = (
+    """
+import sys
+import easy_inference_demo
+easy_inference_demo.main(sys.argv[1:])
+"""
+    + PEAK
+)
+
+
 def demo(args):
     """The one-file verdict as a command: one file, a hundred at once, and a file of hours; time and memory.
 
@@ -265,7 +278,7 @@ def demo(args):
         runs = [("one file", os.path.join(files, "0.flac"), 1), ("100 files", files, 100), ("a long file", long, 1)]
         rows = []
         for name, what, n in runs:
-            command = [sys.executable, "easy_inference_demo.py", "--model_path", model, "--file_to_test", what]
+            command = [sys.executable, "-c", DEMO, "--model_path", model, "--file_to_test", what]
             taken, memory = zip(*(_run(command) for _ in range(1 if what == long else min(args.repeats, 5))))
             seconds = statistics.median(taken)
             low, high = np.quantile(taken, [0.25, 0.75])
@@ -277,13 +290,11 @@ def demo(args):
 
 
 def _run(command):
-    """Run a command here: (seconds, peak memory in GB)."""
+    """Run a command here whose last word is its peak memory in kB: (seconds, GB)."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, cwd=os.path.dirname(os.path.abspath(__file__)), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{command}: exit status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1e6
+    folder = os.path.dirname(os.path.abspath(__file__))
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - started, int(done.stdout.split()[-1]) / 2**20
 
 
 def demo_flags(parser):
@@ -434,14 +445,31 @@ def _in_mode(name, step, x, labels):
     step(x, labels)
 
 
+@contextlib.contextmanager
+def plainly(detector):
+    """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm, and the
+    plain formulation of Nes2Net.
+    """
+    extract, back_end = front_ends.channels_last, detector.back_end
+    front_ends.channels_last = lambda extractor, waveforms: extractor(waveforms)
+    if isinstance(back_end, Nes2Net):
+        back_end.forward = functools.partial(plain_nes2net, back_end)
+    try:
+        yield
+    finally:
+        front_ends.channels_last = extract
+        back_end.__dict__.pop("forward", None)
+
+
 def _naive_step(config, device):
-    """A step as it is first written: float32, one kernel a weight, its loss read at once."""
+    """A step as it is first written: float32, plain formulation, one kernel a weight, its loss read at once."""
     detector = build_detector(config).to(device).train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
     criterion = Loss("focal" if config.n_output_logits == 1 else "weighted_CCE").to(device)
 
     def step(x, labels):
-        loss = criterion(detector(x), labels)
+        with plainly(detector):
+            loss = criterion(detector(x), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -635,7 +663,7 @@ def backend_flags(parser):
 
 
 def scoring(args):
-    """Full-length trials of 1 to 10 s: in exact batches, and in bf16, against one at a time in float32."""
+    """Full-length trials of 1 to 10 s: in exact batches, in bf16 and in int8, against one at a time in float32."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -650,24 +678,25 @@ def scoring(args):
 
         def one_at_a_time(name):
             scores[name] = {}
-            with torch.inference_mode():
+            with torch.inference_mode(), plainly(detector):
                 for i, path in enumerate(paths):
                     x = torch.from_numpy(load_audio(path))[None].to(args.device)
                     scores[name][i] = detector.score(x).item()
 
-        def batches(name, precision):
+        def batches(name, detector, precision):
             workers = min(4, os.cpu_count())
             scores[name], _, _ = score_files(detector, paths, num_workers=workers, precision=precision)
 
-        names = ["one at a time, fp32", "batches, fp32", "batches, bf16"]
-        ways = [
-            one_at_a_time,
-            functools.partial(batches, precision="fp32"),
-            functools.partial(batches, precision="bf16"),
-        ]
-        for precision in ("fp32", "bf16"):
-            score_files(detector, paths[:1], precision=precision)
-        ways = {name: functools.partial(way, name) for name, way in zip(names, ways)}
+        networks = {"fp32": detector, "bf16": detector}
+        if args.device == "cpu":
+            networks["int8"] = build_detector(config).eval()
+            networks["int8"].load_state_dict(detector.state_dict())
+            quantize(networks["int8"])
+        names = ["one at a time, fp32", *(f"batches, {precision}" for precision in networks)]
+        ways = {names[0]: functools.partial(one_at_a_time, names[0])}
+        for name, (precision, network) in zip(names[1:], networks.items()):
+            score_files(network, paths[:1], precision=precision)
+            ways[name] = functools.partial(batches, name, network, precision)
         rows = time_ways(ways, args.turns, args.device, warm_up=0)
     for row in rows:
         differences = [abs(scores[row["name"]][i] - scores[names[0]][i]) for i in range(len(paths))]

@@ -21,7 +21,7 @@ from atomic import atomic_open
 from console import UserError, run
 from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
-from scoring import PRECISIONS, usable_cores
+from scoring import PRECISIONS, check_precision, usable_cores
 
 
 def parse_args(argv=None):
@@ -40,7 +40,7 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         "--precision",
-        choices=[*PRECISIONS, "int8"],
+        choices=PRECISIONS,
         default="fp32",
         help="of the detector; int8 on a CPU only (%(default)s)",
     )
@@ -80,8 +80,7 @@ def parse_args(argv=None):
 
 def read_judge(args):
     device = choose_device()
-    if args.precision == "int8" and device.type != "cpu":
-        raise UserError("--precision int8: expected a CPU, found a GPU; set CUDA_VISIBLE_DEVICES= (empty) to leave it")
+    check_precision(args.precision, device)
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     return Judge(
         args.model_path,

@@ -30,7 +30,7 @@ import protocols
 from atomic import atomic_open
 from console import UserError, progress, run
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
-from scoring import PRECISIONS, plan_batches, score_batches
+from scoring import PRECISIONS, check_precision, plan_batches, quantize, score_batches
 
 
 def parse_args(argv=None):
@@ -267,15 +267,12 @@ def write_results(out, trials, done):
     return 1 if failures else 0
 
 
-def bf16_difference(detector, trials, batches, length, done):
-    """How far bf16 scores are from float32 ones at most, over a trial each of 8 batches; and the number of trials."""
-    scored = [min(done[number][0]) for number in range(0, len(batches), -(-len(batches) // 8)) if done[number][0]]
-    paths = [trials[index].path for index in scored]
-    plain = {}
-    for scores, _, _ in score_batches(detector, paths, [[i] for i in range(len(paths))], length):
-        plain |= scores
-    bf16 = {index: score for scores, _, _ in done.values() for index, score in scores.items()}
-    return max((abs(plain[i] - bf16[scored[i]]) for i in plain), default=0.0), len(plain)
+def float32_scores(detector, trials, batches, length):
+    """{index: score} in float32 of a trial each of 8 batches, to compare other precisions with."""
+    some = [batch[0] for batch in batches[:: -(-len(batches) // 8)]]
+    paths = [trials[index].path for index in some]
+    results = score_batches(detector, paths, [[i] for i in range(len(paths))], length)
+    return {some[i]: score for scores, _, _ in results for i, score in scores.items()}
 
 
 def main(argv=None):
@@ -287,6 +284,7 @@ def main(argv=None):
     rank = int(os.environ.get("RANK", 0))
     trials = read_trials(args)
     device = choose_device(int(os.environ["LOCAL_RANK"]) if world > 1 else args.gpu_id)
+    check_precision(args.precision, device)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
     detector, name = read_detector(args)
     detector.to(device)
@@ -323,6 +321,9 @@ def main(argv=None):
         if partial.of_another_run:
             print(f"starting over: {partial.file.name} was of another detector, list or precision")
 
+    plain = float32_scores(detector, trials, batches, length) if args.precision != "fp32" and rank == 0 else {}
+    if args.precision == "int8":
+        quantize(detector)
     mine = [batches[number] for number in todo]
     results = score_batches(detector, paths, mine, length, args.num_workers, args.precision)
     with progress(total=sum(map(len, mine)), desc="scoring", unit="trial", disable=rank > 0) as bar:
@@ -337,8 +338,9 @@ def main(argv=None):
         n_scores = sum(len(scores) for scores, _, _ in everything.values())
         print(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")
         if args.precision != "fp32":
-            difference, n = bf16_difference(detector, trials, batches, length, everything)
-            print(f"{args.precision}: {n} trials scored in float32 as well differ by {difference:.2g} at most")
+            found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
+            difference = max((abs(plain[index] - found[index]) for index in plain if index in found), default=0.0)
+            print(f"{args.precision}: {len(plain)} trials scored in float32 as well differ by {difference:.2g} at most")
     share(None)  # nobody removes what it has done before it is in the score file
     partial.remove()
     if world > 1:

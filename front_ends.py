@@ -105,12 +105,13 @@ class Encoder(nn.Module):
         self.model = _wav2vec2_model({name: fields[name] for name in _FAIRSEQ_FIELDS if name in fields})
         self.model.remove_pretraining_modules()
         config = self.model.cfg
-        if relative_position:
-            for i, layer in enumerate(self.model.encoder.layers):
+        sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout
+        for i, layer in enumerate(self.model.encoder.layers):
+            if relative_position:
                 buckets = (fields["num_buckets"], fields["max_distance"]) if i == 0 else None
-                layer.self_attn = RelativeAttention(
-                    config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout, buckets
-                )
+                layer.self_attn = RelativeAttention(*sizes, buckets)
+            else:
+                layer.self_attn = Attention(*sizes)
         self.relative_position = relative_position
         self.normalize = fields["normalize"]
         self.channels = config.encoder_embed_dim
@@ -156,12 +157,55 @@ class Encoder(nn.Module):
 
         scale = self.model.feature_grad_mult
         with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
-            x = self.model.feature_extractor(waveforms)
+            extract = channels_last if self.trims_to_frames else nn.Module.__call__
+            x = extract(self.model.feature_extractor, waveforms)
         return x if scale in (0, 1) else GradMultiply.apply(x, scale)
 
 
-class RelativeAttention(nn.Module):
-    """Self-attention with WavLM's gated relative position bias, in the place of fairseq's. (T, B, C) -> (T, B, C).
+def channels_last(extractor, waveforms):
+    """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
+    memory, so that nothing is transposed for a norm.
+    """
+    x = waveforms[:, None, None]
+    for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
+        x = x.contiguous(memory_format=torch.channels_last)  # (B, C, 1, T); no copy but of the waveform
+        x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))
+        x = activation(norm(dropout(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    return x.squeeze(2)
+
+
+class Attention(nn.Module):
+    """Self-attention in the place of fairseq's, of linear layers that can be quantised. (T, B, C) -> (T, B, C)."""
+
+    def __init__(self, channels, heads, dropout):
+        super().__init__()
+        self.num_heads, self.dropout_module = heads, nn.Dropout(dropout)  # named as in fairseq's
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+        for projection in (self.k_proj, self.v_proj, self.q_proj, self.out_proj):  # as fairseq initialises its own
+            nn.init.normal_(projection.weight, std=0.02)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query, key, value, key_padding_mask=None, **_):
+        """query, key, value: the same (T, B, C)."""
+        return self._attend(query, None), None
+
+    def _attend(self, x, mask):
+        frames, trials, channels = x.shape
+        q, k, v = (
+            projection(x).view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mask = mask if mask is None else mask.to(q.dtype)
+        dropout = self.dropout_module.p if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(x.permute(2, 0, 1, 3).reshape(frames, trials, channels))
+
+
+class RelativeAttention(Attention):
+    """Self-attention with WavLM's gated relative position bias. (T, B, C) -> (T, B, C).
 
     buckets: (number of buckets, distance in frames beyond which all share the last), in the first layer, whose bias
     embedding all layers share; else None. Parameter names are those of Microsoft's release.
@@ -169,20 +213,13 @@ class RelativeAttention(nn.Module):
     """
 
     def __init__(self, channels, heads, dropout, buckets):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.q_proj = nn.Linear(channels, channels)
-        self.k_proj = nn.Linear(channels, channels)
-        self.v_proj = nn.Linear(channels, channels)
-        self.out_proj = nn.Linear(channels, channels)
+        super().__init__(channels, heads, dropout)
         self.grep_linear = nn.Linear(channels // heads, 8)
         self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
         if buckets is not None:
             n_buckets, self.max_distance = buckets
             self.relative_attention_bias = nn.Embedding(n_buckets, heads)
             nn.init.normal_(self.relative_attention_bias.weight, std=0.02)
-        for projection in (self.q_proj, self.k_proj, self.v_proj):  # as fairseq initialises its own
-            nn.init.normal_(projection.weight, std=0.02)
 
     def position_bias(self, n_frames):
         """The bias (H, T, T) of every query and key by their distance. In the first layer only."""
@@ -202,17 +239,11 @@ class RelativeAttention(nn.Module):
 
     def forward(self, query, key, value, key_padding_mask, **_):
         """query, key, value: the same (T, B, C); key_padding_mask: the bias (H, T, T), see Encoder.forward."""
-        frames, trials, channels = query.shape
-        by_head = query.view(frames, trials, self.heads, -1).permute(1, 2, 0, 3)  # (B, H, T, C / H)
+        frames, trials, _ = query.shape
+        by_head = query.view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)  # (B, H, T, C / H)
         gates = torch.sigmoid(self.grep_linear(by_head).unflatten(-1, (2, 4)).sum(-1))
         gate = gates[..., :1] * (gates[..., 1:] * self.grep_a - 1) + 2  # (B, H, T, 1)
-        q, k, v = (
-            projection(query).view(frames, trials, self.heads, -1).permute(1, 2, 0, 3)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mask = (gate * key_padding_mask).to(q.dtype)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(x.permute(2, 0, 1, 3).reshape(frames, trials, channels)), None
+        return self._attend(query, gate * key_padding_mask), None
 
 
 def _wav2vec2_model(overrides):
