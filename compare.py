@@ -44,7 +44,7 @@ def parse_args(argv=None):
     )
     parser.add_argument("--corpus", default="demo/corpus", help="folder that make_demo_corpus.py built")
     parser.add_argument("--out", default="demo/rivals", help="folder of runs, scores and the table")
-    parser.add_argument("--epochs", type=int, default=8, help="of every run")
+    parser.add_argument("--epochs", type=int, default=10, help="of every run")
     parser.add_argument("--back_ends", nargs="+", choices=NAMES, default=NAMES, help=f"{BASELINE} is always among them")
     args = parser.parse_args(argv)
     args.back_ends = list(dict.fromkeys([BASELINE, *args.back_ends]))

@@ -1,7 +1,7 @@
 """Speech encoders, from waveforms to hidden states, and the aggregations of hidden states into features.
 
-The encoders are fairseq's own Wav2Vec2Model, built from its own configuration; WavLM puts its attention into fairseq's
-layers. Nothing else here imports fairseq.
+The encoders are fairseq's own Wav2Vec2Model, built from its own configuration, with attention of ours in its layers;
+that of WavLM is relative. Nothing else here imports fairseq.
 Axes: B trials, T frames, C channels, H heads, L hidden states. The stride is 320 samples, the receptive field 400.
 """
 
