@@ -279,7 +279,8 @@ class Training:
             with apart:
                 with self.autocast():
                     logits = self.network(x_part)
-                part = self.criterion.total(logits.float(), labels_part) / weight
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                part = self.criterion.total(logits, labels_part) / weight
                 self.scaler.scale(part * world).backward()
             loss += part.detach()
         loss = distributed.total(loss)

@@ -19,8 +19,10 @@ import fairseq.models.wav2vec.wav2vec2  # noqa: F401
 import librosa  # noqa: F401
 import soxr  # noqa: F401
 import torch._dynamo  # noqa: F401
+from fairseq.modules import Fp32GroupNorm
 
 import train
+from losses import Loss
 from model import Detector
 
 HOOKS = {
@@ -50,7 +52,10 @@ def stop_at(name, nth, number):
 def in_double_precision():
     start, forward = train.Training.__init__, Detector.forward
     train.Training.__init__ = lambda self, args, detector, *rest: start(self, args, detector.double(), *rest)
+    total = Loss.total
+    Loss.total = lambda self, logits, labels: total(self.double(), logits.double(), labels)
     Detector.forward = lambda self, x: forward(self, x.double())
+    Fp32GroupNorm.forward = torch.nn.GroupNorm.forward
 
 
 def start(run):
