@@ -337,7 +337,7 @@ def main(argv=None):
         status = write_results(out, trials, everything)
         n_scores = sum(len(scores) for scores, _, _ in everything.values())
         print(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")
-        if args.precision != "fp32":
+        if plain:
             found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
             difference = max((abs(plain[index] - found[index]) for index in plain if index in found), default=0.0)
             print(f"{args.precision}: {len(plain)} trials scored in float32 as well differ by {difference:.2g} at most")

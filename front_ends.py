@@ -157,8 +157,8 @@ class Encoder(nn.Module):
 
         scale = self.model.feature_grad_mult
         with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
-            extract = channels_last if self.trims_to_frames else nn.Module.__call__
-            x = extract(self.model.feature_extractor, waveforms)
+            extractor = self.model.feature_extractor
+            x = channels_last(extractor, waveforms) if self.trims_to_frames else extractor(waveforms)
         return x if scale in (0, 1) else GradMultiply.apply(x, scale)
 
 

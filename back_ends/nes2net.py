@@ -42,6 +42,7 @@ class SqueezeExcitation(nn.Module):
     def forward(self, rows, n_trials):
         _, squeeze, activation, excite, gate = self.se
         x = rows.view(n_trials, -1, rows.shape[-1])
+        # A sum, then divided: the gradient of mean() would be divided frame by frame.
         gates = gate(_pointwise(excite, activation(_pointwise(squeeze, x.sum(dim=1) / x.shape[1]))))
         return (x * gates.unsqueeze(1)).flatten(0, 1)
 
