@@ -252,7 +252,8 @@ DEMO = (
     """
 import sys
 import easy_inference_demo
-easy_inference_demo.main(sys.argv[1:])
+if easy_inference_demo.main(sys.argv[1:]):
+    sys.exit(1)
 """
     + PEAK
 )
@@ -397,8 +398,6 @@ def report(args):
 
 PIPES = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 
-
-# --------------------------------------------------------------------------------------------------------- command
 
 # ---------------------------------------------------------------------------------------------------------- train
 
@@ -713,6 +712,8 @@ def scoring_flags(parser):
         "--turns", type=int, default=1, help="in place of --repeats: a turn takes minutes (%(default)s)"
     )
 
+
+# --------------------------------------------------------------------------------------------------------- command
 
 # stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
 STAGES = {
