@@ -14,9 +14,11 @@ import platform
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 import checkpoint
 from atomic import atomic_open
@@ -120,6 +122,17 @@ def clear_unfinished(checkpoints):
     """Remove what a killed run was writing: temporary files are of the size of a checkpoint."""
     for path in Path(checkpoints).glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def event_writer(folder, purge_step):
+    """TensorBoard's writer of a run that starts, or goes on and hides what was logged from purge_step on.
+
+    TensorBoard reads event files in the order of their names: the second of their start, the host, the process's number
+    as text. The last two tell nothing of their order, so a start waits until no file carries its second.
+    """
+    while any(Path(folder).glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.05)
+    return SummaryWriter(folder, purge_step=purge_step)
 
 
 def write_environment(folder, device):

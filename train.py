@@ -22,7 +22,6 @@ from collections import Counter
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 import checkpoint
 import distributed
@@ -503,7 +502,7 @@ def start_run(training, folder, settings, resumed):
     # dev figures, which stand at the step of its last training figures.
     at_end = state["batch"] == training.n_steps
     done = (state["epoch"] - 1) * training.n_steps + state["batch"]
-    training.writer = SummaryWriter(folder, purge_step=done if at_end else done + 1)
+    training.writer = run_folder.event_writer(folder, purge_step=done if at_end else done + 1)
     if at_end:
         training.log()
     if not resumed:

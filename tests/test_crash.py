@@ -111,6 +111,17 @@ def test_a_run_that_is_killed_at_twenty_moments_ends_with_the_same_weights(tmp_p
             n_finished += 1
 
 
+def test_a_start_within_a_second_of_the_last_hides_what_that_one_logged(tmp_path, monkeypatch):
+    # Process numbers are ordered as text in the files' names: 900 comes after 1000.
+    for pid, purge_step, value in [(900, 1, 0.5), (1000, 2, 0.25)]:
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        with run_folder.event_writer(tmp_path, purge_step) as writer:
+            for step in (1, 2, 3) if pid == 900 else (2, 3):
+                writer.add_scalar("train/loss", value, step)
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
+    assert [(event.step, event.value) for event in events] == [(1, 0.5), (2, 0.25), (3, 0.25)]
+
+
 @pytest.mark.parametrize(
     "at, number, status",
     [(("step", 6), signal.SIGTERM, 143), (("step", 3), signal.SIGINT, 130), (("validation", 3), signal.SIGTERM, 143)],
