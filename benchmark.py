@@ -36,9 +36,10 @@ from console import run
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
 from losses import Loss
 from model import ModelConfig, build_detector
+from precision import PRECISIONS, prepare
 from protocols import Trial
 from RawBoost import RawBoostParams, apply_rawboost
-from scoring import quantize, score_files
+from scoring import score_files
 from training import Training
 
 
@@ -686,16 +687,15 @@ def scoring(args):
             workers = min(4, os.cpu_count())
             scores[name], _, _ = score_files(detector, paths, num_workers=workers, precision=precision)
 
-        networks = {"fp32": detector, "bf16": detector}
-        if args.device == "cpu":
-            networks["int8"] = build_detector(config).eval()
-            networks["int8"].load_state_dict(detector.state_dict())
-            quantize(networks["int8"])
-        names = ["one at a time, fp32", *(f"batches, {precision}" for precision in networks)]
+        names = ["one at a time, fp32"]
         ways = {names[0]: functools.partial(one_at_a_time, names[0])}
-        for name, (precision, network) in zip(names[1:], networks.items()):
+        for precision in PRECISIONS if args.device == "cpu" else ["fp32", "bf16"]:
+            network = build_detector(config).to(args.device).eval()
+            network.load_state_dict(detector.state_dict())
+            prepare(network, precision)
             score_files(network, paths[:1], precision=precision)
-            ways[name] = functools.partial(batches, name, network, precision)
+            names.append(f"batches, {precision}")
+            ways[names[-1]] = functools.partial(batches, names[-1], network, precision)
         rows = time_ways(ways, args.turns, args.device, warm_up=0)
     for row in rows:
         differences = [abs(scores[row["name"]][i] - scores[names[0]][i]) for i in range(len(paths))]

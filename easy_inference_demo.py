@@ -21,7 +21,8 @@ from atomic import atomic_open
 from console import UserError, run
 from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
-from scoring import PRECISIONS, check_precision, usable_cores
+from precision import PRECISIONS, check_precision
+from scoring import usable_cores
 
 
 def parse_args(argv=None):

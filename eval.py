@@ -30,7 +30,8 @@ import protocols
 from atomic import atomic_open
 from console import UserError, progress, run
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
-from scoring import PRECISIONS, check_precision, plan_batches, quantize, score_batches
+from precision import PRECISIONS, check_precision, prepare
+from scoring import plan_batches, score_batches
 
 
 def parse_args(argv=None):
@@ -322,8 +323,7 @@ def main(argv=None):
             print(f"starting over: {partial.file.name} was of another detector, list or precision")
 
     plain = float32_scores(detector, trials, batches, length) if args.precision != "fp32" and rank == 0 else {}
-    if args.precision == "int8":
-        quantize(detector)
+    prepare(detector, args.precision)
     mine = [batches[number] for number in todo]
     results = score_batches(detector, paths, mine, length, args.num_workers, args.precision)
     with progress(total=sum(map(len, mine)), desc="scoring", unit="trial", disable=rank > 0) as bar:

@@ -107,6 +107,8 @@ class Encoder(nn.Module):
         config = self.model.cfg
         sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout
         for i, layer in enumerate(self.model.encoder.layers):
+            if config.activation_fn == "gelu":
+                layer.activation_fn = F.gelu  # the same, without fairseq's copies in float32
             if relative_position:
                 buckets = (fields["num_buckets"], fields["max_distance"]) if i == 0 else None
                 layer.self_attn = RelativeAttention(*sizes, buckets)

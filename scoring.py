@@ -8,21 +8,19 @@ same number of samples. There is no padding and no mask.
 import math
 import os
 import stat
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import soundfile
 import torch
-from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from console import UserError
 from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
 from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
+from precision import autocast
 
-PRECISIONS = ["fp32", "bf16", "int8"]
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 
@@ -124,34 +122,13 @@ def score_batch(detector, waveforms, precision="fp32"):
     alone does not.
     """
     try:
-        with torch.inference_mode(), torch.autocast(waveforms.device.type, torch.bfloat16, precision == "bf16"):
+        with torch.inference_mode(), autocast(precision, waveforms.device):
             return detector.score(waveforms, normalized=True).float()
     except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
     halves = [score_batch(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
     return None if any(half is None for half in halves) else torch.cat(halves)
-
-
-def check_precision(precision, device):
-    """Raises UserError for a precision that the device has not."""
-    if precision == "int8" and device.type != "cpu":
-        raise UserError("--precision int8: expected a CPU, found a GPU; set CUDA_VISIBLE_DEVICES= (empty) to leave it")
-
-
-def quantize(detector):
-    """Give the linear layers of a detector's transformer 8-bit weights, in place, for a CPU.
-
-    What they are fed is quantised as it comes, by its own range. They hold nearly all of the weights; convolutions
-    and back-end stay as they are.
-    """
-    from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
-
-    linear = [name for name, module in detector.front_end.named_modules() if isinstance(module, nn.Linear)]
-    linear = {name: default_dynamic_qconfig for name in linear if name.endswith((".fc1", ".fc2", "_proj"))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch is about to move it into a package of its own
-        quantize_dynamic(detector.front_end, linear, inplace=True)
 
 
 def usable_cores():
@@ -169,9 +146,9 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
     """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
 
     detector: in evaluation mode, on its device. batches: lists of indexes into `paths`, of plan_batches. length: as
-    there. num_workers: processes that decode. precision: bf16 is autocast; int8 asks for a detector
-    that `quantize` has seen. Every index of a batch is either in
-    its scores or in its failures; the silent ones hold nothing but zeros, and have a score.
+    there. num_workers: processes that decode. precision: see precision.py; int8 asks for a detector that `prepare` has
+    seen, the others are faster with one. Every index of a batch is either in its scores or in its failures; the silent
+    ones hold nothing but zeros, and have a score.
     Scores are those of one file at a time, but for rounding, whatever the headers say of the lengths.
     """
     device = next(detector.parameters()).device

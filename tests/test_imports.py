@@ -35,8 +35,9 @@ ALLOWED = {
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
     "data_utils": {"FIR", "RawBoost", "console", "protocols"},
     "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
-    "scoring": {"console", "data_utils", "front_ends"},
-    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "scoring"},
+    "precision": {"console"},
+    "scoring": {"console", "data_utils", "front_ends", "precision"},
+    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "precision", "scoring"},
     "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}

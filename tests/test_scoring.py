@@ -11,6 +11,7 @@ import torch
 
 import checkpoint
 import eval as eval_script
+import precision
 import protocols
 import scoring
 from data_utils import load_audio, repeat_pad
@@ -22,11 +23,11 @@ LENGTHS = [1, 150, 399, 400, 719, 720, 4000, 4000, 4100, 4239, 4240, 9000, 9001,
 LARGE = {"extractor_mode": "layer_norm", "conv_bias": True}  # as the large encoders, frame by frame
 
 
-def make_detector(monkeypatch, normalize, overrides):
+def make_detector(monkeypatch, normalize, overrides, front_end="wav2vec2"):
     tiny = PRESETS["tiny"]
     monkeypatch.setitem(PRESETS, "tiny", tiny._replace(fields={**tiny.fields, "normalize": normalize, **overrides}))
     torch.manual_seed(1)
-    return build_detector(ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))).eval()
+    return build_detector(ModelConfig(f"{front_end}_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))).eval()
 
 
 @pytest.fixture
@@ -64,6 +65,25 @@ def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
     assert np.std(expected) > 1e-3  # or the comparison says nothing
     np.testing.assert_allclose([scores[i] for i in range(len(files))], expected, atol=1e-5, rtol=0)
     assert detector.front_end.normalize is normalize
+
+
+@pytest.mark.parametrize("front_end", ["wav2vec2", "WavLM"])
+@pytest.mark.parametrize("overrides", [LARGE, {}])
+@pytest.mark.parametrize("multiplies_bf16", [True, False])
+@pytest.mark.parametrize("name, least, most", [("fp32", 0, 1e-5), ("bf16", 1e-5, 0.02), ("int8", 1e-5, 0.05)])
+def test_a_detector_made_ready_scores_as_before(
+    monkeypatch, files, front_end, overrides, multiplies_bf16, name, least, most
+):
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: multiplies_bf16)
+    detector = make_detector(monkeypatch, True, overrides, front_end)
+    expected = one_at_a_time(detector, files)
+    precision.prepare(detector, name)
+    scores, failures, _ = scoring.score_files(detector, files, precision=name)
+    differences = [abs(scores[i] - expected[i]) for i in range(len(files))]
+    assert not failures and least <= max(differences) < most < np.std(expected)
+    dtypes = {module.weight.dtype for module in detector.modules() if isinstance(module, torch.nn.Conv1d)}
+    halves = name == "bf16" or name == "int8" and multiplies_bf16
+    assert (torch.bfloat16 in dtypes) == halves
 
 
 def test_headers_that_lie_change_no_score(monkeypatch, files):
@@ -204,9 +224,9 @@ def test_a_torn_line_is_scored_again(command, tmp_path, capsys):
         n_done = max(partial[:cut].count(b"\n") - 1, 0)
         assert (f"{n_done} of {n_batches} batches are done" in capsys.readouterr().out) == (n_done > 0)
         assert out.read_bytes() == whole
-    for precision in ("bf16", "int8"):
+    for name in ("bf16", "int8"):
         Path(f"{out}.partial-0").write_bytes(partial)
-        assert not eval_script.main([*command, "--precision", precision])  # other scores: nothing to go on with
+        assert not eval_script.main([*command, "--precision", name])  # other scores: nothing to go on with
         text = capsys.readouterr().out
         difference = float(re.search(r"scored in float32 as well differ by (\S+) at most", text)[1])
         assert "starting over" in text and 0 < difference < 0.2
