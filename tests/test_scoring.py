@@ -76,6 +76,9 @@ def test_a_detector_made_ready_scores_as_before(
 ):
     monkeypatch.setattr(precision, "multiplies_bf16", lambda: multiplies_bf16)
     detector = make_detector(monkeypatch, True, overrides, front_end)
+    with torch.no_grad():
+        for parameter in detector.parameters():  # biases start from zero
+            parameter.add_(0.05 * torch.randn_like(parameter))
     expected = one_at_a_time(detector, files)
     precision.prepare(detector, name)
     scores, failures, _ = scoring.score_files(detector, files, precision=name)
