@@ -26,6 +26,18 @@ def _rows(image):
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
+class SELU(nn.SELU):
+    """The same function, which torch.compile makes several times faster on a CPU if written without expm1."""
+
+    def forward(self, x):
+        return self.written_out(x) if torch.compiler.is_compiling() else super().forward(x)
+
+    @staticmethod
+    def written_out(x):
+        negative = 1.6732632423543772 * (x.clamp(max=0).exp() - 1)
+        return 1.0507009873554805 * torch.where(x > 0, x, negative)
+
+
 class SqueezeExcitation(nn.Module):
     """Scale every channel by a gate computed from all channels' means over time. (B T, C) -> (B T, C)."""
 
@@ -172,7 +184,7 @@ class Nes2Net(nn.Module):
         width = in_channels // outer
         se_width = max(width // SE_ratio, least_se_width)
         self.width = width
-        self.activation = getattr(nn, activation)(inplace=True)
+        self.activation = {"ReLU": nn.ReLU, "SELU": SELU}[activation](inplace=True)
         self.Build_in_Res2Nets = nn.ModuleList(
             InnerBlock(width, inner, dilation, self.activation, se_width, weighted_sum) for _ in range(outer - 1)
         )

@@ -6,6 +6,7 @@ import torch
 
 import benchmark
 from back_ends import build_back_end
+from back_ends.nes2net import SELU
 from model import ModelConfig
 
 
@@ -42,6 +43,13 @@ def test_features_in_any_memory_order_give_the_same():
         torch.testing.assert_close(net(by_frames), net(features))
         one_by_one = torch.cat([net(trial[None]) for trial in features])
         torch.testing.assert_close(net(features), one_by_one)
+
+
+def test_selu_written_out_is_selu():
+    x = torch.linspace(-30, 30, 1001, requires_grad=True)
+    torch.testing.assert_close(SELU.written_out(x), torch.selu(x))
+    (gradient,) = torch.autograd.grad(SELU.written_out(x).sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad(torch.selu(x).sum(), x)[0])
 
 
 @pytest.mark.parametrize(
