@@ -11,25 +11,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from console import UserError
+from console import UserError, warn
 
 PRECISIONS = ["fp32", "bf16", "int8"]
 
 
 def check_precision(precision, device):
-    """Raises UserError for a precision that the device has not."""
+    """Raises UserError for a precision that the device has not; warns of one that it is slow in."""
+    if precision == "bf16" and device.type == "cpu" and _has_bf16() is False:
+        warn("--precision bf16: this processor does not multiply bfloat16, fp32 and int8 are faster")
     if precision == "int8" and device.type != "cpu":
         raise UserError("--precision int8: expected a CPU, found a GPU; set CUDA_VISIBLE_DEVICES= (empty) to leave it")
 
 
-def multiplies_bf16():
-    """Does this CPU multiply bfloat16? Others take longer for it than for float32."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+def _has_bf16():
+    """Does this processor multiply bfloat16? Others take longer for it than for float32. None: not known."""
+    return torch.cpu.get_capabilities().get("avx512_bf16")
 
 
 def _rounds(precision):
-    """Is anything done in bf16? With int8, what is not in 8 bits is, where the CPU multiplies it."""
-    return precision == "bf16" or precision == "int8" and multiplies_bf16()
+    """Is anything done in bf16? With int8, what is not in 8 bits is, where the processor multiplies it."""
+    return precision == "bf16" or precision == "int8" and bool(_has_bf16())
 
 
 def autocast(precision, device):

@@ -69,12 +69,10 @@ def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
 
 @pytest.mark.parametrize("front_end", ["wav2vec2", "WavLM"])
 @pytest.mark.parametrize("overrides", [LARGE, {}])
-@pytest.mark.parametrize("multiplies_bf16", [True, False])
+@pytest.mark.parametrize("has_bf16", [True, False])
 @pytest.mark.parametrize("name, least, most", [("fp32", 0, 1e-5), ("bf16", 1e-5, 0.02), ("int8", 1e-5, 0.05)])
-def test_a_detector_made_ready_scores_as_before(
-    monkeypatch, files, front_end, overrides, multiplies_bf16, name, least, most
-):
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: multiplies_bf16)
+def test_a_detector_made_ready_scores_as_before(monkeypatch, files, front_end, overrides, has_bf16, name, least, most):
+    monkeypatch.setattr(precision, "_has_bf16", lambda: has_bf16)
     detector = make_detector(monkeypatch, True, overrides, front_end)
     with torch.no_grad():
         for parameter in detector.parameters():  # biases start from zero
@@ -85,8 +83,16 @@ def test_a_detector_made_ready_scores_as_before(
     differences = [abs(scores[i] - expected[i]) for i in range(len(files))]
     assert not failures and least <= max(differences) < most < np.std(expected)
     dtypes = {module.weight.dtype for module in detector.modules() if isinstance(module, torch.nn.Conv1d)}
-    halves = name == "bf16" or name == "int8" and multiplies_bf16
+    halves = name == "bf16" or name == "int8" and has_bf16
     assert (torch.bfloat16 in dtypes) == halves
+
+
+def test_bf16_warns_where_it_is_slow(monkeypatch, capsys):
+    for has_bf16, words in [(True, ""), (None, ""), (False, "does not multiply bfloat16")]:
+        monkeypatch.setattr(precision, "_has_bf16", lambda has_bf16=has_bf16: has_bf16)
+        precision.check_precision("bf16", torch.device("cpu"))
+        err = capsys.readouterr().err
+        assert words in err and bool(words) == bool(err)
 
 
 def test_headers_that_lie_change_no_score(monkeypatch, files):
