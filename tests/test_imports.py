@@ -35,7 +35,7 @@ ALLOWED = {
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
     "data_utils": {"FIR", "RawBoost", "console", "protocols"},
     "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
-    "precision": {"console"},
+    "precision": {"console", "front_ends"},
     "scoring": {"console", "data_utils", "front_ends", "precision"},
     "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "precision", "scoring"},
     "web_demo": {"console", "inference"},
