@@ -122,7 +122,7 @@ def prepare(detector, precision):
         for module in convolutions.values():
             module.to(dtype)
         for module in modules.values():
-            if isinstance(module, Attention) and _has_bf16():
+            if isinstance(module, Attention) and _has_bf16() and not torch.cpu.get_capabilities().get("amx_bf16"):
                 module.weigh = _weigh
     if precision == "bf16":
         for module in modules.values():
