@@ -30,7 +30,6 @@ from precision import prepare
 from scoring import BATCH_SAMPLES, ready, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
-PREPARED_ABOVE = 60 * SAMPLE_RATE  # samples to score, below which making a large detector ready takes what it saves
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
 SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
@@ -122,7 +121,7 @@ class Judge:
         self.loading_took = time.monotonic() - started
         self.device, self.test_mode, self.precision = device, test_mode, precision
         self.difference = None  # of the first scores from those in float32
-        self.prepared = False
+        self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         valid = content.get("valid", {})
         self.dev_set = valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
@@ -213,8 +212,6 @@ class Judge:
     def _score(self, pieces):
         """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
         front_end = self.detector.front_end
-        if self.precision == "fp32" and sum(len(x) for *_, x in pieces) > PREPARED_ABOVE and not self.prepared:
-            self._prepare()
         prepared = [(piece, ready(piece[2], front_end.normalize, front_end.trims_to_frames)) for piece in pieces]
         prepared.sort(key=lambda pair: -len(pair[1]))  # the longest first: what they need of memory is known early
         for length, same in groupby(prepared, key=lambda pair: len(pair[1])):
@@ -237,16 +234,13 @@ class Judge:
                         end = min((start + len(x)) / SAMPLE_RATE, judged.seconds)
                         judged.windows.append((start / SAMPLE_RATE, end, score))
 
-    def _prepare(self):
-        prepare(self.detector, self.precision)
-        self.prepared = True
-
     def _score_batch(self, waveforms):
         """Scores (B,) in the precision asked for; the first ones in float32 as well, to say what it changes."""
         if self.precision == "fp32" or self.prepared:
             return score_batch(self.detector, waveforms, self.precision)
         plain = score_batch(self.detector, waveforms)
-        self._prepare()
+        prepare(self.detector, self.precision)
+        self.prepared = True
         scores = score_batch(self.detector, waveforms, self.precision)
         if scores is not None and plain is not None:
             self.difference = (scores - plain).abs().max().item()

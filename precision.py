@@ -68,9 +68,8 @@ class _PackedConvolution(nn.Module):
 
     def forward(self, x):
         x = x.to(self.weight.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.shape, "none", [], "").squeeze(
-            2
-        )
+        x = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.shape, "none", [], "")
+        return x.squeeze(2)
 
 
 def _float32_inside(norm, x):

@@ -60,7 +60,6 @@ class ByEar(torch.nn.Module):
 def by_ear(untrained):
     judge = Judge(untrained, CPU)
     judge.detector = ByEar()
-    judge.prepared = True  # there is nothing in it to make ready
     return judge
 
 
@@ -162,7 +161,6 @@ def test_windows_cover_the_file_and_end_with_it(tmp_path, untrained, seconds, wi
     x = np.arange(1, n + 1) / 2**21  # a ramp: the mean of a window tells where it lies
     judge = Judge(untrained, CPU, window=window, hop=hop)
     judge.detector = ByEar()
-    judge.prepared = True  # there is nothing in it to make ready
     judge.detector.score = lambda x, normalized: x.double().mean(1)
     judged = one(judge, wav(tmp_path / "x.wav", x, subtype="DOUBLE"), timeline=True)
     size, step = round(window * 16000), round(hop * 16000)
