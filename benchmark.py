@@ -39,7 +39,7 @@ from model import ModelConfig, build_detector
 from precision import PRECISIONS, prepare
 from protocols import Trial
 from RawBoost import RawBoostParams, apply_rawboost
-from scoring import score_files
+from scoring import readers, score_files
 from training import Training
 
 
@@ -684,7 +684,7 @@ def scoring(args):
                     scores[name][i] = detector.score(x).item()
 
         def batches(name, detector, precision):
-            workers = min(4, os.cpu_count())
+            workers = readers(torch.device(args.device))
             scores[name], _, _ = score_files(detector, paths, num_workers=workers, precision=precision)
 
         names = ["one at a time, fp32"]

@@ -31,7 +31,7 @@ from atomic import atomic_open
 from console import UserError, progress, run
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from precision import PRECISIONS, check_precision, prepare
-from scoring import plan_batches, score_batches
+from scoring import plan_batches, readers, score_batches
 
 
 def parse_args(argv=None):
@@ -84,7 +84,7 @@ def parse_args(argv=None):
         "published In-the-Wild figures were made (%(default)s)",
     )
     out.add_argument(
-        "--num_workers", type=int, default=min(4, os.cpu_count()), help="processes that read audio (%(default)s)"
+        "--num_workers", type=int, help="processes that read audio; not given: 4 for a GPU, none on a CPU"
     )
     out.add_argument(
         "--gpu_id", type=int, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
@@ -325,7 +325,8 @@ def main(argv=None):
     plain = float32_scores(detector, trials, batches, length) if args.precision != "fp32" and rank == 0 else {}
     prepare(detector, args.precision)
     mine = [batches[number] for number in todo]
-    results = score_batches(detector, paths, mine, length, args.num_workers, args.precision)
+    workers = readers(device) if args.num_workers is None else args.num_workers
+    results = score_batches(detector, paths, mine, length, workers, args.precision)
     with progress(total=sum(map(len, mine)), desc="scoring", unit="trial", disable=rank > 0) as bar:
         for number, (scores, failures, silent) in zip(todo, results):
             partial.add(number, scores, failures, silent)

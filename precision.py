@@ -87,10 +87,14 @@ def _weigh(q, k, v, attn_mask, dropout_p):
     if frames > 2000:
         return F.scaled_dot_product_attention(q, k, v, attn_mask)
     with torch.autocast("cpu", enabled=False):
-        q, k, v = (x.bfloat16().reshape(trials * heads, frames, channels) for x in (q, k, v))
+        q, k, v = (x.bfloat16() for x in (q, k, v))
+        q, v = (x.reshape(trials * heads, frames, channels) for x in (q, v))
+        # As a matrix of all trials and heads, which torch transposes many times faster than one for each.
+        k = k.permute(2, 0, 1, 3).reshape(frames, -1).t().contiguous().view(trials * heads, channels, frames)
         bias = q.new_zeros(1, 1, 1) if attn_mask is None else attn_mask.bfloat16().reshape(-1, frames, frames)
-        logits = torch.baddbmm(bias, q, k.transpose(1, 2), beta=attn_mask is not None, alpha=channels**-0.5)
-        return (logits.softmax(-1) @ v).view(trials, heads, frames, channels)
+        weights = torch.baddbmm(bias, q, k, beta=attn_mask is not None, alpha=channels**-0.5)
+        torch.softmax(weights, -1, out=weights)  # in place: twice the memory is slower than the arithmetic
+        return (weights @ v).view(trials, heads, frames, channels)
 
 
 def prepare(detector, precision):

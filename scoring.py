@@ -142,6 +142,11 @@ def usable_cores():
         return cores
 
 
+def readers(device):
+    """Processes that decode while a GPU computes. A CPU does it on the way: other processes would cost it more."""
+    return min(4, usable_cores()) if device.type == "cuda" else 0
+
+
 def score_batches(detector, paths, batches, length=None, num_workers=0, precision="fp32"):
     """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
 
