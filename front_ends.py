@@ -168,7 +168,7 @@ def channels_last(extractor, waveforms):
     """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
     memory, so that nothing is transposed for a norm.
     """
-    x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, 1, 1, samples) with the strides of channels that come last
+    x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, 1, 1, samples), told to be channels last by its strides
     for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
         x = x.contiguous(memory_format=torch.channels_last)  # (B, C, 1, T); no copy but of the waveform
         x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))

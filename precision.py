@@ -56,7 +56,7 @@ class _PackedLinear(nn.Module):
 
 
 class _PackedConvolution(nn.Module):
-    """The same of a convolution over time, (B, C, T) -> (B, C, T)."""
+    """The same of a convolution over time, padded, of stride 1, (B, C, T) -> (B, C, T)."""
 
     def __init__(self, conv, dtype):
         super().__init__()
@@ -67,9 +67,12 @@ class _PackedConvolution(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, size)
 
     def forward(self, x):
-        x = x.to(self.weight.dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        # Of lengths in steps of 64, by more of the zeros that pad it anyway: for every new one oneDNN writes machine
+        # code, which takes nearly as long as the convolution.
+        more = -x.shape[2] % 64
+        x = F.pad(x.to(self.weight.dtype), (0, more)).unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.shape, "none", [], "")
-        return x.squeeze(2)
+        return x.squeeze(2)[:, :, : x.shape[3] - more]
 
 
 def _float32_inside(norm, x):
