@@ -168,6 +168,18 @@ def test_wav2vec2_equals_torchaudios(fields, trials, samples):
     assert_equal_hidden_states(front_end, oracle, padded_waveforms(trials, samples))
 
 
+def test_nothing_is_transposed_for_the_norms_of_the_extractor():
+    with empty_weights():
+        front_end = Encoder({**SMALL["xlsr-like"], "normalize": False})
+    extractor = random_weights(front_end).model.feature_extractor
+    contiguous = []
+    for _, _, (_, norm, _), _ in extractor.conv_layers:
+        norm.register_forward_pre_hook(lambda norm, args: contiguous.append(args[0].is_contiguous()))
+    for trials in (1, 3):
+        front_ends.channels_last(extractor, padded_waveforms(trials, 4000))
+    assert contiguous == [True] * 14
+
+
 @pytest.mark.parametrize("preset", ["xlsr_300m", "wavlm_large"])
 def test_hidden_states_at_real_size_equal_torchaudios(preset):
     with empty_weights():
