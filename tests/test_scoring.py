@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.nn import functional as F
 
 import checkpoint
 import eval as eval_script
@@ -85,6 +86,19 @@ def test_a_detector_made_ready_scores_as_before(monkeypatch, files, front_end, o
     dtypes = {module.weight.dtype for module in detector.modules() if isinstance(module, torch.nn.Conv1d)}
     halves = name == "bf16" or name == "int8" and has_bf16
     assert (torch.bfloat16 in dtypes) == halves
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_by_plain_products_is_attention(masked):
+    generator = torch.Generator().manual_seed(0)
+    # (B, H, T, D) as projections give them, already rounded; logits of deviation 2, so that some weights stand out
+    q, k, v = (torch.randn(33, 3, 5, 8, generator=generator).bfloat16().permute(1, 2, 0, 3) for _ in range(3))
+    q = 2 * q
+    mask = torch.randn(3, 5, 33, 33, generator=generator).double() if masked else None
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask)
+    found = precision._weigh(q, k, v, mask, 0)
+    assert expected.std() > 0.3
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.03)
 
 
 def test_bf16_warns_where_it_is_slow(monkeypatch, capsys):
