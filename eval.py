@@ -83,7 +83,7 @@ def parse_args(argv=None):
         help="statistics of the batch normalisations: of the training, or each utterance's own, one at a time, as the "
         "published In-the-Wild figures were made (%(default)s)",
     )
-    out.add_argument("--num_workers", type=int, help="processes that read audio; not given: 4 for a GPU, none on a CPU")
+    out.add_argument("--num_workers", type=int, help="processes that read audio; not given: up to 4 for a GPU, else 0")
     out.add_argument(
         "--gpu_id", type=int, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
     )

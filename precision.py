@@ -92,11 +92,11 @@ def _weigh(q, k, v, attn_mask, dropout_p):
     with torch.autocast("cpu", enabled=False):
         q, k, v = (x.bfloat16() for x in (q, k, v))
         q, v = (x.reshape(trials * heads, frames, channels) for x in (q, v))
-        # As a matrix of all trials and heads, which torch transposes many times faster than one for each.
+        # As one matrix of all trials and heads, which torch transposes in less than half the time of one for each.
         k = k.permute(2, 0, 1, 3).reshape(frames, -1).t().contiguous().view(trials * heads, channels, frames)
         bias = q.new_zeros(1, 1, 1) if attn_mask is None else attn_mask.bfloat16().reshape(-1, frames, frames)
         weights = torch.baddbmm(bias, q, k, beta=attn_mask is not None, alpha=channels**-0.5)
-        torch.softmax(weights, -1, out=weights)  # in place: twice the memory is slower than the arithmetic
+        torch.softmax(weights, -1, out=weights)  # in place: no new memory to fetch
         return (weights @ v).view(trials, heads, frames, channels)
 
 
