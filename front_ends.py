@@ -168,9 +168,8 @@ def channels_last(extractor, waveforms):
     """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
     memory, so that nothing is transposed for a norm.
     """
-    x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, 1, 1, samples), told to be channels last by its strides
+    x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, C, 1, T), told to be channels last by its strides
     for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
-        x = x.contiguous(memory_format=torch.channels_last)  # (B, C, 1, T); no copy but of the waveform
         x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))
         x = activation(norm(dropout(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
     return x.squeeze(2)
