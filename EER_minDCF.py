@@ -28,7 +28,7 @@ import numpy as np
 
 import metrics
 import protocols
-from atomic import atomic_open
+from atomic import atomic_open, check_outputs
 from console import UserError, run
 from protocols import BONAFIDE, SPOOF
 
@@ -927,8 +927,20 @@ def warn_if_reversed(rows):
             )
 
 
+def check_files(args):
+    """Raise UserError where what will be written is read as well, or cannot be written."""
+    keys = [args.labels_file] if args.labels_file else []
+    if keys and os.path.isdir(keys[0]):
+        keys = [os.path.join(keys[0], place) for place in protocols.KEY_PLACES]
+    corpora = ("ASVspoof2019_LA", "ASVspoof2021_LA")
+    asv = [file for key in keys for corpus in corpora for file in protocols.find_asv(key, corpus) or ()]
+    inputs = [*args.path, *keys, *asv, *(args.calibrate or []), args.attack_groups, args.asv_scores, args.asv_key]
+    check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores)], inputs)
+
+
 def main(argv=None):
     args = parse_args(argv)
+    check_files(args)
     sasv = None
     if args.labels_file:
         table, systems, checks, places = read_systems(args)

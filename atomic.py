@@ -1,8 +1,10 @@
-"""Files that are whole or absent: written under a temporary name, flushed to disk, then renamed."""
+"""Output files: whole or absent, never over an input. Devices and pipes are written to as they are."""
 
 import contextlib
-import glob
 import os
+import re
+import stat
+import sys
 from pathlib import Path
 
 from console import UserError
@@ -12,25 +14,155 @@ from console import UserError
 def atomic_open(path, mode="w", previous=None):
     """Open a file for writing that appears under `path` only when the block ends without an error.
 
-    A crash or a full disk leaves the previous file of that name as it was. mode: "w" or "wb".
-    previous: a name beside `path` under which its previous file is then kept; None: it is replaced.
+    It is written under a temporary name, flushed to disk, then renamed: a crash or a full disk leaves the previous
+    file of that name as it was. A symbolic link stays, and its target is written; the mode of an existing file stays.
+    A device, a pipe or this process's own standard output is written to directly.
+    mode: "w" or "wb". previous: a name beside `path` under which its previous file is then kept; None: it is replaced.
     Raises UserError when the file cannot be written (no such folder, no permission, disk full).
     """
-    path = Path(path)
+    options = {"mode": mode, "encoding": None if "b" in mode else "utf-8"}
+    try:
+        with _written_to(path, options) if is_stream(path) else _replaced(path, options, previous) as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _standard_stream(path):
+            raise  # `... | head`: see console.run
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _replaced(path, options, previous):
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a run that was killed
-            left_behind.unlink(missing_ok=True)
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        for other in path.parent.iterdir():
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", other.name):  # left behind by a run that was killed
+                other.unlink(missing_ok=True)
+        with open(temporary, **options) as file:
+            _take_mode(file.fileno(), path)
             yield file
             file.flush()
             os.fsync(file.fileno())
         if previous and path.exists():
             os.replace(path, path.with_name(previous))
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):  # the error that is being told matters, not that there is nothing to remove
             temporary.unlink(missing_ok=True)
+
+
+def _take_mode(descriptor, path):
+    """Give a new file the mode, and as far as we may the owner and group, of the one that it will replace."""
+    with contextlib.suppress(FileNotFoundError):
+        old = os.stat(path)
+        for owner, group in ((old.st_uid, -1), (-1, old.st_gid)):
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, owner, group)
+        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+@contextlib.contextmanager
+def _written_to(path, options):
+    stream = _standard_stream(path)
+    if stream:
+        stream.flush()
+    with open(os.dup(stream.fileno()) if stream else path, **options) as file:
+        yield file
+
+
+def _standard_stream(path):
+    """sys.__stdout__ or sys.__stderr__ if `path` is the file that it goes to (/dev/stdout, or what the shell redirected
+    it to), else None.
+    """
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # closed by whoever started us
+            if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+                return stream
+    return None
+
+
+def is_standard_output(path):
+    """Whether `path` is this process's standard output, under whatever name."""
+    return _standard_stream(path) is sys.__stdout__ is not None
+
+
+def is_stream(path):
+    """Whether `path` is written to as it is, with nothing beside it: a device, a pipe, our own standard output."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _standard_stream(path) is not None
+
+
+def check_outputs(outputs, inputs=()):
+    """Raise UserError if an output cannot be written, is an input as well, or is two outputs at once.
+
+    For every command to call before it starts to work. outputs: pairs (what to call it, path), the path None if it is
+    not asked for. inputs: paths, or None; of a folder its files count. Files are compared by inode, so that links are
+    seen through; outputs that do not exist yet by the path behind all links.
+    """
+    written = {}
+    for name, path in outputs:
+        if path is None:
+            continue
+        _check_writable(name, path)
+        identity = _identity(path)
+        if identity in written:
+            other, its_path = written[identity]
+            raise UserError(f"{name} {path}: {other} {its_path} is the same file; name another one")
+        if identity is not None:
+            written[identity] = (name, path)
+    if not any(isinstance(identity, tuple) for identity in written):
+        return  # no output exists: none can be an input
+    for path in inputs:
+        for file in _files_of(path):
+            if (identity := _identity(file)) in written:
+                name, output = written[identity]
+                raise UserError(f"{name} {output}: is an input as well ({file}); name another file to write")
+
+
+def check_folder(name, folder):
+    """Raise UserError, which begins with `name`, if files cannot be written in a folder, existing or to be made."""
+    place = Path(os.path.realpath(folder))
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{name}: cannot be written: {place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{name}: cannot be written: no permission to write in {place}")
+
+
+def _check_writable(name, path):
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise UserError(f"{name} {path}: cannot be written: {error.strerror}") from error
+    if (mode and stat.S_ISDIR(mode)) or (mode is None and str(path).endswith("/")):
+        raise UserError(f"{name} {path}: cannot be written: it is a folder")
+    if mode and not _standard_stream(path) and not os.access(path, os.W_OK):
+        raise UserError(f"{name} {path}: cannot be written: no permission")
+    if not is_stream(path):
+        check_folder(f"{name} {path}", os.path.dirname(os.path.realpath(path)))
+
+
+def _identity(path):
+    """What two names of one file share: (device, inode), or the path of a file that is not there. None: /dev/null."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return None if os.path.samestat(found, os.stat(os.devnull)) else (found.st_dev, found.st_ino)
+
+
+def _files_of(path):
+    """The files that an input stands for: itself, or of a folder all directly in it."""
+    if path is None:
+        return []
+    try:
+        return [entry.path for entry in os.scandir(path)] if stat.S_ISDIR(os.stat(path).st_mode) else [path]
+    except OSError:  # who reads it says so
+        return []

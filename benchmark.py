@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import checkpoint
 import front_ends
 import metrics
-from atomic import atomic_open
+from atomic import atomic_open, check_outputs
 from back_ends import build_back_end
 from back_ends.nes2net import Nes2Net
 from console import run
@@ -753,6 +753,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    check_outputs([("--json", args.json)])
     facts = machine(args.device)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     results = {}

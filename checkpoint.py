@@ -24,7 +24,7 @@ import torch
 import metrics
 import protocols
 import safe_load
-from atomic import atomic_open
+from atomic import atomic_open, check_outputs
 from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
 from console import UserError, run
 from front_ends import (
@@ -456,11 +456,10 @@ def _average(paths, **flags):
 
 
 def average_to(out, paths, **flags):
-    """Average checkpoints into the file `out`, a checkpoint like any other. Returns its content."""
+    """Average checkpoints into the file `out`, a checkpoint like any other."""
     content = _average(paths, **flags)
     config = ModelConfig(**content.pop("config"))
     save_checkpoint(out, config, content.pop("model"), **content)
-    return read_checkpoint(out)
 
 
 def dev_figures(bonafide, spoof):
@@ -681,8 +680,7 @@ def main(argv=None):
     sources = args.sources if args.command == "average" else [args.source]
     if Path(args.out).suffix not in (".pt", ".pth"):
         raise UserError(f"{args.out}: expected a name that ends in .pt or .pth")
-    if Path(args.out).resolve() in [Path(source).resolve() for source in sources]:
-        raise UserError(f"{args.out}: is to be read as well; name another file to write")
+    check_outputs([("OUT", args.out)], [*sources, *((args.scores, args.key) if args.command == "calibrate" else ())])
     if args.command == "convert":
         # Loading it is the check that every weight fits.
         content = read_detector(args.source, **flags)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import checkpoint
-from atomic import atomic_open
+from atomic import atomic_open, check_outputs
 from back_ends import BACK_ENDS, build_back_end
 from console import UserError, progress, run
 from data_utils import SAMPLE_RATE
@@ -85,9 +85,13 @@ def key(args):
     return Path(args.corpus) / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
 
 
+def attack_groups(args):
+    return Path(args.corpus) / "attack_groups.csv"
+
+
 def error_rates(paths, args):
     """{name: {condition: (EER, low, high)}} and {name: p-value of its pooled EER being that of the baseline}."""
-    groups = ["--attack_groups", Path(args.corpus) / "attack_groups.csv"]
+    groups = ["--attack_groups", attack_groups(args)]
     text = script(
         "EER_minDCF", "--labels_file", key(args), "--path", *paths, *groups, "--json", stdout=subprocess.PIPE
     ).stdout
@@ -190,6 +194,8 @@ def draw(path, rows):
 
 def main(argv=None):
     args = parse_args(argv)
+    written = [("--out", Path(args.out) / name) for name in ("table.csv", "table.md", "table.png")]
+    check_outputs(written, [key(args), attack_groups(args)])
     started, paths, scores = time.monotonic(), {}, []
     for number, name in enumerate(args.back_ends, start=1):
         print(f"== {number}/{len(args.back_ends)} {name}, {time.monotonic() - started:.0f} s so far", flush=True)

@@ -17,7 +17,7 @@ from collections import Counter
 
 import torch
 
-from atomic import atomic_open
+from atomic import atomic_open, check_outputs, is_standard_output
 from console import UserError, run
 from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
@@ -183,8 +183,12 @@ def main(argv=None):
     with find_files(args.file_to_test) as files:
         if args.plot and len(files) > 1:
             raise UserError(f"--plot: expected one file to draw, found {len(files)}")
+        outputs = [("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)]
+        outputs = [(flag, "/dev/stdout" if path == "-" else path) for flag, path in outputs]
+        standard_input = "/dev/stdin" if "-" in args.file_to_test else None
+        check_outputs(outputs, [args.model_path, standard_input, *files.values()])
         judge = read_judge(args)
-        quiet = "-" in (args.json, args.csv)  # the standard output is theirs
+        quiet = any(path and is_standard_output(path) for _, path in outputs)  # it is theirs
         many = len(files) > 1
         if many and not quiet:
             print(f"threshold: {judge.about_threshold()}")

@@ -7,17 +7,20 @@
     python eval.py --protocol LIST --audio_dir DIR --model_folder_path RUN --average_best 5 --eval_output OUT
     torchrun --nproc_per_node 2 eval.py ...                                  (several GPUs, or processes on the CPU)
 Writes a line `utt_id score` a trial, in the order of the list; a higher score is more bona fide. Trials that cannot
-be read are listed beside it in *.errors.tsv, and the exit status is then 1. A run that was killed goes on where it
+be read are listed beside it in SCORES.errors.tsv, and the exit status is then 1. A run that was killed goes on where it
 stopped, and ends in the same file.
 """
 
 import argparse
 import fcntl
+import functools
 import glob
 import hashlib
 import json
 import os
+import re
 import sys
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +30,7 @@ from torch import distributed
 
 import checkpoint
 import protocols
-from atomic import atomic_open
+from atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from console import UserError, progress, run
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from precision import PRECISIONS, check_precision, prepare
@@ -118,17 +121,20 @@ def parse_args(argv=None):
     args.four_seconds = (
         args.test_mode or args.test_protocol or ("4sec" if args.track in ("LA", "DF") else "full")
     ) != "full"
+    args.out = Path(args.output_path) / f"{args.outputname}.txt" if args.eval_output is None else Path(args.eval_output)
     return args
 
 
 def read_trials(args):
+    """(trials, the list that names them or None where they are the files of a folder)."""
     if args.base_dir:
-        return protocols.trials_of_folder(args.base_dir)
+        return protocols.trials_of_folder(args.base_dir), None
     if args.track == "in_the_wild":
-        return protocols.trials_of_folder(args.in_the_wild_path)
+        return protocols.trials_of_folder(args.in_the_wild_path), None
+    protocol, audio_dir = args.protocol, args.audio_dir
     if args.track:
-        return protocols.read_trials(*protocols.asvspoof2021_files(args.database_path, args.protocols_path, args.track))
-    return protocols.read_trials(args.protocol, args.audio_dir)
+        protocol, audio_dir = protocols.asvspoof2021_files(args.database_path, args.protocols_path, args.track)
+    return protocols.read_trials(protocol, audio_dir), protocol
 
 
 def read_detector(args):
@@ -159,12 +165,15 @@ class PartialScores:
     """What a run has scored so far, beside its score file: SCORES.partial-RANK, one file a process.
 
     Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
-    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}.
+    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. Nothing can
+    lie beside a device or a pipe: a run that writes to one keeps its partial scores in a temporary folder, for itself.
     Raises UserError where another process is writing the same score file.
     """
 
     def __init__(self, out, rank, run_id):
-        self.out, self.rank = Path(out), rank
+        self.folder = tempfile.TemporaryDirectory() if is_stream(out) else None
+        # Of a link, beside its target: two runs that write one file by two names know of each other.
+        self.out, self.rank = Path(self.folder.name, "scores") if self.folder else Path(os.path.realpath(out)), rank
         self.header = json.dumps({"run": run_id}).encode() + b"\n"
         path = self._path(rank)
         try:
@@ -221,7 +230,8 @@ class PartialScores:
             self.done |= self._read(path)[0]
 
     def _paths(self):
-        return [Path(path) for path in glob.glob(f"{glob.escape(str(self.out))}.partial-*")]
+        paths = map(Path, glob.glob(f"{glob.escape(str(self.out))}.partial-*"))
+        return [path for path in paths if re.fullmatch(r"\d+", path.name.removeprefix(f"{self.out.name}.partial-"))]
 
     def add(self, number, scores, failures, silent):
         self.done[number] = (scores, failures, silent)
@@ -232,6 +242,8 @@ class PartialScores:
         for path in self._paths() if self.rank == 0 else [self._path(self.rank)]:
             path.unlink(missing_ok=True)
         self.file.close()
+        if self.folder:
+            self.folder.cleanup()
 
 
 def share(value, source=None):
@@ -243,17 +255,24 @@ def share(value, source=None):
     return values[source] if source is not None else values
 
 
+def errors_file(out):
+    """Where the trials of a score file are listed that have no score; the whole name, so that no two share one."""
+    return Path(f"{out}.errors.tsv")
+
+
 def write_results(out, trials, done):
-    """Write scores in the order of the trials, and what has none into *.errors.tsv. Returns the exit status."""
+    """Write scores in the order of the trials, and what has none into its errors_file. Returns the exit status."""
     scores, failures, silent = {}, {}, set()
     for batch_scores, batch_failures, batch_silent in done.values():
         scores |= batch_scores
         failures |= batch_failures
         silent |= set(batch_silent)
-    errors = out.with_suffix(".errors.tsv")
-    if failures:
+    errors = errors_file(out)
+    lines = [f"{trials[index].utt_id}\t{' '.join(why.split())}\n" for index, why in sorted(failures.items())]
+    if is_stream(out):
+        sys.stderr.writelines(lines)
+    elif failures:
         with atomic_open(errors) as file:
-            lines = [f"{trials[index].utt_id}\t{' '.join(why.split())}\n" for index, why in sorted(failures.items())]
             file.writelines(lines)
     else:
         errors.unlink(missing_ok=True)
@@ -262,8 +281,21 @@ def write_results(out, trials, done):
         names = " ".join(trials[index].utt_id for index in sorted(silent)[:10])
         print(f"eval.py: warning: {len(silent)} trials hold nothing but zeros, first {names}", file=sys.stderr)
     if failures:
-        print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, see {errors}", file=sys.stderr)
+        where = "listed above" if is_stream(out) else f"see {errors}"
+        print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, {where}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def check_files(args, trials, protocol, world):
+    """Raise UserError where what will be written is read as well, or cannot be written."""
+    flag = "--outputname" if args.eval_output is None else "--eval_output"
+    outputs = [(flag, args.out)]
+    if not is_stream(args.out):
+        outputs.append((f"{flag}: list of errors", errors_file(args.out)))
+        real = os.path.realpath(args.out)
+        outputs += [(f"{flag}: partial scores", f"{real}.partial-{rank}") for rank in range(world)]
+    folder = args.model_folder_path and checkpoint.checkpoints_folder(args.model_folder_path)
+    check_outputs(outputs, [protocol, args.model_path, folder, *(trial.path for trial in trials)])
 
 
 def float32_scores(detector, trials, batches, length):
@@ -281,7 +313,10 @@ def main(argv=None):
     if world > 1:  # torchrun; the processes only tell each other what they did, whatever their devices
         distributed.init_process_group("gloo", timeout=timedelta(days=7))
     rank = int(os.environ.get("RANK", 0))
-    trials = read_trials(args)
+    trials, protocol = read_trials(args)
+    check_files(args, trials, protocol, world)
+    out = args.out
+    say = functools.partial(print, file=sys.stderr if is_standard_output(out) else sys.stdout)
     device = choose_device(int(os.environ["LOCAL_RANK"]) if world > 1 else args.gpu_id)
     check_precision(args.precision, device)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
@@ -290,7 +325,6 @@ def main(argv=None):
     # The published programs cut at two lengths: 64,600 samples for ASVspoof, 64,000 elsewhere.
     cut = 64600 if args.track in ("LA", "DF") else 64000
     length = cut if args.four_seconds else None
-    out = Path(args.eval_output or Path(args.output_path) / f"{args.outputname}.txt")
 
     paths = [trial.path for trial in trials]
     batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
@@ -311,14 +345,14 @@ def main(argv=None):
     done = set().union(*share(set(partial.done)))
     todo = [number for number in range(len(batches)) if number not in done][rank::world]
     if rank == 0:
-        print(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
+        say(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
         what = f"first {length} samples" if length else "whole utterances"
         processes = f", {world} processes" if world > 1 else ""
-        print(f"trials: {len(trials)}, {what}, {len(batches)} batches, {args.precision}, device {device}{processes}")
+        say(f"trials: {len(trials)}, {what}, {len(batches)} batches, {args.precision}, device {device}{processes}")
         if done:
-            print(f"going on with {partial.file.name}: {len(done)} of {len(batches)} batches are done")
+            say(f"going on with {partial.file.name}: {len(done)} of {len(batches)} batches are done")
         if partial.of_another_run:
-            print(f"starting over: {partial.file.name} was of another detector, list or precision")
+            say(f"starting over: {partial.file.name} was of another detector, list or precision")
 
     plain = float32_scores(detector, trials, batches, length) if args.precision != "fp32" and rank == 0 else {}
     prepare(detector, args.precision)
@@ -335,11 +369,11 @@ def main(argv=None):
     if rank == 0:
         status = write_results(out, trials, everything)
         n_scores = sum(len(scores) for scores, _, _ in everything.values())
-        print(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")
+        say(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")
         if plain:
             found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
             difference = max((abs(plain[index] - found[index]) for index in plain if index in found), default=0.0)
-            print(f"{args.precision}: {len(plain)} trials scored in float32 as well differ by {difference:.2g} at most")
+            say(f"{args.precision}: {len(plain)} trials scored in float32 as well differ by {difference:.2g} at most")
     share(None)  # nobody removes what it has done before it is in the score file
     partial.remove()
     if world > 1:

@@ -30,7 +30,7 @@ import numpy as np
 import soundfile
 from scipy import linalg, signal
 
-from atomic import atomic_open
+from atomic import atomic_open, check_folder
 from console import UserError, progress, run
 from metrics import bootstrap_eer, compute_eer
 from protocols import write_scores
@@ -727,6 +727,11 @@ def parse_args(argv=None):
     return args
 
 
+def _inside(folder, other):
+    """Whether a folder is another one or lies in it, seen through links."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
+
+
 def main(argv=None):
     args = parse_args(argv)
     out = Path(args.out)
@@ -737,6 +742,14 @@ def main(argv=None):
         return
     if out.exists():
         raise UserError(f"--out {out} exists and was not built with these settings; remove it or name another folder")
+
+    building = out.with_name(out.name + ".building")
+    for flag, folder in (("--speech_dir", args.speech_dir), ("--cache", args.cache)):
+        if folder and any(_inside(folder, place) for place in (out, building)):
+            raise UserError(f"{flag} {folder}: expected a folder outside {out} and {building}, which are written anew")
+    if args.speech_dir and _inside(out, args.speech_dir):
+        raise UserError(f"--out {out}: expected a folder outside --speech_dir {args.speech_dir}, all of which is read")
+    check_folder(f"--out {out}", out.parent)
 
     sizes = dict(zip(SPLITS, args.sizes))
     if args.speech_dir:
@@ -755,7 +768,6 @@ def main(argv=None):
     if not any(attack.voices.get("train") for attack in attacks.values()):
         raise UserError("no attack for training works here; the reasons stand above")
 
-    building = out.with_name(out.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     for split in SPLITS:
         (building / f"ASVspoof2019_LA_{split}" / "flac").mkdir(parents=True)

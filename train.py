@@ -27,7 +27,7 @@ import checkpoint
 import distributed
 import protocols
 import run_folder
-from atomic import atomic_open
+from atomic import atomic_open, check_folder
 from console import StopSignals, UserError, run, warn
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from FIR import CUTOFFS
@@ -423,6 +423,9 @@ def main(argv=None):
         )
     except ValueError as error:
         raise UserError(f"RawBoost: {error}") from error
+    name = args.foldername or foldername(args, config)
+    if not args.resume_checkpoint_path:
+        check_folder(f"--log_dir {args.log_dir}", os.path.join(args.log_dir, name))
     local_rank = distributed.join()
     rank, world = distributed.rank(), distributed.world_size()
     if args.batch_size < world:
@@ -453,7 +456,6 @@ def main(argv=None):
             "_augmented": make_loader(TrialDataset(dev_trials, args.crop, **augmented), args.batch_size, **options),
         }
 
-    name = args.foldername or foldername(args, config)
     where = run_folder.choose(args.log_dir, name, args.resume, args.resume_checkpoint_path)
     folder, resume_from = distributed.gather(where)[0]
     random.seed(args.seed)

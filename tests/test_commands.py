@@ -455,11 +455,11 @@ def test_a_trial_that_cannot_be_read_is_listed_and_the_rest_scored(tmp_path, fin
     assert scoring.main([*flags, "--num_workers", "0"]) == 1
     assert "1 of 4 trials have no score" in capsys.readouterr().err
     assert len(protocols.read_scores(tmp_path / "s.txt")) == 3
-    utt_id, why = (tmp_path / "s.errors.tsv").read_text().rstrip("\n").split("\t")
+    utt_id, why = (tmp_path / "s.txt.errors.tsv").read_text().rstrip("\n").split("\t")
     assert utt_id == broken.stem and "cannot be read as audio" in why
     broken.write_bytes((audio / sorted(os.listdir(audio))[0]).read_bytes())
     assert not scoring.main([*flags, "--num_workers", "0"])
-    assert not (tmp_path / "s.errors.tsv").exists() and len(protocols.read_scores(tmp_path / "s.txt")) == 4
+    assert not (tmp_path / "s.txt.errors.tsv").exists() and len(protocols.read_scores(tmp_path / "s.txt")) == 4
 
 
 def test_eval_mistakes(tmp_path, finished_run, corpus, fails, capsys):

@@ -181,7 +181,7 @@ def end(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def read():
-    with open(out, "rb") as scores, open(out.replace(".txt", ".errors.tsv"), "rb") as errors:
+    with open(out, "rb") as scores, open(out + ".errors.tsv", "rb") as errors:
         return scores.read() + errors.read()
 """
 
@@ -271,7 +271,7 @@ def test_scores_and_failures_are_listed_and_zeros_warned_of(command, files, tmp_
     assert eval_script.main([*command, "--eval_output", str(tmp_path / "s.txt")]) == 1
     scores = protocols.read_scores(tmp_path / "s.txt")
     assert list(scores) == [path.stem for path in files if path != files[2]]
-    utt_id, why = (tmp_path / "s.errors.tsv").read_text().rstrip("\n").split("\t")
+    utt_id, why = (tmp_path / "s.txt.errors.tsv").read_text().rstrip("\n").split("\t")
     assert utt_id == "02" and "02.wav" in why
     text = capsys.readouterr().err
     assert "warning: 1 trials hold nothing but zeros, first 04" in text and "1 of 18 trials have no score" in text
@@ -307,7 +307,7 @@ def test_batch_norm_by_utterance_scores_one_at_a_time_in_training_mode(command, 
     assert eval_script.main([*command, "--eval_output", str(out), "--batch_norm", "utterance"]) == 1
     detector = checkpoint.load_detector(command[command.index("--model_path") + 1])
     scores = protocols.read_scores(out)
-    failed = [line.split("\t")[0] for line in out.with_suffix(".errors.tsv").read_text().splitlines()]
+    failed = [line.split("\t")[0] for line in out.with_name(f"{out.name}.errors.tsv").read_text().splitlines()]
     assert sorted([*scores, *failed]) == sorted(path.stem for path in files)
     waveforms = {path.stem: repeat_pad(load_audio(path), 400) for path in files}
     assert sorted(failed) == [name for name, x in waveforms.items() if n_frames(len(x)) == 1]
