@@ -1,25 +1,22 @@
 """Audio files to tensors: decoding, cropping, augmentation, batches."""
 
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from console import UserError, progress, warn
+from console import OF_THE_MACHINE, UserError, progress, warn
 from FIR import CUTOFFS, apply_fir
 from RawBoost import apply_rawboost
+from workers import Workers
 
 SAMPLE_RATE = 16000
 LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length
@@ -68,6 +65,8 @@ def audio_blocks(path, longest=None, any_format=True):
     except UserError:
         raise
     except (soundfile.SoundFileError, RuntimeError, TypeError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in OF_THE_MACHINE:  # no fault of the file, which is not skipped for it
+            raise
         why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read as audio: {why}") from error
     if not n_samples:
@@ -169,7 +168,7 @@ def random_samples(x, length, rng):
     return x[start : start + length]
 
 
-class TrialDataset(Dataset):
+class TrialDataset:
     """Trials as (waveform (samples,), label, index).
 
     trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
@@ -189,14 +188,16 @@ class TrialDataset(Dataset):
         self.seed = seed
         self.at_least = at_least
         self.bad_audio = bad_audio
-        self.busy = multiprocessing.Value("d")  # seconds that all workers together spent on making batches
 
     def __len__(self):
         return len(self.trials)
 
     def __getitem__(self, key):
         epoch, index = key
-        index, x = self._read(index)
+        index, x, _ = self._read(index)
+        return self._item(epoch, index, x)
+
+    def _item(self, epoch, index, x):
         trial = self.trials[index]
         rng = np.random.default_rng([self.seed, epoch, index])
         if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
@@ -211,13 +212,11 @@ class TrialDataset(Dataset):
         else:
             x = repeat_pad(x, self.at_least)
         # Trials of unknown label have label -1; nothing that is trained on has.
-        return (
-            torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)),
-            -1 if trial.label is None else trial.label,
-            index,
-        )
+        return np.ascontiguousarray(x, dtype=np.float32), -1 if trial.label is None else trial.label, index
 
     def _read(self, index):
+        """The first readable trial from `index` on: (its index, waveform, [(path, why)] of those before it)."""
+        skipped = []
         for i in range(len(self)):
             found = (index + i) % len(self)
             try:
@@ -225,89 +224,62 @@ class TrialDataset(Dataset):
             except UserError as error:
                 if self.bad_audio is None:
                     raise
-                self.bad_audio.skip(self.trials[found].path, error)
+                skipped.append((self.trials[found].path, str(error)))
+                self.bad_audio.check(len(skipped), error)
             else:
                 _warn_of_silence(self.trials[found].path, x)
-                return found, x
+                return found, x, skipped
         raise UserError("expected audio, found not one file of the list that can be read")
 
-    def __getitems__(self, keys):
-        """A batch's items, or its UserError in their place: what a worker raises reaches the user as a traceback."""
+    def batch(self, keys):
+        """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it."""
         start = time.perf_counter()
-        try:
-            items = [self[key] for key in keys]
-        except UserError as error:
-            items = [error]
-        with self.busy.get_lock():
-            self.busy.value += time.perf_counter() - start
-        return items
+        items, skipped = [], []
+        for epoch, index in keys:
+            found, x, bad = self._read(index)
+            items.append(self._item(epoch, found, x))
+            skipped += bad
+        waveforms, labels, indices = zip(*items)
+        return [np.stack(waveforms)], (labels, indices, skipped, time.perf_counter() - start)
 
 
 class BadAudio:
-    """Files that cannot be read and are skipped: at most `allowed`, of all workers together, each logged once."""
+    """Files that cannot be read and are skipped: at most `allowed`, each logged once."""
 
-    def __init__(self, trials, allowed):
+    def __init__(self, allowed):
         self.allowed = allowed
-        self.number = {trial.path: i for i, trial in enumerate(trials)}
-        self.skipped = torch.zeros(len(self.number), dtype=torch.bool).share_memory_()
+        self.skipped = set()
+
+    def check(self, n, error):
+        """Raise UserError where n files that cannot be read, the last for the reason `error`, are too many."""
+        if n > self.allowed:
+            raise UserError(f"{error}; --skip_bad_audio allows {self.allowed}")
 
     def skip(self, path, error):
         """Take note of a file and why it cannot be read. Raises UserError where it is one too many."""
-        if self.skipped[self.number[path]]:
-            return
-        self.skipped[self.number[path]] = True
-        n = int(self.skipped.sum())
-        if n > self.allowed:
-            raise UserError(f"{error}; --skip_bad_audio allows {self.allowed}")
-        warn(f"skipped: {error} ({n} of at most {self.allowed})")
+        if path not in self.skipped:
+            self.skipped.add(path)
+            self.check(len(self.skipped), error)
+            warn(f"skipped: {error} ({len(self.skipped)} of at most {self.allowed})")
 
 
-def _leave_signals_to_the_main_process(_):
-    # Ctrl-C and a cluster's pre-emption reach every process; the main process finishes its step first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_at_sigterm_of, args=[os.getppid()], daemon=True).start()
-
-
-def _end_at_sigterm_of(parent):
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
-        pass
-    os._exit(0)
-
-
-class _Check(Dataset):
-    def __init__(self, trials):
-        self.trials = trials
-
-    def __len__(self):
-        return len(self.trials)
-
-    def __getitem__(self, index):
-        try:
-            _warn_of_silence(self.trials[index].path, load_audio(self.trials[index].path))
-        except UserError as error:
-            return str(error)
+def _why_unreadable(path):
+    try:
+        _warn_of_silence(path, load_audio(path))
+    except UserError as error:
+        return [], str(error)
+    return [], None
 
 
 def check_audio(trials, num_workers, **options):
     """Decode the audio of every trial, in parallel. Returns {path: why it cannot be read}. options: of the bar."""
-    loader = DataLoader(
-        _Check(trials),
-        batch_size=16,
-        num_workers=num_workers,
-        collate_fn=list,
-        worker_init_fn=_leave_signals_to_the_main_process,
-    )
-    with progress(total=len(trials), desc="checking audio", unit="file", **options) as bar:
-        reasons = []
-        for batch in loader:
-            reasons += batch
-            bar.update(len(batch))
-    return {trial.path: reason for trial, reason in zip(trials, reasons) if reason}
+    paths = [trial.path for trial in trials]
+    checked = Workers(_why_unreadable, num_workers).results(paths)
+    bar = progress(checked, total=len(paths), desc="checking audio", unit="file", **options)
+    return {path: why for path, (_, why) in zip(paths, bar) if why}
 
 
-class EpochSampler(Sampler):
+class EpochSampler:
     """Batches of (epoch, index), shuffled anew by (seed, epoch); set `epoch` before each pass, `start` to begin
     behind that many batches, `stop` to end before that one. Of each batch a process takes every world-th trial.
     """
@@ -327,18 +299,35 @@ class EpochSampler(Sampler):
             if share := keys[start : start + self.batch_size][self.rank :: self.world]:
                 yield share
 
+    def sizes(self):
+        """Numbers of trials, of all processes together, that the batches of a pass have."""
+        return {min(self.batch_size, self.n - batch * self.batch_size) for batch in (0, len(self) - 1)}
+
     def __len__(self):
         return self.n_batches if self.stop is None else min(self.stop, self.n_batches)
 
 
-class TrialLoader(DataLoader):
-    """A DataLoader over a TrialDataset that raises the dataset's UserError in this process."""
+class TrialLoader:
+    """Batches of a TrialDataset: waveforms (B, samples), labels (B,), indices (B,).
+
+    busy: seconds that all workers together spent on making batches.
+    """
+
+    def __init__(self, dataset, batch_sampler, num_workers, pin_memory):
+        self.dataset, self.batch_sampler, self.num_workers = dataset, batch_sampler, num_workers
+        self.workers = Workers(dataset.batch, num_workers, pin_memory)
+        self.busy = 0.0
+
+    def __len__(self):
+        return len(self.batch_sampler)
 
     def __iter__(self):
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                raise UserError(str(batch))  # a new one, for a frame that holds what it raised keeps its workers
-            yield batch
+        """Raises UserError where audio cannot be read, or more of it than the dataset's BadAudio allows."""
+        for (waveforms,), (labels, indices, skipped, seconds) in self.workers.results(self.batch_sampler):
+            self.busy += seconds
+            for path, error in skipped:
+                self.dataset.bad_audio.skip(path, error)
+            yield waveforms, torch.tensor(labels), torch.tensor(indices)
 
 
 def make_loader(
@@ -348,19 +337,5 @@ def make_loader(
 
     batch_size: trials of all `world` processes together, of which this is number `rank`.
     """
-    return TrialLoader(
-        dataset,
-        batch_sampler=EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last, rank, world),
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        prefetch_factor=4 if num_workers else None,
-        collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_main_process,
-        # Each pass draws a seed for the workers, which need none: not from the generator that the model's dropout uses.
-        generator=torch.Generator(),
-    )
-
-
-def _collate(items):
-    return items[0] if isinstance(items[0], UserError) else default_collate(items)
+    sampler = EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last, rank, world)
+    return TrialLoader(dataset, sampler, num_workers, pin_memory)

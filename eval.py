@@ -31,6 +31,7 @@ from torch import distributed
 import checkpoint
 import protocols
 from atomic import atomic_open, check_outputs, is_standard_output, is_stream
+from back_ends import least_batch
 from console import UserError, progress, run
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from precision import PRECISIONS, check_precision, prepare
@@ -115,6 +116,8 @@ def parse_args(argv=None):
     for name in ("average_best", "batch_size", "batch_samples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name}: expected at least 1, found {getattr(args, name)}")
+    if args.num_workers is not None and args.num_workers < 0:
+        parser.error(f"--num_workers: expected at least 0, found {args.num_workers}")
     for name in ("AASIST_scale", "eval_part", "test_length", "BTN_ratio"):
         if getattr(args, name) is not None:
             print(f"eval.py: warning: --{name} has no effect, as in the published program", file=sys.stderr)
@@ -326,6 +329,11 @@ def main(argv=None):
     cut = 64600 if args.track in ("LA", "DF") else 64000
     length = cut if args.four_seconds else None
 
+    back_end = detector.config.back_end
+    if args.batch_norm == "utterance" and least_batch(back_end) > 1:
+        raise UserError(
+            f"--batch_norm utterance: {back_end} normalises over the trials of a batch, one alone has no statistics"
+        )
     paths = [trial.path for trial in trials]
     batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
     if args.batch_norm == "utterance":

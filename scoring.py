@@ -14,12 +14,12 @@ import numpy as np
 import soundfile
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from console import UserError
 from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
 from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
 from precision import autocast
+from workers import Workers
 
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
@@ -85,22 +85,18 @@ def plan_batches(front_end, paths, length=None, batch_samples=None):
     return batches
 
 
-class _Waveforms(Dataset):
-    """Batches of files, ready for the encoder: (stacks, failures, silent) a batch, in the file's worker.
+class _Waveforms:
+    """Batches of files, ready for the encoder, as a worker makes them."""
 
-    stacks: a list of (indexes, waveforms (B, samples)), one but where a header was wrong. failures: {index: why}.
-    silent: indexes of files that hold nothing but zeros.
-    """
+    def __init__(self, paths, length, normalize, trim):
+        self.paths, self.length, self.normalize, self.trim = paths, length, normalize, trim
 
-    def __init__(self, paths, batches, length, normalize, trim):
-        self.paths, self.batches, self.length, self.normalize, self.trim = paths, batches, length, normalize, trim
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, number):
+    def __call__(self, batch):
+        """Indexes into `paths` to stacks of waveforms (B, samples), one but where a header was wrong, and, in the same
+        order, their indexes; {index: why it cannot be read}; [indexes of files that hold nothing but zeros].
+        """
         by_length, failures, silent = {}, {}, []
-        for index in self.batches[number]:
+        for index in batch:
             try:
                 x = load_audio(self.paths[index])
             except UserError as error:
@@ -111,10 +107,9 @@ class _Waveforms(Dataset):
             x = first_samples(x, self.length) if self.length else _whole(x)
             x = ready(x, self.normalize, self.trim)
             by_length.setdefault(len(x), []).append((index, x))
-        stacks = [
-            ([index for index, _ in same], torch.stack([x for _, x in same])) for _, same in sorted(by_length.items())
-        ]
-        return stacks, failures, silent
+        same_lengths = [zip(*same) for _, same in sorted(by_length.items())]
+        indexes, stacks = zip(*same_lengths) if same_lengths else ((), ())
+        return [np.stack(stack) for stack in stacks], (indexes, failures, silent)
 
 
 def score_batch(detector, waveforms, precision="fp32"):
@@ -158,9 +153,9 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
     """
     device = next(detector.parameters()).device
 
-    def launch(stacks, failures, silent):
+    def launch(stacks, indexes_of_stacks, failures, silent):
         values = []
-        for indexes, waveforms in stacks:
+        for indexes, waveforms in zip(indexes_of_stacks, stacks):
             waveforms = waveforms.to(device, non_blocking=True)
             try:
                 found = score_batch(detector, waveforms, precision)
@@ -181,16 +176,11 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
         return scores, failures, [index for index in silent if index in scores]
 
     normalize, trim = detector.front_end.normalize, detector.front_end.trims_to_frames
-    loader = DataLoader(
-        _Waveforms(paths, batches, length, normalize, trim),
-        batch_size=None,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # not torch's own: that of a training goes on as if nothing had been scored
-    )
+    # A GPU copies from pinned memory while it computes.
+    workers = Workers(_Waveforms(paths, length, normalize, trim), num_workers, pin_memory=device.type == "cuda")
     pending = None
-    for batch in loader:
-        launched = launch(*batch)
+    for stacks, rest in workers.results(batches):
+        launched = launch(stacks, *rest)
         if pending:  # a GPU computes the batch just launched while the one before is read
             yield read(*pending)
         pending = launched

@@ -28,6 +28,7 @@ import distributed
 import protocols
 import run_folder
 from atomic import atomic_open, check_folder
+from back_ends import least_batch
 from console import StopSignals, UserError, run, warn
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from FIR import CUTOFFS
@@ -350,6 +351,26 @@ def without_bad_audio(parts, args):
     return [check_classes([trial for trial in part if trial.path not in bad], name) for part, name in zip(parts, names)]
 
 
+def check_parts(args, sizes):
+    """Raise UserError where the parts of --grad_accum are not what the batch norms of the detector ask for.
+
+    sizes: trials of the batches that there are, of all processes together.
+    """
+    world, back_end = distributed.world_size(), args.model_name.split("_", 1)[1]
+    for size in sizes:
+        shares = [len(range(size)[rank::world]) for rank in range(world)]
+        parts = [[len(part) for part in torch.arange(share).chunk(args.grad_accum)] for share in shares if share]
+        found = f"--batch_size {args.batch_size} --grad_accum {args.grad_accum}: a batch of {size} trials"
+        if len({len(share) for share in parts}) > 1:  # each part's batch norms wait for those of all processes
+            raise UserError(f"{found} on {world} processes: expected as many parts on each, found {parts}")
+        least = min(sum(part) for part in zip(*parts))
+        if least < least_batch(back_end):
+            raise UserError(
+                f"{found} is computed in parts of which one holds {least}; {back_end} needs {least_batch(back_end)} at "
+                "least, for it normalises over trials"
+            )
+
+
 def model_flags(args):
     """The model flags that were given, and what the loss asks of the output layer."""
     return given_model_flags(args) | ({"output": "cosine"} if LOSSES.get(args.loss, ("", ""))[1] == "cosine" else {})
@@ -415,6 +436,11 @@ def foldername(args, config):
 
 def main(argv=None):
     args = parse_args(argv)
+    local_rank = distributed.join()
+    rank, world = distributed.rank(), distributed.world_size()
+    if args.batch_size < world:
+        raise UserError(f"--batch_size {args.batch_size}: expected at least one trial for each of {world} processes")
+    check_parts(args, [args.batch_size])
     config = checkpoint.resolve_encoder(model_flags(args), args.ssl_path)
     criterion = build_loss(args, config)
     try:
@@ -426,10 +452,6 @@ def main(argv=None):
     name = args.foldername or foldername(args, config)
     if not args.resume_checkpoint_path:
         check_folder(f"--log_dir {args.log_dir}", os.path.join(args.log_dir, name))
-    local_rank = distributed.join()
-    rank, world = distributed.rank(), distributed.world_size()
-    if args.batch_size < world:
-        raise UserError(f"--batch_size {args.batch_size}: expected at least one trial for each of {world} processes")
     device = choose_device(local_rank if world > 1 else args.gpu_id)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -438,7 +460,7 @@ def main(argv=None):
     train_trials, dev_trials = read_trials(args)
     if args.check_audio:
         train_trials, dev_trials = without_bad_audio([train_trials, dev_trials], args)
-    bad_audio = BadAudio([*train_trials, *dev_trials], args.skip_bad_audio) if args.skip_bad_audio else None
+    bad_audio = BadAudio(args.skip_bad_audio) if args.skip_bad_audio else None
     plain = {"bad_audio": bad_audio}
     algo = args.algo if args.augment == "RawBoost" else args.augment
     augmented = {**plain, "algo": algo, "params": params, "seed": args.seed}
@@ -448,6 +470,7 @@ def main(argv=None):
     drop_last = args.corpus == "ASVspoof2019_LA" and len(train_set) > args.batch_size
     train_loader = make_loader(train_set, args.batch_size, shuffle=True, seed=args.seed, drop_last=drop_last, **options)
     train_loader.batch_sampler.stop = 21 if args.debug else None
+    check_parts(args, train_loader.batch_sampler.sizes())
     if args.validation == "eer":
         dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=RECEPTIVE_FIELD, **plain), world, **options)}
     else:

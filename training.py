@@ -210,6 +210,16 @@ class Training:
             )
             sys.exit(128 + int(number))
 
+    def batches(self, loader, **options):
+        """A loader's batches behind a bar. If they end in an error, what the last step made is saved first."""
+        try:
+            yield from progress(loader, unit="batch", disable=distributed.rank() > 0, **options)
+        except Exception:
+            # Several processes would have to meet in order to save, and the others wait in a step.
+            if distributed.world_size() == 1 and self.state["batch"] and not self.finished:
+                self.save()
+            raise
+
     # -------------------------------------------------------------------------------------------- training
 
     def autocast(self):
@@ -237,16 +247,8 @@ class Training:
             self.detector.front_end.eval()  # a frozen encoder drops nothing out
         loader.batch_sampler.epoch, loader.batch_sampler.start = state["epoch"], state["batch"]
         title = f"epoch {state['epoch']}/{args.epochs}"
-        bar = progress(
-            loader,
-            desc=title,
-            unit="batch",
-            initial=state["batch"],
-            total=self.n_steps,
-            disable=distributed.rank() > 0,
-        )
         pace = Pace(loader)
-        for x, labels, indices in bar:
+        for x, labels, indices in self.batches(loader, desc=title, initial=state["batch"], total=self.n_steps):
             pace.got(len(x))
             lr = self.optimizer.param_groups[0]["lr"]
             state["waiting"].append([*self.step(x, labels), indices])
@@ -352,7 +354,7 @@ class Training:
             rows = []
             desc = f"epoch {title} dev{suffix}"
             with torch.inference_mode(), self.autocast():
-                for x, labels, indices in progress(loader, desc=desc, unit="batch", disable=distributed.rank() > 0):
+                for x, labels, indices in self.batches(loader, desc=desc):
                     rows.append((self.detector(x.to(self.device, non_blocking=True)).float(), labels, indices))
                     if self.signals.received:
                         break
@@ -397,7 +399,7 @@ class Pace:
 
     def _restart(self):
         self.n_utterances, self.waited, self.start = 0, 0.0, time.monotonic()
-        self.busy = self.loader.dataset.busy.value
+        self.busy = self.loader.busy
 
     def ask(self):
         self.asked = time.monotonic()
@@ -408,7 +410,7 @@ class Pace:
 
     def figures(self):
         """{name: value} for the log; starts anew. Warns, once, where the loader is what the steps wait for."""
-        seconds, busy = time.monotonic() - self.start, self.loader.dataset.busy.value - self.busy
+        seconds, busy = time.monotonic() - self.start, self.loader.busy - self.busy
         n, workers = self.n_utterances, max(self.loader.num_workers, 1)
         found = {"utt_per_s": n / seconds}
         if busy:

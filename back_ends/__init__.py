@@ -4,7 +4,8 @@ Most take features (B, T, C). One whose class says `takes_hidden_states` takes t
 states (B, T, C) instead, and so has no aggregation: the input of each of the L layers, and the encoder's output, after
 its final layer norm or, where the class says `raw_last`, before it. Further class attributes, where they are not the
 default: `bonafide_column` of the logits (1), `score`, from logits with bona fide in column 1 to scores (that column),
-`unused_tensors`, how names of tensors begin that published checkpoints hold and the network never uses (none).
+`unused_tensors`, how names of tensors begin that published checkpoints hold and the network never uses (none),
+`least_batch`, trials that a batch in training needs (1), more where a batch norm sees one value per trial.
 """
 
 from functools import partial
@@ -79,6 +80,11 @@ def published_prefix(name):
 def unused_tensors(name):
     """How names of tensors begin that published checkpoints hold and this back-end never uses: a tuple."""
     return tuple(getattr(_class_of(name), "unused_tensors", ()))
+
+
+def least_batch(name):
+    """Trials of a training batch below which the back-end's batch norms have no statistics."""
+    return getattr(_class_of(name), "least_batch", 1)
 
 
 def shapes_of(name, state_dict):

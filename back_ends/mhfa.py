@@ -34,6 +34,7 @@ class MHFA(nn.Module):
 
     takes_hidden_states = True
     bonafide_column = 0
+    least_batch = 2  # the batch norm of the embedding sees one vector per trial
     score = staticmethod(logit_difference)
 
     def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):

@@ -3,6 +3,9 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import soundfile
 import torch
 from scipy import signal
 
+ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
 # As few parameters as the code path allows, so that a test trains in seconds.
 TINY_FLAGS = ["--model_name", "wav2vec2_Nes2Net_X", "--ssl", "tiny", "--Nes_ratio", "2", "2"]
@@ -132,3 +136,28 @@ def output():
         return text.getvalue()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory):
+    """processes(*runs, kill_after=None): run a command, each in a process of its own; their exit statuses and output."""
+    log = tmp_path_factory.mktemp("processes") / "log.txt"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "forked_train.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as server:
+        assert server.stdout.readline() == "ready\n"
+
+        def call(*runs, kill_after=None):
+            log.unlink(missing_ok=True)
+            task = {"runs": [{"log": str(log), **run} for run in runs], "kill_after": kill_after}
+            print(json.dumps(task), file=server.stdin, flush=True)
+            statuses = json.loads(server.stdout.readline())
+            return statuses, log.read_text()
+
+        yield call
+        server.stdin.close()

@@ -1,16 +1,20 @@
-"""Not a test: a server that runs train.py in forked processes, so that a test pays for importing torch once.
+"""Not a test: a server that runs commands in forked processes, so that a test pays for importing torch once.
 
 Each line of stdin is JSON. runs: one a process, all at once: {"flags": [...], "log": file, "env": {...}} and, where
 asked for, "at": [name from HOOKS, n-th call, signal to get there]; "double": in that precision; "file_limit": the
-largest file in bytes. kill_after: seconds, or null. The answer is a line of their exit statuses.
+largest file in bytes; "more_files": how many it may open; "shm": bytes of a /dev/shm of its own; "stdout": a file,
+"unbuffered" or not; "command": another one than train. kill_after: seconds, or null. The answer is a line of their
+exit statuses.
 """
 
 import atexit
+import ctypes
 import gc
 import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 
@@ -21,12 +25,19 @@ import soxr  # noqa: F401
 import torch._dynamo  # noqa: F401
 from fairseq.modules import Fp32GroupNorm
 
+import data_utils
+import eval as eval_script
+import scoring
 import train
 from losses import Loss
 from model import Detector
 
+CLONE_NEWNS = 0x20000
 HOOKS = {
     "disk": [(os, "fsync"), (os, "replace")],
+    "read": [(data_utils, "load_audio"), (scoring, "load_audio")],  # in each worker
+    "send": [(os, "write")],
+    "scored": [(eval_script.PartialScores, "add")],
     "step": [(train.Training, "step")],
     "validation": [(train.Training, "validate"), (train.checkpoint.metrics, "compute_eer")],
 }
@@ -65,16 +76,27 @@ def start(run):
     with open(run["log"], "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.argv = ["train.py", *run["flags"]]
+    if "stdout" in run:
+        os.dup2(os.open(run["stdout"], os.O_WRONLY | os.O_CREAT), 1)
+    sys.stdout = sys.__stdout__ = open(1, "w", buffering=1 if run.get("unbuffered") else -1, closefd=False)
+    command = {"train": train, "eval": eval_script}[run.get("command", "train")]
+    sys.argv = [f"{command.__name__}.py", *run["flags"]]
     os.environ.update(run.get("env", {}))
     if limit := run.get("file_limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if "more_files" in run:
+        limit = len(os.listdir("/proc/self/fd")) - 1 + run["more_files"]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if "shm" in run:
+        assert not ctypes.CDLL(None).unshare(CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={run['shm']}", "tmpfs", "/dev/shm"], check=True)
     if run.get("double"):
         in_double_precision()
     if run.get("at"):
         stop_at(*run["at"])
     try:
-        train.run(train.main)
+        command.run(command.main)
     except SystemExit as ended:
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -24,31 +24,6 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    """processes(*runs, kill_after=None): run train.py, each in a process of its own; their exit statuses and output."""
-    log = tmp_path_factory.mktemp("processes") / "log.txt"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "forked_train.py"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as server:
-        assert server.stdout.readline() == "ready\n"
-
-        def call(*runs, kill_after=None):
-            log.unlink(missing_ok=True)
-            task = {"runs": [{"log": str(log), **run} for run in runs], "kill_after": kill_after}
-            print(json.dumps(task), file=server.stdin, flush=True)
-            statuses = json.loads(server.stdout.readline())
-            return statuses, log.read_text()
-
-        yield call
-        server.stdin.close()
-
-
-@pytest.fixture(scope="module")
 def flags(train_flags):
     return [*train_flags, "--algo", "3", "--average_best", "2", "--keep_best", "2", "--keep_last", "1"]
 
@@ -124,7 +99,12 @@ def test_a_start_within_a_second_of_the_last_hides_what_that_one_logged(tmp_path
 
 @pytest.mark.parametrize(
     "at, number, status",
-    [(("step", 6), signal.SIGTERM, 143), (("step", 3), signal.SIGINT, 130), (("validation", 3), signal.SIGTERM, 143)],
+    [
+        (("step", 6), signal.SIGTERM, 143),
+        (("step", 3), signal.SIGINT, 130),
+        (("step", 9), signal.SIGHUP, 129),
+        (("validation", 3), signal.SIGTERM, 143),
+    ],
 )
 def test_a_signal_ends_a_run_after_its_step_with_all_saved(tmp_path, processes, flags, undisturbed, at, number, status):
     flags = [*flags, "--log_dir", str(tmp_path), "--foldername", "run", "--resume", "auto"]
@@ -138,6 +118,26 @@ def test_a_signal_ends_a_run_after_its_step_with_all_saved(tmp_path, processes, 
     (folder,) = (tmp_path / "run").iterdir()
     assert_same_run(folder, undisturbed[0])
     assert not (folder / "lock").exists() and len(json.loads((folder / "environment.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("case", ["read", "send", "full"])
+def test_a_killed_worker_or_a_full_output_ends_a_run_in_a_line_with_all_saved(
+    tmp_path, processes, flags, undisturbed, case
+):
+    flags = [*flags, "--log_dir", str(tmp_path), "--foldername", "run", "--resume", "auto"]
+    run = {"flags": [*flags, "--num_workers", "2"], "stdout": str(tmp_path / "out")}
+    # In the second epoch, 16 trials of each having come from either worker, in two batches, or while it is validated.
+    run |= {"at": ["read", 40, signal.SIGKILL]} if case == "read" else {}
+    run |= {"at": ["send", 4, signal.SIGKILL]} if case == "send" else {}
+    run |= {"stdout": "/dev/full", "unbuffered": True} if case == "full" else {}
+    (status,), text = processes(run)
+    (line,) = text.strip().splitlines()
+    assert status == 2 and line.startswith("train.py: error: "), text
+    words = "standard output: cannot be written: No space left" if case == "full" else "killed by SIGKILL"
+    assert words in line
+    (status,), text = processes({"flags": flags})
+    assert status == 0 and ("resumed after epoch" in text) == (case != "full"), text
+    assert_same_run(sorted((tmp_path / "run").iterdir())[-1], undisturbed[0])
 
 
 @pytest.fixture

@@ -33,10 +33,11 @@ ALLOWED = {
     "model": {"back_ends", "console", "front_ends"},
     "safe_load": {"console"},
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
-    "data_utils": {"FIR", "RawBoost", "console", "protocols"},
+    "workers": {"console"},
+    "data_utils": {"FIR", "RawBoost", "console", "protocols", "workers"},
     "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
     "precision": {"console", "front_ends"},
-    "scoring": {"console", "data_utils", "front_ends", "precision"},
+    "scoring": {"console", "data_utils", "front_ends", "precision", "workers"},
     "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "precision", "scoring"},
     "web_demo": {"console", "inference"},
 }

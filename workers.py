@@ -1,0 +1,161 @@
+"""Processes that read audio while the detector computes.
+
+Each has a socket of its own to the main process. Its death ends a read at the other end, even one that has begun, so
+that nothing waits for ever. Waveforms pass through it: not through /dev/shm, of which a container may have little, nor
+as open files, whose number is limited.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import socket
+import time
+import traceback
+from collections import deque
+from multiprocessing import util
+
+import numpy as np
+import torch
+
+from console import UserError
+
+AHEAD = 2  # tasks per process that are asked for before their turn
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Workers:
+    """n processes that compute make(task), started at the first use; n = 0: this process does.
+
+    make: a function of a task to (float32 arrays, anything small that pickles). pin_memory: give their tensors in
+    memory from which a GPU copies fastest.
+    """
+
+    def __init__(self, make, n, pin_memory=False):
+        if n < 0:
+            raise UserError(f"--num_workers: expected at least 0, found {n}")
+        self.make, self.n, self.pin_memory = make, n, pin_memory
+        self.processes, self.end = [], None
+
+    def results(self, tasks):
+        """Generator of (tensors, the rest) for each task, in order.
+
+        Raises what make raises, and UserError where a process cannot be started or dies.
+        """
+        if not self.n:
+            for task in tasks:
+                arrays, rest = self.make(task)
+                tensors = [torch.from_numpy(array) for array in arrays]
+                yield [x.pin_memory() for x in tensors] if self.pin_memory else tensors, rest
+            return
+        if not self.processes:
+            self._start()
+        tasks, asked, turns = iter(tasks), deque(), itertools.cycle(self.processes)
+        try:
+            while True:
+                for task in itertools.islice(tasks, AHEAD * self.n - len(asked)):
+                    asked.append(next(turns))
+                    self._talk(asked[-1], lambda connection, task=task: connection.send(task))
+                if not asked:
+                    return
+                tensors, rest = self._talk(asked[0], self._receive)
+                asked.popleft()
+                if isinstance(rest, Exception):
+                    raise rest
+                yield tensors, rest
+        finally:
+            if asked:  # the pass was broken off: what is still made is of no use to the next
+                self.close()
+
+    def close(self):
+        """End the processes; the next use starts others."""
+        if self.end:
+            self.end()
+        self.processes = []
+
+    def _start(self):
+        # Ctrl-C and other signals reach all processes of a terminal or a cluster's job: the main process decides.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        # At the interpreter's end too, before multiprocessing waits for its processes.
+        self.end = util.Finalize(self, _end, [self.processes], exitpriority=10)
+        try:
+            for _ in range(self.n):
+                here, there = multiprocessing.Pipe()
+                with there:
+                    process = multiprocessing.Process(target=_serve, args=[there, here, self.make], daemon=True)
+                    process.start()
+                self.processes.append((here, process))
+        except OSError as error:
+            self.close()
+            if error.filename:  # standard output, which is flushed before
+                raise
+            raise UserError(f"--num_workers {self.n}: cannot be started: {error.strerror}; 0 needs none") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _talk(self, worker, talk):
+        connection, process = worker
+        try:
+            return talk(connection)
+        except (EOFError, OSError) as error:
+            process.join(10)
+            code = process.exitcode or 0
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            advice = ""
+            if code == -signal.SIGKILL:
+                advice = ", as the system does when memory runs out; fewer need less, --num_workers 0 least"
+            who = f"process {process.pid}, which read audio,"
+            raise UserError(f"--num_workers {self.n}: {who} {how}{advice}") from error
+
+    def _receive(self, connection):
+        shapes, rest = connection.recv()
+        tensors = [torch.empty(shape, pin_memory=self.pin_memory) for shape in shapes]
+        for x in tensors:
+            bytes_left = memoryview(x.numpy()).cast("B")
+            while bytes_left:
+                n = os.readv(connection.fileno(), [bytes_left])
+                if not n:
+                    raise EOFError
+                bytes_left = bytes_left[n:]
+        return tensors, rest
+
+
+def _serve(connection, other_end, make):
+    """What a process does until the main process closes its end of the connection or is gone."""
+    other_end.close()  # a copy; the main process's is to be the only one
+    torch.set_num_threads(1)
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            arrays, rest = make(task)
+        except UserError as error:
+            arrays, rest = [], error
+        except Exception as error:  # a bug, which is raised in the main process
+            error.add_note(f"In a process that reads audio:\n{traceback.format_exc()}")
+            arrays, rest = [], error
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
+        try:
+            connection.send(([array.shape for array in arrays], rest))
+            for array in arrays:
+                bytes_left = memoryview(array).cast("B")
+                while bytes_left:
+                    bytes_left = bytes_left[os.write(connection.fileno(), bytes_left) :]
+        except ConnectionError:
+            return
+
+
+def _end(processes):
+    for connection, _ in processes:
+        # Closing alone ends nothing while processes that were started later hold copies.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+        connection.close()
+    end = time.monotonic() + 5
+    for _, process in processes:
+        process.join(max(end - time.monotonic(), 0))
+        process.kill()
+        process.join()
