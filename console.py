@@ -50,11 +50,13 @@ def _mend_streams():
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            stream = open(os.devnull, "w", encoding="utf-8")
         elif stream is getattr(sys, f"__{name}__"):
             options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
             file = io.BufferedWriter(_Stream(descriptor, "w", closefd=False))
-            setattr(sys, name, io.TextIOWrapper(file, stream.encoding, stream.errors, **options))
+            stream = io.TextIOWrapper(file, stream.encoding, stream.errors, **options)
+            setattr(sys, f"__{name}__", stream)
+        setattr(sys, name, stream)
     if is_closed:
         raise UserError("standard output is closed; > /dev/null discards it")
 
@@ -90,9 +92,9 @@ def run(main):
             status = _say(f"out of memory{f': {error}' if str(error) else ''}")
         sys.stdout.flush()  # at the interpreter's end nobody could tell what to do if it fails
     except OSError as error:
-        if error.filename == "standard output":
+        gone = isinstance(error, BrokenPipeError)
+        if gone or error.filename == "standard output":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes what is still in the buffer
-            gone = isinstance(error, BrokenPipeError)
             text = "its reader is gone" if gone else f"cannot be written: {error.strerror}"
             status = _say(f"standard output: {text}", status=1 if gone else 2)
         elif error.errno in OF_THE_MACHINE:

@@ -140,7 +140,7 @@ def output():
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory):
-    """processes(*runs, kill_after=None): run a command, each in a process of its own; their exit statuses and output."""
+    """processes(*runs, kill_after=None): run commands, each in a process; their exit statuses and output."""
     log = tmp_path_factory.mktemp("processes") / "log.txt"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
