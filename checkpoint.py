@@ -26,11 +26,12 @@ import protocols
 import safe_load
 from atomic import atomic_open, check_outputs
 from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
-from console import UserError, run
+from console import Number, UserError, check, run, shown
 from front_ends import (
     ENCODER_FIELDS,
     FROM_FILE,
     PRESETS,
+    check_encoder,
     empty_weights,
     fairseq_names,
     fields_of_fairseq,
@@ -81,32 +82,44 @@ def read_checkpoint(path):
     return content
 
 
+# What a dev set's figures may be; others are numbers of any kind, a loss may be NaN.
+_FIGURES = {
+    "eer": Number(float, 0, 1),
+    "threshold": Number(),
+    "calibration_slope": Number(),
+    "calibration_offset": Number(),
+}
+_FIGURES |= {"calibration_n_bonafide": Number(int, 1), "calibration_n_spoof": Number(int, 1)}
+
+
 def _check_content(path, content):
     """Raises UserError where a checkpoint does not hold what save_checkpoint writes."""
-    kinds = {"config": dict, "model": dict, "epoch": int | None, "valid": dict, "averaged": list, "trained_on": str}
-    for name, kind in kinds.items():
-        if not isinstance(content.get(name, None if name == "epoch" else kind()), kind):
-            raise UserError(f"{path}: expected another kind of data as its `{name}`, found {content[name]!r:.80}")
-    if not all(isinstance(value, torch.Tensor) for value in content["model"].values()):
-        raise UserError(f"{path}: expected tensors as its weights")
+    for name, kind in {"config": dict, "model": dict, "valid": dict, "averaged": list, "trained_on": str}.items():
+        if not isinstance(content.get(name, None if name in ("config", "model") else kind()), kind):
+            found = shown(content[name]) if name in content else "none"
+            raise UserError(f"{path}: expected a {kind.__name__} as its `{name}`, found {found}")
+    content["model"] = _weights(path, content["model"])
     config = content["config"]
-    _check_shape(path, {**config, **(config.get("ssl_config") or {}), "ssl_config": None}, content["model"])
+    if unknown := [name for name in config if name not in ModelConfig.__dataclass_fields__]:
+        raise UserError(f"{path}: expected a configuration that is known here, found {shown(unknown[0])} in it")
+    if "model_name" not in config:
+        raise UserError(f"{path}: expected a model_name in its configuration, found none")
     try:
-        ModelConfig(**config)
-    except (TypeError, UserError) as error:
-        raise UserError(f"{path}: holds no configuration of a detector: {error}") from error
-    if not all(isinstance(value, float | int | str) for value in content.get("valid", {}).values()):
-        raise UserError(f"{path}: expected numbers as its dev figures")
-
-
-def _check_shape(path, fields, state_dict):
-    """Raises UserError where what shapes a network is no number, or beyond what a network of these weights has."""
-    for name, value in fields.items():
-        parts = value if isinstance(value, list | tuple) else [value]
-        if not all(isinstance(part, str | bool | float | None) or 0 <= part <= 100_000 for part in parts):
-            raise UserError(f"{path}: expected another value as {name} of its configuration, found {value!r:.80}")
-    if (fields.get("encoder_layers") or 0) > max(len(state_dict), 100):
-        raise UserError(f"{path}: {fields['encoder_layers']} layers, but {len(state_dict)} weights")
+        shape = ModelConfig(**config).ssl_config
+        if shape is not None:
+            check_encoder(shape, content["model"])
+        if content.get("epoch") is not None:
+            check("epoch", content["epoch"], Number(int, 0, 10**9))
+        for name, value in content.get("valid", {}).items():
+            if name in _FIGURES:
+                check(f"valid {name}", value, _FIGURES[name])
+            elif not isinstance(value, float | int | str):
+                raise ValueError(f"valid {shown(name)} {shown(value)}, expected a number")
+        for value in content.get("averaged", []):
+            if not isinstance(value, str):
+                raise ValueError(f"averaged {shown(value)}, expected names")
+    except ValueError as error:
+        raise UserError(f"{path}: holds no detector of this project: {error}") from error
 
 
 def _load(path):
@@ -114,13 +127,9 @@ def _load(path):
     return safe_load.load(path, _HARMLESS)
 
 
-class _Inert:
-    """Stands for a class of fairseq's that only says what the model was trained on."""
-
-
 # What weights_only may build besides tensors and plain containers: fairseq keeps the arguments of its training in a
 # Namespace, and HuBERT's files the dictionary of their targets.
-_HARMLESS = [argparse.Namespace, (_Inert, "fairseq.data.dictionary.Dictionary")]
+_HARMLESS = [argparse.Namespace, (safe_load.Inert, "fairseq.data.dictionary.Dictionary")]
 
 
 class AmbiguousModel(UserError):
@@ -204,14 +213,33 @@ def _state_dict_of(path, content):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise UserError(f"{path}: expected a checkpoint of a detector, found another kind of file")
-    for wrapping in ("module.", "model."):  # DataParallel's, Lightning's
-        if all(name.startswith(wrapping) for name in content):
-            content = {name.removeprefix(wrapping): tensor for name, tensor in content.items()}
+    content = _weights(path, content)
     if any(name.startswith("feature_extractor.") for name in content):
         raise UserError(f"{path}: expected a detector, found a pre-trained encoder; train.py --ssl_path takes it")
     return content
+
+
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # torch.compile's and others' of torch
+
+
+def _weights(path, state_dict):
+    """A state dict under the names that its module had before torch and others wrapped it, or parts of it.
+
+    Raises UserError where it is no state dict.
+    """
+    if not isinstance(state_dict, dict) or not state_dict:
+        raise UserError(f"{path}: expected the weights of a network, found none")
+    for name, value in state_dict.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            kind = type(value).__name__
+            raise UserError(f"{path}: expected named tensors as its weights, found a {kind} as {shown(name)}")
+    names = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state_dict}
+    for wrapping in ("module.", "model.", "module."):  # DataParallel's, Lightning's, the one in the other
+        if all(name.startswith(wrapping) for name in names.values()):
+            names = {name: short.removeprefix(wrapping) for name, short in names.items()}
+    if len(set(names.values())) < len(names):
+        raise UserError(f"{path}: expected every weight once, found some both with and without {', '.join(_WRAPPERS)}")
+    return {names[name]: tensor for name, tensor in state_dict.items()}
 
 
 # Where a published state dict keeps its encoder: WavLM came through a wrapper, the LGF family, wedefense (through
@@ -236,6 +264,9 @@ def _read_published(path, state_dict, flags):
     if prefix == _HUGGING_FACE:
         encoder = fairseq_names(encoder, PRESETS["xlsr_300m"].fields)
     encoder = {name: tensor for name, tensor in encoder.items() if not name.startswith(_PRETRAINING_HEADS)}
+    norm = encoder.get("encoder.layer_norm.weight")
+    if norm is None or norm.dim() != 1:
+        raise UserError(f"{path}: expected an encoder with a vector encoder.layer_norm.weight under {prefix}")
     aggregation = _below("ssl_model.", rest)
     back_end = {name: tensor for name, tensor in rest.items() if not name.startswith("ssl_model.")}
 
@@ -269,8 +300,7 @@ def _n_layers(encoder):
 
 def _preset_of(path, front_end, encoder):
     """The preset whose depth and width an encoder's weights have."""
-    norm = encoder.get("encoder.layer_norm.weight")
-    found = (_n_layers(encoder), 0 if norm is None else len(norm))
+    found = (_n_layers(encoder), len(encoder["encoder.layer_norm.weight"]))
     sizes = {
         name: (preset.fields["encoder_layers"], preset.fields["encoder_embed_dim"])
         for name, preset in PRESETS.items()
@@ -303,7 +333,13 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
             config = ModelConfig(model_name, **own, **read_off, dilation=flags.get("dilation"))
             with empty_weights():
                 expected = build_back_end(config, channels, n_hidden_states).state_dict()
-        except (ValueError, KeyError, IndexError):  # not even the names or widths of this back-end
+        except (
+            ArithmeticError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):  # not even the names or widths of this back-end
             continue
         closest = (config, prefix, weights)
         if {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in expected.items()}:
@@ -318,8 +354,11 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
         return closest  # loading names what does not fit
     raise UserError(
         f"{path}: its {len(state_dict)} weights behind the encoder fit no back-end of {', '.join(BACK_ENDS)}; first "
-        f"{next(iter(state_dict), 'none')}"
+        f"{shown(next(iter(state_dict), 'none'))}"
     )
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that weights are stored in
 
 
 def load_strictly(module, state_dict, path, name, assign=False):
@@ -330,12 +369,13 @@ def load_strictly(module, state_dict, path, name, assign=False):
     """
     expected = module.state_dict()
     problems = [f"missing {key}" for key in expected if key not in state_dict]
-    problems += [f"left over {key}" for key in state_dict if key not in expected]
-    problems += [
-        f"{key} has shape {tuple(state_dict[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in expected
-        if key in state_dict and state_dict[key].shape != expected[key].shape
-    ]
+    problems += [f"left over {shown(key)}" for key in state_dict if key not in expected]
+    for key in expected:
+        found, wanted = state_dict.get(key, expected[key]), expected[key]
+        if found.shape != wanted.shape:
+            problems.append(f"{key} has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}")
+        elif found.dtype not in (_FLOATS if wanted.dtype in _FLOATS else (wanted.dtype,)):
+            problems.append(f"{key} holds {found.dtype}, expected {wanted.dtype}")
     if problems:
         raise UserError(
             f"{path}: does not fit {name}: {len(problems)} of {len(expected)} weights, first {problems[0]}",
@@ -353,10 +393,14 @@ def resolve_encoder(flags, ssl_path=None):
     config = ModelConfig(**flags)
     if ssl_path in (None, "none") or "ssl" in flags:
         return config
-    fields, _ = read_pretrained(ssl_path, config.front_end)
+    fields, state_dict = read_pretrained(ssl_path, config.front_end)
     for name, preset in PRESETS.items():
         if config.front_end in preset.front_ends and same_shape(fields, preset.fields):
             return ModelConfig(**{**flags, "ssl": name})
+    try:
+        check_encoder(fields, state_dict)
+    except ValueError as error:
+        raise UserError(f"{ssl_path}: expected a pre-trained {config.front_end} encoder, found {error}") from error
     return ModelConfig(**{**flags, "ssl": FROM_FILE, "ssl_config": fields})
 
 
@@ -382,21 +426,18 @@ def read_pretrained(path, front_end):
     """
     try:
         if Path(path).is_dir():
-            settings = json.loads(_find_in(path, "config.json").read_text(encoding="utf-8"))
-            fields = fields_of_hugging_face(settings, front_end)
-            state_dict = _load(_find_in(path, "model.safetensors", "pytorch_model.bin"))
-            return fields, fairseq_names(state_dict, fields)
-        content = _load(path)
-        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-            raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
-        fields = fields_of_fairseq(_settings_of(content), front_end)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        problem = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {problem}") from error
-    _check_shape(path, fields, content["model"])
-    return fields, {name: t for name, t in content["model"].items() if not name.startswith(_PRETRAINING_HEADS)}
+            fields = fields_of_hugging_face(_read_json(_find_in(path, "config.json")), front_end)
+            state_dict = fairseq_names(_hugging_face_weights(path), fields)
+        else:
+            content = _load(path)
+            if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+                raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
+            fields, state_dict = fields_of_fairseq(_settings_of(content), front_end), _weights(path, content["model"])
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {error}") from error
+    return fields, {name: t for name, t in state_dict.items() if not name.startswith(_PRETRAINING_HEADS)}
 
 
 def _find_in(folder, *names):
@@ -406,17 +447,55 @@ def _find_in(folder, *names):
     raise UserError(f"{folder}: expected a Hugging Face folder with {' or '.join(names)}, found none")
 
 
+def _read_json(path):
+    """The object in a JSON file of at most a MB. Raises UserError for anything else."""
+
+    def named_once(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a name stands twice")
+        return dict(pairs)
+
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise UserError(f"{path}: expected at most a MB of settings, found {path.stat().st_size:,} bytes")
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=named_once)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON, found another kind of file, or a damaged one: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected an object of settings, found {shown(value)}")
+    return value
+
+
+def _hugging_face_weights(folder):
+    """The state dict of a Hugging Face folder, of one file or of several that an index lists."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    path = _find_in(folder, *names, *(f"{name}.index.json" for name in names))
+    if path.suffix != ".json":
+        return _weights(path, _load(path))
+    places = _read_json(path).get("weight_map")
+    places = set(places.values() if isinstance(places, dict) else [None])
+    if not all(isinstance(place, str) and Path(place).name == place for place in places):
+        raise UserError(f"{path}: expected the names of files beside it under `weight_map`")
+    parts = [_weights(Path(folder) / place, _load(Path(folder) / place)) for place in sorted(places)]
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
 def _settings_of(content):
     """{name: value} of the model in a fairseq checkpoint: of today (cfg.model), older (args) or WavLM's (cfg)."""
-    settings = content.get("cfg") or content.get("args")
-    if isinstance(settings, argparse.Namespace):
-        settings = vars(settings)
-    if not isinstance(settings, dict):
-        raise ValueError("no settings under `cfg` or `args`")
-    model = settings.get("model")
-    if isinstance(model, argparse.Namespace):
-        model = vars(model)
-    return model if isinstance(model, dict) else settings
+    for name in ("cfg", "args"):
+        settings = _as_dict(content.get(name))
+        if settings:
+            return _as_dict(settings.get("model")) or settings
+    raise ValueError("no settings under `cfg` or `args`")
+
+
+def _as_dict(value):
+    value = vars(value) if isinstance(value, argparse.Namespace) else value
+    return value if isinstance(value, dict) else None
 
 
 def average_checkpoints(paths):

@@ -1,8 +1,12 @@
 """What a command says to the person at the terminal: the user's mistakes, exit status 2 for them, progress bars."""
 
+import argparse
 import errno
 import io
+import math
 import os
+import re
+import reprlib
 import signal
 import sys
 
@@ -108,13 +112,69 @@ def run(main):
 
 def _say(text, details=(), status=2):
     command = os.path.basename(sys.argv[0])
-    print(*details, f"{command}: error: {text}", sep="\n", file=sys.stderr)
+    print(*map(printable, [*details, f"{command}: error: {text}"]), sep="\n", file=sys.stderr)
     return status
 
 
 def warn(message):
     """Say on stderr, in one line, what the user may want to know of something that goes on."""
-    print(f"{os.path.basename(sys.argv[0])}: warning: {message}", file=sys.stderr, flush=True)
+    print(printable(f"{os.path.basename(sys.argv[0])}: warning: {message}"), file=sys.stderr, flush=True)
+
+
+def printable(text):
+    """A text whose control, invisible and line-breaking characters are escaped, so that none acts on a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value, limit=100):
+    """Foreign data, from a file or its name, made short enough for one line of a message, and printable."""
+    text = " ".join((value if isinstance(value, str) else reprlib.repr(value)).split())
+    text, more = text[:limit], "..." if len(text) > limit else ""
+    return printable(text) + more
+
+
+class Number:
+    """A kind of number that a flag or a file may hold: finite, from low to high; kind: int or float.
+
+    As an argparse type it reads ASCII digits alone: Python's own int() and float() take 1_000 and nan, too.
+    """
+
+    def __init__(self, kind=float, low=-math.inf, high=math.inf):
+        self.kind, self.low, self.high = kind, low, high
+
+    def __contains__(self, value):
+        kinds = (int,) if self.kind is int else (int, float)
+        return type(value) in kinds and self.low <= value <= self.high and abs(value) < math.inf
+
+    def __call__(self, text):
+        if re.fullmatch(r"[+-]?\d+" if self.kind is int else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+            value = self.kind(text) if len(text) < 1000 else math.inf
+            if value in self:
+                return value
+        raise argparse.ArgumentTypeError(f"expected {self}, found {shown(text)}")
+
+    def __str__(self):
+        kind = "a whole number" if self.kind is int else "a number"
+        if self.low == -math.inf:
+            return f"{kind} of at most {self.high:,}" if self.high < math.inf else f"a finite {kind[2:]}"
+        return (
+            f"{kind} from {self.low:,} to {self.high:,}" if self.high < math.inf else f"{kind} of at least {self.low:,}"
+        )
+
+
+def unfit(value, expected):
+    """What is expected of a value, in words, if it is not that, else None. expected: a Number or a tuple of values."""
+    if isinstance(expected, Number):
+        return None if value in expected else str(expected)
+    if any(type(value) is type(choice) and value == choice for choice in expected):
+        return None
+    return "true or false" if expected == (False, True) else f"one of {', '.join(map(str, expected))}"
+
+
+def check(name, value, expected):
+    """Raises ValueError where a value is not what is expected, see unfit."""
+    if words := unfit(value, expected):
+        raise ValueError(f"{name} {shown(value)}, expected {words}")
 
 
 class StopSignals:

@@ -19,23 +19,36 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from console import UserError
+from console import Number, UserError, check, shown
 
 SAMPLE_RATE = 16000
 STRIDE, RECEPTIVE_FIELD = 320, 400
 
-# What shapes an encoder: `normalize` (is the waveform layer-normalised first), WavLM's `num_buckets` and
-# `max_distance` (frames) of its position bias, and these fields of fairseq's Wav2Vec2Config.
-_FAIRSEQ_FIELDS = (
-    *("extractor_mode", "conv_feature_layers", "conv_bias", "layer_norm_first", "activation_fn"),
-    *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"),
-    *("conv_pos", "conv_pos_groups", "pos_conv_depth", "feature_grad_mult"),
-    *("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop"),
-)
-ENCODER_FIELDS = ("normalize", "num_buckets", "max_distance", *_FAIRSEQ_FIELDS)
-_NO_DROPOUT = dict.fromkeys(
-    ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop"), 0.0
-)
+# What shapes an encoder, and what a file may say of it: `normalize` (is the waveform layer-normalised first), WavLM's
+# `num_buckets` and `max_distance` (frames) of its position bias, and fields of fairseq's Wav2Vec2Config.
+_YES_NO = (False, True)
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
+ENCODER_FIELDS = {
+    "normalize": _YES_NO,
+    "num_buckets": Number(int, 4, 10_000),
+    "max_distance": Number(int, 2, 1_000_000),
+    "extractor_mode": ("default", "layer_norm"),
+    "conv_feature_layers": None,  # see _convolutions
+    "conv_bias": _YES_NO,
+    "layer_norm_first": _YES_NO,
+    "activation_fn": ("relu", "gelu", "gelu_fast", "gelu_accurate", "tanh", "linear", "swish"),
+    "encoder_layers": Number(int, 1, 200),
+    "encoder_embed_dim": Number(int, 1, 100_000),
+    "encoder_ffn_embed_dim": Number(int, 1, 1_000_000),
+    "encoder_attention_heads": Number(int, 1, 1000),
+    "conv_pos": Number(int, 1, 10_000),
+    "conv_pos_groups": Number(int, 1, 100_000),
+    "pos_conv_depth": Number(int, 1, 100),
+    "feature_grad_mult": Number(float, 0, 1000),
+    **dict.fromkeys(_DROPOUTS, Number(float, 0, 1)),
+}
+_FAIRSEQ_FIELDS = tuple(name for name in ENCODER_FIELDS if name not in ("normalize", "num_buckets", "max_distance"))
+_NO_DROPOUT = dict.fromkeys(_DROPOUTS, 0.0)
 _LARGE = {
     **_NO_DROPOUT,
     "extractor_mode": "layer_norm",
@@ -326,19 +339,51 @@ def build_front_end(config):
 
 def same_shape(a, b):
     """Are two shapes the same, where what is not said has fairseq's default?"""
+    return _full(a) == _full(b)
 
-    def full(fields):
-        from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
 
-        full = {name: getattr(Wav2Vec2Config(), name) for name in _FAIRSEQ_FIELDS} | fields
-        convolutions = _convolutions(full["conv_feature_layers"])
-        return {
-            **full,
-            "conv_feature_layers": convolutions,
-            **{k: str(full[k]) for k in ("extractor_mode", "activation_fn")},
-        }
+def _full(fields):
+    from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
 
-    return full(a) == full(b)
+    full = {name: getattr(Wav2Vec2Config(), name) for name in _FAIRSEQ_FIELDS} | fields
+    full["conv_feature_layers"] = _convolutions(full["conv_feature_layers"])
+    return full | {name: str(full[name]) for name in ("extractor_mode", "activation_fn")}
+
+
+def check_fields(fields):
+    """Raises ValueError, saying why, where `fields` are no shape of an encoder, see ENCODER_FIELDS."""
+    for name, value in fields.items():
+        if name not in ENCODER_FIELDS:
+            raise ValueError(f"{shown(name)}, which shapes no encoder")
+        if name == "conv_feature_layers":
+            _convolutions(value)
+        else:
+            check(name, value, ENCODER_FIELDS[name])
+    full = _full(fields)
+    for name in ("encoder_attention_heads", "conv_pos_groups"):
+        if full["encoder_embed_dim"] % full[name]:
+            raise ValueError(
+                f"encoder_embed_dim {full['encoder_embed_dim']}, expected a multiple of {name} {full[name]}"
+            )
+    if full.get("max_distance", math.inf) <= full.get("num_buckets", 4) // 4:
+        raise ValueError(f"max_distance {full['max_distance']}, expected more than a quarter of num_buckets")
+
+
+def check_encoder(fields, state_dict):
+    """Raises ValueError where `fields` ask for more parameters than a state dict has, before anything is built.
+
+    fields: as check_fields lets pass. Counted are those that grow fast; loading compares each one.
+    """
+    full = _full(fields)
+    width, extractor = full["encoder_embed_dim"], full["conv_feature_layers"]
+    n = full["encoder_layers"] * width * (4 * width + 2 * full["encoder_ffn_embed_dim"])
+    n += sum(c_in * c * kernel for (c_in, *_), (c, kernel, _) in zip([(1,), *extractor], extractor))
+    n += (
+        width * width // full["conv_pos_groups"] * (full["conv_pos"] // full["pos_conv_depth"] * full["pos_conv_depth"])
+    )
+    n_found = sum(tensor.numel() for tensor in state_dict.values())
+    if n > n_found:
+        raise ValueError(f"settings of at least {n:,} parameters, its weights are {n_found:,}")
 
 
 def _convolutions(text):
@@ -366,16 +411,21 @@ def _convolutions(text):
         raise ValueError
 
     try:
-        convolutions = value(ast.parse(str(text).strip(), mode="eval"))
+        if not isinstance(text, str) or len(text) > 10_000:
+            raise ValueError
+        convolutions = value(ast.parse(text.strip(), mode="eval"))
         if not convolutions or len(convolutions) > 100 or any(len(layer) != 3 for layer in convolutions):
             raise ValueError
         strides = math.prod(stride for _, _, stride in convolutions)
-    except (ValueError, SyntaxError, TypeError, RecursionError):
-        raise ValueError(
-            f"conv_feature_layers {str(text)[:80]!r}, expected [(channels, kernel, stride), ...]"
-        ) from None
+    except (MemoryError, ValueError, SyntaxError, TypeError, RecursionError):  # of which the parser raises some
+        raise ValueError(f"conv_feature_layers {shown(text, 80)}, expected [(channels, kernel, stride), ...]") from None
     if strides != STRIDE:
         raise ValueError(f"convolutions of stride {strides}, expected {STRIDE} samples a frame")
+    field = 1
+    for _, kernel, stride in reversed(convolutions):
+        field = (field - 1) * stride + kernel
+    if field != RECEPTIVE_FIELD:
+        raise ValueError(f"convolutions over {field} samples, expected {RECEPTIVE_FIELD}")
     return convolutions
 
 
@@ -385,33 +435,34 @@ def fields_of_fairseq(settings, front_end):
     settings: {name: value} of its model. What is not there has fairseq's default. Raises ValueError, saying why, for
     an encoder that is of another kind.
     """
-    for name, usual in (("layer_type", "transformer"), ("pos_enc_type", "abs")):
-        if settings.get(name, usual) != usual:
-            raise ValueError(f"{name} {settings[name]}, expected {usual}")
+    for name, choices in (("layer_type", ("transformer",)), ("pos_enc_type", ("abs",)), ("gru_rel_pos", _YES_NO)):
+        if name in settings:
+            check(name, settings[name], choices)
     for name in ("encoder_layers", "encoder_embed_dim"):
         if name not in settings:
             raise ValueError(f"settings without {name}")
-    if bool(settings.get("relative_position_embedding")) != (front_end == "WavLM"):
-        kind = "WavLM" if settings.get("relative_position_embedding") else "wav2vec 2.0"
+    relative = settings.get("relative_position_embedding", False)
+    check("relative_position_embedding", relative, _YES_NO)
+    if relative != (front_end == "WavLM"):
+        kind = "WavLM" if relative else "wav2vec 2.0"
         raise ValueError(f"a {kind} encoder, expected one for {front_end}")
     if front_end == "WavLM" and not settings.get("gru_rel_pos", True):
         raise ValueError("position bias without gates, expected gru_rel_pos")
     fields = {name: settings[name] for name in ENCODER_FIELDS if settings.get(name) is not None}
-    if "conv_feature_layers" in fields:
-        _convolutions(fields["conv_feature_layers"])
     if front_end == "WavLM":
-        fields.setdefault("normalize", False)
+        fields = {"normalize": False, **fields}
+        if missing := [name for name in _WAVLM if name not in fields]:
+            raise ValueError(f"settings without {missing[0]}")
     else:
+        fields = {name: value for name, value in fields.items() if name not in _WAVLM}
         fields["normalize"] = False  # the field feeds wav2vec 2.0 the raw waveform, see xlsr_300m
+    check_fields(fields)
     return fields
 
 
 def fields_of_hugging_face(settings, front_end):
     """The same of a Hugging Face config.json."""
-    kind = settings.get("model_type")
-    if kind not in (("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert")):
-        raise ValueError(f"model_type {kind}, expected an encoder for {front_end}")
-    convolutions = zip(settings["conv_dim"], settings["conv_kernel"], settings["conv_stride"])
+    check("model_type", settings.get("model_type"), ("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert"))
     names = {
         "conv_bias": "conv_bias",
         "layer_norm_first": "do_stable_layer_norm",
@@ -428,14 +479,27 @@ def fields_of_hugging_face(settings, front_end):
         "dropout_input": "feat_proj_dropout",
         "encoder_layerdrop": "layerdrop",
     }
-    fields = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
-    fields["conv_feature_layers"] = str([tuple(convolution) for convolution in convolutions])
-    fields["extractor_mode"] = {"group": "default", "layer": "layer_norm"}[settings["feat_extract_norm"]]
-    fields["normalize"] = front_end == "WavLM" and settings.get(
-        "do_normalize", settings["feat_extract_norm"] == "layer"
-    )
     if front_end == "WavLM":
-        fields |= {"num_buckets": settings["num_buckets"], "max_distance": settings["max_bucket_distance"]}
+        names |= {"num_buckets": "num_buckets", "max_distance": "max_bucket_distance"}
+    convolutions = [settings.get(name) for name in ("conv_dim", "conv_kernel", "conv_stride")]
+    if not all(isinstance(values, list) and len(values) == len(convolutions[0]) for values in convolutions):
+        raise ValueError("settings without conv_dim, conv_kernel and conv_stride, lists of one length")
+    check("feat_extract_norm", settings.get("feat_extract_norm"), ("group", "layer"))
+    for name in ("num_hidden_layers", "hidden_size"):
+        if name not in settings:
+            raise ValueError(f"settings without {name}")
+    for ours, theirs in names.items():
+        if theirs in settings:
+            check(theirs, settings[theirs], ENCODER_FIELDS[ours])
+    fields = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    fields["conv_feature_layers"] = str(list(zip(*convolutions)))
+    fields["extractor_mode"] = {"group": "default", "layer": "layer_norm"}[settings["feat_extract_norm"]]
+    normalize = settings.get("do_normalize", settings["feat_extract_norm"] == "layer")
+    check("do_normalize", normalize, _YES_NO)
+    fields["normalize"] = front_end == "WavLM" and normalize
+    if front_end == "WavLM":
+        fields = {**_WAVLM, **fields}  # Hugging Face's defaults are Microsoft's
+    check_fields(fields)
     return fields
 
 

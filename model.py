@@ -8,8 +8,16 @@ import torch
 from torch import nn
 
 from back_ends import BACK_ENDS, RIVALS, build_back_end, takes_hidden_states
-from console import UserError
-from front_ends import ENCODER_FIELDS, FROM_FILE, PRESETS, build_aggregation, build_front_end, empty_weights
+from console import Number, UserError, check, shown, unfit
+from front_ends import (
+    ENCODER_FIELDS,
+    FROM_FILE,
+    PRESETS,
+    build_aggregation,
+    build_front_end,
+    check_fields,
+    empty_weights,
+)
 
 # What the authors used with each encoder, for every flag that is not given.
 # Source: Liu et al. 2025, section IV, and the released commands.
@@ -56,28 +64,38 @@ class ModelConfig:
         for name, value in published.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name in ("Nes_ratio", "SE_ratio"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices and (name, getattr(self, name)) != ("agg", None):
-                raise UserError(
-                    f"--{name}: expected one of {', '.join(map(str, choices))}, found {getattr(self, name)}"
-                )
+            if (name, getattr(self, name)) != ("agg", None):
+                self._check(name, getattr(self, name), tuple(choices))
+        self._check("dilation", self.dilation, Number(int, 1, 10_000))
+        for name, expected in (("Nes_ratio", Number(int, 2, 1000)), ("SE_ratio", Number(int, 1, 10_000))):
+            values = getattr(self, name)
+            if not isinstance(values, list | tuple) or not values or (name == "Nes_ratio" and len(values) != 2):
+                n = "two numbers, outer and inner" if name == "Nes_ratio" else "numbers"
+                raise UserError(f"--{name}: expected {n}, found {shown(values)}")
+            for value in values:
+                self._check(name, value, expected)
+            object.__setattr__(self, name, tuple(values))
         if self.ssl in PRESETS and self.front_end not in PRESETS[self.ssl].front_ends:
             raise UserError(
                 f"--ssl {self.ssl}: is an encoder for {' or '.join(PRESETS[self.ssl].front_ends)}, "
                 f"found --model_name {self.model_name}"
             )
-        if (self.ssl == FROM_FILE) != (self.ssl_config is not None) or not set(self.ssl_config or ()) <= set(
-            ENCODER_FIELDS
-        ):
+        if (self.ssl == FROM_FILE) != isinstance(self.ssl_config, dict):
             raise UserError(f"--ssl {self.ssl}: needs --ssl_path, a file of pre-trained weights that says its shape")
-        if len(self.Nes_ratio) != 2 or min(self.Nes_ratio) < 2:
-            raise UserError(f"--Nes_ratio: expected two numbers of at least 2, outer and inner, found {self.Nes_ratio}")
-        if not self.SE_ratio or min(self.SE_ratio) < 1:
-            raise UserError(f"--SE_ratio: expected a number of at least 1, found {self.SE_ratio}")
-        if self.dilation < 1:
-            raise UserError(f"--dilation: expected a number of at least 1, found {self.dilation}")
+        if self.ssl == FROM_FILE:
+            needed = ["normalize"] + ["num_buckets", "max_distance"] * (self.front_end == "WavLM")
+            try:
+                for name in needed:
+                    check(name, self.ssl_config.get(name), ENCODER_FIELDS[name])
+                check_fields(self.ssl_config)
+            except ValueError as error:
+                raise UserError(f"--ssl {self.ssl}: {error}") from error
+
+    @staticmethod
+    def _check(name, value, expected):
+        if words := unfit(value, expected):
+            raise UserError(f"--{name}: expected {words}, found {shown(value)}")
 
     @property
     def front_end(self):

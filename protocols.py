@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from atomic import atomic_open
-from console import UserError
+from console import UserError, shown
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 
@@ -179,7 +179,7 @@ def read_table(path, corpus=None, columns=None):
             label.append(np.fromiter(map(labels.__getitem__, piece.get("key", ())), np.int8))
         except KeyError:
             line, key = next((line, key) for line, key in zip(lines, piece["key"]) if key not in labels)
-            raise UserError(f"{path}:{line}: expected {label_words} as the label, found {_shown(key)}") from None
+            raise UserError(f"{path}:{line}: expected {label_words} as the label, found {shown(key)}") from None
         for name, index in indices.items():
             codes[name].append(np.fromiter(map(index.__getitem__, piece[name]), np.int32))
     if not utt_ids:
@@ -190,7 +190,7 @@ def read_table(path, corpus=None, columns=None):
         seen = {}
         for utt_id, line in zip(utt_ids, (line for lines in line_numbers for line in lines)):
             if utt_id in seen:
-                raise UserError(f"{path}:{line}: {_shown(utt_id)} stands already in line {seen[utt_id]}")
+                raise UserError(f"{path}:{line}: {shown(utt_id)} stands already in line {seen[utt_id]}")
             seen[utt_id] = line
     table = TrialTable(
         str(path),
@@ -237,12 +237,6 @@ def _read_text(path):
     return text
 
 
-def _shown(text, limit=100):
-    """Foreign text, made fit for one line of a message."""
-    text = " ".join(text.split())
-    return "".join(c if c.isprintable() else "?" for c in text[:limit]) + ("..." if len(text) > limit else "")
-
-
 def _split_words(path, text, n, expected):
     """Cut a text into n columns of words. Yields (line numbers, n sequences of words) piece by piece.
 
@@ -261,7 +255,7 @@ def _split_words(path, text, n, expected):
             rows = [(i, line.split()) for i, line in enumerate(piece.split("\n"), number) if line.strip()]
             for i, words in rows:
                 if len(words) != n:
-                    raise UserError(f"{path}:{i}: expected {expected}, found {len(words)}: {_shown(' '.join(words))}")
+                    raise UserError(f"{path}:{i}: expected {expected}, found {len(words)}: {shown(' '.join(words))}")
             if rows:
                 yield [i for i, _ in rows], [list(column) for column in zip(*(words for _, words in rows))]
         start, number = end, number + n_lines
@@ -274,16 +268,14 @@ def _header(path, number, first, corpus):
     if corpus in (None, "csv", "in_the_wild") and any(name in ID_NAMES for name in names):
         for words in (ID_NAMES, LABEL_NAMES):
             if sum(name in words for name in names) > 1:
-                raise UserError(
-                    f"{path}:{number}: expected one of the columns {'|'.join(words)}, found {_shown(first)}"
-                )
+                raise UserError(f"{path}:{number}: expected one of the columns {'|'.join(words)}, found {shown(first)}")
         if len(set(names)) != len(names):
-            raise UserError(f"{path}:{number}: expected the name of every column once, found {_shown(first)}")
+            raise UserError(f"{path}:{number}: expected the name of every column once, found {shown(first)}")
         return separator, names
     if separator == "," or corpus in ("csv", "in_the_wild"):
         raise UserError(
             f"{path}:{number}: expected a header with {'|'.join(ID_NAMES)} and {'|'.join(LABEL_NAMES)}, "
-            f"found {_shown(first)}"
+            f"found {shown(first)}"
         )
     return None
 
@@ -299,7 +291,7 @@ def _split_csv(path, text, number, separator, columns):
         if len(row) != len(columns):
             raise UserError(
                 f"{path}:{i}: expected the {len(columns)} columns {', '.join(columns)}, "
-                f"found {len(row)}: {_shown(separator.join(row))}"
+                f"found {len(row)}: {shown(separator.join(row))}"
             )
     if rows:
         yield [i for i, _ in rows], [list(column) for column in zip(*(row for _, row in rows))]
@@ -316,7 +308,7 @@ def _recognise(path, number, values):
     known = "; ".join(f"{corpus}: {' '.join(format.columns)}" for corpus, format in FORMATS.items())
     raise UserError(
         f"{path}:{number}: expected the columns of a known corpus ({known}) or a header with a column path and commas, "
-        f"found {len(values)}: {_shown(' '.join(values))}"
+        f"found {len(values)}: {shown(' '.join(values))}"
     )
 
 
@@ -449,8 +441,8 @@ def locate_audio(trials, folder):
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(trials)} trials have no audio file (listed above), "
-            f"first {_shown(missing[0])}; expected UTTERANCE{'|'.join(AUDIO_EXTENSIONS)}",
-            details=[f"missing audio: {os.path.join(folder, _shown(utt_id))}" for utt_id in missing],
+            f"first {shown(missing[0])}; expected UTTERANCE{'|'.join(AUDIO_EXTENSIONS)}",
+            details=[f"missing audio: {os.path.join(folder, shown(utt_id))}" for utt_id in missing],
         )
     return [replace(trial, path=path) for trial, path in zip(trials, paths)]
 
@@ -486,14 +478,14 @@ def _score_lines(path, text):
     for number, line in rows:
         *words, score = line.rsplit(separator, 1) if separator else line.split()
         if not words:
-            raise UserError(f"{path}:{number}: expected `utt_id score`, found 1 columns: {_shown(line)}")
+            raise UserError(f"{path}:{number}: expected `utt_id score`, found 1 columns: {shown(line)}")
         name = words[0] if len(words) == 3 and words[2] in ("bonafide", "spoof") else line[: -len(score)].rstrip()
         names.append(name.removesuffix(separator or "").strip())
         try:
             scores.append(float(score))
         except ValueError:
             raise UserError(
-                f"{path}:{number}: expected a number as the score of {_shown(names[-1])}, found {_shown(score)}"
+                f"{path}:{number}: expected a number as the score of {shown(names[-1])}, found {shown(score)}"
             ) from None
     return [number for number, _ in rows], names, scores
 
@@ -508,9 +500,9 @@ def read_scores(path):
     scores = {}
     for number, utt_id, score in zip(lines, names, values.tolist()):
         if score - score != 0:  # infinite or not a number
-            raise UserError(f"{path}:{number}: expected a finite score for {_shown(utt_id)}, found {score}")
+            raise UserError(f"{path}:{number}: expected a finite score for {shown(utt_id)}, found {score}")
         if utt_id in scores:
-            raise UserError(f"{path}:{number}: {_shown(utt_id)} has a score already; was the file appended to?")
+            raise UserError(f"{path}:{number}: {shown(utt_id)} has a score already; was the file appended to?")
         scores[utt_id] = score
     return scores
 
@@ -541,7 +533,7 @@ def find_key(folder, utt_id):
     for place in found:
         if f"{utt_id} " in _read_text(place) or f"{utt_id}." in _read_text(place):
             return place
-    looked = f"none of {', '.join(map(str, found))} names {_shown(utt_id)}" if found else "found none"
+    looked = f"none of {', '.join(map(str, found))} names {shown(utt_id)}" if found else "found none"
     raise UserError(f"{folder}: expected a key; {looked}; looked for {', '.join(map(str, places))}")
 
 
@@ -567,7 +559,7 @@ def read_asv_trials(scores, key=None):
         raise UserError(f"{scores}: expected the {len(codes)} trials of {key}, found {len(score)}")
     kinds = {"target": TARGET, "nontarget": NONTARGET, "spoof": ASV_SPOOF}
     if strange := set(words) - set(kinds):
-        raise UserError(f"{key or scores}: expected target, nontarget or spoof, found {_shown(min(strange))}")
+        raise UserError(f"{key or scores}: expected target, nontarget or spoof, found {shown(min(strange))}")
     return AsvTrials(score, np.array([kinds[word] for word in words])[codes], columns)
 
 
@@ -600,7 +592,7 @@ def read_sasv(path):
     rows = list(csv.reader(io.StringIO(_read_text(path), newline="")))
     needed = {"asv_score", "cm_score", "sasv_label"}
     if not rows or not needed <= set(rows[0]):
-        found = _shown(",".join(rows[0])) if rows else "an empty file"
+        found = shown(",".join(rows[0])) if rows else "an empty file"
         raise UserError(f"{path}:1: expected a header with {', '.join(sorted(needed))}, found {found}")
     names, rows = rows[0], [(number, row) for number, row in enumerate(rows[1:], 2) if row]
     for number, row in rows:

@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path):
     refused({name: t for name, t in plain.items() if "layers.1." not in name}, "tiny (2 x 64)", "found 1 x 64")
     refused(without("Nested_Res2Net_TDNN.bn.weight"), "fit no back-end", model_name=None)
     refused({"weight": torch.zeros(2)}, "ssl_model.model.", "found none")
-    refused({"weight": "text"}, "another kind of file")
+    refused({"weight": "text"}, "expected named tensors", "found a str as weight")
     refused(small_detector("wav2vec2_Nes2Net").front_end.model.state_dict(), "--ssl_path")
 
 
