@@ -193,7 +193,7 @@ def test_convert_average_and_show_as_commands(tmp_path, output, fails):
     assert same_scores(checkpoint.load_detector(tmp_path / "mean.pth"), detector)
     assert "epoch_4.pth, epoch_9.pth" in output(checkpoint.main, ["show", str(tmp_path / "mean.pth")])
     before = sorted(tmp_path.iterdir())
-    fails(checkpoint.main, ["average", paths[0], *paths, *flags], paths[0], "read as well")
+    fails(checkpoint.main, ["average", paths[0], *paths, *flags], paths[0], "an input as well")
     fails(checkpoint.main, ["convert", paths[0], str(tmp_path / "x.bin"), *flags], "x.bin", ".pt or .pth")
     fails(checkpoint.main, ["show", str(tmp_path / "absent.pth")], "absent.pth")
     assert sorted(tmp_path.iterdir()) == before
