@@ -21,6 +21,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import checkpoint
+import provenance
 from atomic import atomic_open
 from console import UserError, warn
 
@@ -49,8 +50,9 @@ def locked(folder):
 
     The lock is the kernel's, on a file that says who took it: it ends with its process however that dies, and the file
     that is then left behind is recognised as stale. Forked workers do not inherit it.
+    Gives a function that raises UserError if the folder, or checkpoints/ in it, is no longer the one that was locked.
     """
-    path = Path(folder) / "lock"
+    path, checkpoints = Path(folder) / "lock", Path(folder) / "checkpoints"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
@@ -67,8 +69,22 @@ def locked(folder):
             if path.exists() and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                 break
             file.close()  # its holder has just finished and removed it
+        checkpoints.mkdir(exist_ok=True)
+        opened = os.open(checkpoints, os.O_RDONLY)  # as long as it is open, no other folder gets its number
     except OSError as error:
         raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from error
+    ours = os.fstat(opened)
+
+    def check_there():
+        try:
+            there = os.path.samestat(os.stat(checkpoints), ours)
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError as error:
+            raise UserError(f"{checkpoints}: cannot be reached: {error.strerror}") from error
+        if not there:
+            raise UserError(f"{checkpoints}: deleted, moved or replaced while the run was going on")
+
     with file:
         file.seek(0)
         if stale := file.read().strip():
@@ -77,9 +93,12 @@ def locked(folder):
         file.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
         file.flush()
         try:
-            yield
+            yield check_there
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder may be gone, or another run's
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    path.unlink()
+            os.close(opened)
 
 
 def check_space(folder, certain, possible):
@@ -102,19 +121,18 @@ def _size(n_bytes):
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes > 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
-def prune(checkpoints, figures, keep_last, best):
+def prune(paths, figures, keep_last, best):
     """Delete the checkpoints of epochs that nothing asks for.
 
-    figures: {epoch: {figure: value}} of the epochs with a checkpoint. keep_last: how many of the last epochs stay.
-    best: (figure, N) pairs; the N epochs with the lowest figure stay, of equal ones the earlier.
+    paths: {epoch: checkpoint}. figures: {epoch: {figure: value}} of the epochs with a checkpoint. keep_last: how many
+    of the last epochs stay. best: (figure, N) pairs; the N epochs with the lowest figure stay, of equal ones the
+    earlier.
     """
     keep = set(sorted(figures)[-keep_last:] if keep_last else [])
     for name, n in best:
         keep |= set(sorted(figures, key=lambda epoch: (figures[epoch][name], epoch))[:n])
-    paths = checkpoint.epoch_checkpoints(checkpoints)
     for epoch in set(figures) - keep:
-        if epoch in paths:
-            paths[epoch].unlink()
+        paths[epoch].unlink(missing_ok=True)  # a run that goes on may have deleted it before it was killed
         del figures[epoch]
 
 
@@ -135,15 +153,26 @@ def event_writer(folder, purge_step):
     return SummaryWriter(folder, purge_step=purge_step)
 
 
-def write_environment(folder, device):
-    """Add an entry to environment.json, one for every start of the run: versions, commit, machine."""
+def write_environment(folder, device, processes):
+    """Add an entry to environment.json, one for every start of the run: versions, commit, machine.
+
+    Returns what the arithmetic's rounding depends on and has changed since the start before, in words.
+    """
     path = Path(folder) / "environment.json"
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         starts = []
+    starts.append({**environment(device), "processes": processes})
     with atomic_open(path) as file:
-        json.dump([*starts, environment(device)], file, indent=1)
+        json.dump(starts, file, indent=1)
+    return provenance.machine_difference(*map(_rounding, starts[-2:])) if len(starts) > 1 else ""
+
+
+def _rounding(start):
+    """What rounding depends on, {name: value}, of an entry of environment.json."""
+    found = {name: start.get(name) for name in ("threads", "processes", "processor")}
+    return {**found, "torch": start.get("packages", {}).get("torch"), "GPU": start.get("gpu", "none")}
 
 
 def environment(device):

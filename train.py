@@ -26,6 +26,7 @@ import torch
 import checkpoint
 import distributed
 import protocols
+import provenance
 import run_folder
 from atomic import atomic_open, check_folder
 from back_ends import least_batch
@@ -389,31 +390,53 @@ def build_loss(args, config):
     return Loss(name, args.class_weights)
 
 
-def settings_of(args, config):
-    """All that decides what the weights become, as plain data."""
+def settings_of(args, config, parts):
+    """All that decides what the weights become, as plain data. parts: {split: trials}."""
     names = (
         "corpus epochs batch_size optimizer lr weight_decay schedule T_max min_lr loss class_weights crop crop_place"
     )
     names += " SSL_freeze_epoch seed debug validation keep average_best average_by algo precision grad_accum"
     names += " augment early_stop gamma warmup_epochs"
     names = names.split() + [field.name for field in dataclasses.fields(RawBoostParams) if field.name != "fs"]
-    return {"model": config.to_dict(), "training": {name: getattr(args, name) for name in names}}
+    facts = {split: provenance.data_facts(trials) for split, trials in parts.items()} if distributed.rank() == 0 else {}
+    return {
+        "model": config.to_dict(),
+        "training": {name: getattr(args, name) for name in names},
+        "data": distributed.gather(facts)[0],
+    }
 
 
 def check_same_settings(settings, folder):
-    """Raises UserError where a resumed run was started with other settings; a longer run is the same run."""
+    """The settings in the config.json of a run that goes on. A longer run is the same run.
+
+    Raises UserError if it was started with other settings.
+    """
     try:
         before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}/config.json: expected the settings of the run to resume: {error}") from error
     depends_on_length = settings["training"]["schedule"] in ("onecycle", "exponential", "warmup_cosine")
     free = set() if depends_on_length else {"epochs"}
-    for part, values in settings.items():
-        for name, value in values.items():
+    for part in ("model", "training"):
+        for name, value in settings[part].items():
             if name not in free and before[part].get(name) != value:
                 raise UserError(
                     f"--{name}: the run in {folder} was started with {before[part].get(name)}, found {value}"
                 )
+    return before
+
+
+def check_same_data(before, now, folder, parts):
+    """Raises UserError, saying what differs, if a run that goes on was started with other data.
+
+    before, now: {split: its provenance.data_facts}. parts: {split: trials}, those of `now`.
+    """
+    found = {split: provenance.data_difference(before[split], now[split], trials) for split, trials in parts.items()}
+    if differences := [f"{split} data: {difference}" for split, difference in found.items() if difference]:
+        raise UserError(
+            f"the run in {folder} was started with other data; {'; '.join(differences)}; without --resume and "
+            "--resume_checkpoint_path a new run starts"
+        )
 
 
 def choose_precision(args, device):
@@ -492,27 +515,39 @@ def main(argv=None):
         training = Training(args, detector, criterion.to(device), device, folder, train_loader, dev_loaders, signals)
         if rank == 0:
             run_folder.check_space(folder, *training.space_needed())
-            stack.enter_context(run_folder.locked(folder))
-        settings = settings_of(args, config)
+            training.check_folder = stack.enter_context(run_folder.locked(folder))
+        parts = {"train": train_trials, "dev": dev_trials}
+        settings = settings_of(args, config, parts)
+        before = None
         if resume_from:
-            check_same_settings(settings, folder)
+            before = check_same_settings(settings, folder)
+            if "data" in before:
+                check_same_data(before["data"], settings["data"], folder, parts)
             training.resume(resume_from)
         if rank == 0:
-            start_run(training, folder, settings, bool(resume_from))
+            start_run(training, folder, settings, before)
             stack.enter_context(training.writer)
         training.fit()
     distributed.say(f"finished: {folder}")
     distributed.leave()
 
 
-def start_run(training, folder, settings, resumed):
-    """What the process that writes does first: configuration, environment, log."""
+def start_run(training, folder, settings, before):
+    """What the process that writes does first: configuration, environment, log.
+
+    before: the settings that config.json holds of a run that goes on, None of a new one.
+    """
+    resumed = before is not None
     state, detector, config = training.state, training.detector, training.detector.config
     run_folder.clear_unfinished(training.checkpoints)
-    if not resumed:
+    if before is None or "data" not in before:
+        if resumed:
+            warn(f"{folder}/config.json: holds no digests of the run's data to compare; those of today are added")
         with atomic_open(folder / "config.json") as file:
-            json.dump({**settings, "command": sys.argv}, file, indent=1)
-    run_folder.write_environment(folder, training.device)
+            json.dump({**settings, "command": sys.argv, **(before or {})}, file, indent=1)
+    changed = run_folder.write_environment(folder, training.device, distributed.world_size())
+    if changed:
+        warn(f"{folder}: goes on with other {changed}: the weights may differ by rounding from those without a stop")
     n_front_end = count_parameters(detector.front_end)
     place = f" (resumed after epoch {state['epoch'] - 1} and {state['batch']} batches)" if resumed else ""
     world = distributed.world_size()

@@ -84,6 +84,8 @@ class Training:
         self.state |= {"loss": 0.0, "n_losses": 0, "logged": {}}
         self.saved_at = time.monotonic()
         self.writer = self.frozen = None
+        self.check_folder = lambda: None  # of the process that writes: what run_folder.locked gives
+        self.wrote_best = False
         self.speed, self.finished = "", False
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(detector)
@@ -104,12 +106,12 @@ class Training:
                 saved = self.keep_validated(epoch, {**dev, "train_loss": train_loss})
             if not self.every_step:
                 self.scheduler.step()
-            if self.writer:
-                for name in dev.keys() - checkpoint.CALIBRATION:
-                    self.writer.add_scalar(f"dev/{name}", dev[name], epoch * self.n_steps)
+            shown = {f"dev/{name}": dev[name] for name in dev.keys() - checkpoint.CALIBRATION}
+            self.write_figures(shown, epoch * self.n_steps)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0, "logged": {}}
             self.save()
             self.prune()
+            self.check_kept()
             distributed.say(
                 f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
                 f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'} {self.speed}"
@@ -117,9 +119,11 @@ class Training:
         if state["epoch"] <= args.epochs:
             distributed.say(f"stopped early: {state['stale']} validated epochs without a lower {args.average_by}")
         self.finished = True
+        self.check_kept()
         if args.average_best:
             distributed.gather(None)  # the last checkpoint is written
             self.average_best()
+            self.check_kept()
 
     # ------------------------------------------------------------------------------------------ on the disk
 
@@ -127,6 +131,7 @@ class Training:
         """Write the file to resume from."""
         states = distributed.gather(checkpoint.random_states())
         if distributed.rank() == 0:
+            self.check_folder()
             waiting = [[value.cpu() for value in step] for step in self.state["waiting"]]
             facts = {**self.state, "waiting": waiting, "scaler": self.scaler.state_dict()}
             path = self.checkpoints / checkpoint.RESUME_NAME
@@ -151,8 +156,55 @@ class Training:
             waiting = self.state["waiting"]
             self.state["waiting"] = [[*(value.to(self.device) for value in step[:3]), step[3]] for step in waiting]
             self.scaler.load_state_dict(content["scaler"])
+            self.prune()  # the run may have been killed between saving and pruning
+            self.find_kept(fell_back=bool(reasons))
             return
         raise reasons[0]
+
+    def find_kept(self, fell_back):
+        """Look for the checkpoints that a run that goes on has kept; go on without those that nothing needs.
+
+        fell_back: the newest file to resume from is damaged; its run may have deleted what an earlier state lists.
+        Raises UserError if one that the average needs is gone.
+        """
+        kept = self.state["kept"]
+        self.wrote_best = (self.checkpoints / "best_model.pt").exists()
+        gone = [epoch for epoch in kept if not self.path_of(epoch).exists()]
+        gone, self.wrote_best = distributed.gather((gone, self.wrote_best))[0]
+        needed = [self.path_of(epoch).name for epoch in gone if epoch in self.best_epochs()]
+        if needed and not fell_back:
+            raise UserError(
+                f"{self.checkpoints}: expected the checkpoints that --average_best {self.args.average_best} needs, "
+                f"found no {', '.join(needed)}; once put back, --resume auto goes on"
+            )
+        names = [self.path_of(epoch).name for epoch in gone]
+        names += ["best_model.pt"] if self.state["best"] and not self.wrote_best else []
+        if names and distributed.rank() == 0:
+            warn(f"{self.checkpoints}: going on without {', '.join(names)}, which the run wrote and is gone")
+        self.state["kept"] = {epoch: figures for epoch, figures in kept.items() if epoch not in gone}
+
+    def check_kept(self):
+        """Raise UserError if the folder of the run, or a checkpoint that it has kept, is gone."""
+        if distributed.rank() > 0:
+            return
+        self.check_folder()
+        paths = [*map(self.path_of, self.state["kept"]), *([self.checkpoints / "best_model.pt"] * self.wrote_best)]
+        if gone := [path.name for path in paths if not path.exists()]:
+            raise UserError(
+                f"{self.checkpoints}: expected the checkpoints that this run has kept, found no {', '.join(gone)}; "
+                "once put back, --resume auto goes on"
+            )
+
+    def path_of(self, epoch):
+        """The checkpoint that the run keeps of an epoch, by its figures."""
+        by_eer = self.args.validation == "eer"
+        eer = self.state["kept"][epoch]["eer"]
+        return self.checkpoints / (f"model_{epoch}_EER_{eer}.pt" if by_eer else f"epoch_{epoch}.pth")
+
+    def best_epochs(self):
+        """The kept epochs that --average_best averages, as it stands; of equal ones the earlier."""
+        kept, name = self.state["kept"], self.args.average_by
+        return sorted(kept, key=lambda epoch: (kept[epoch][name], epoch))[: self.args.average_best]
 
     def space_needed(self):
         """Bytes that the run is certain to write, and that it possibly writes."""
@@ -175,11 +227,13 @@ class Training:
         improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
         best.update({name: figures[name] for name in improved})
         self.state["stale"] = 0 if args.average_by in improved else self.state["stale"] + 1
-        name = f"model_{epoch}_EER_{figures['eer']}.pt" if args.validation == "eer" else f"epoch_{epoch}.pth"
-        names = [name] if args.keep == "every" or improved else []
-        if names:
+        names = []
+        if args.keep == "every" or improved:
             self.state["kept"][epoch] = figures
-        names += ["best_model.pt"] if watched[0] in improved else []
+            names.append(self.path_of(epoch).name)
+        if watched[0] in improved:
+            names.append("best_model.pt")
+            self.wrote_best = True
         for name in names:
             self.save_weights(name, figures, epoch=epoch)
         return names
@@ -187,6 +241,7 @@ class Training:
     def save_weights(self, name, figures, **facts):
         facts |= {"valid": {**figures, "selected_by": self.args.validation}, "trained_on": trained_on(self.args)}
         if distributed.rank() == 0:
+            self.check_folder()
             state = self.detector.state_dict()
             checkpoint.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
 
@@ -195,7 +250,8 @@ class Training:
         args = self.args
         if distributed.rank() == 0 and (args.keep_last or args.keep_best):
             best = [(args.validation, args.keep_best or 0), (args.average_by, args.average_best)]
-            run_folder.prune(self.checkpoints, self.state["kept"], args.keep_last, best)
+            paths = {epoch: self.path_of(epoch) for epoch in self.state["kept"]}
+            run_folder.prune(paths, self.state["kept"], args.keep_last, best)
 
     def stop_if_asked(self):
         """After a step or a validation: save when it is time to, or save and end the process after a signal."""
@@ -335,10 +391,20 @@ class Training:
 
     def log(self):
         """Write the figures of the last look to the log."""
+        figures = {f"train/{name}": value for name, value in self.state["logged"].items()}
+        self.write_figures(figures, (self.state["epoch"] - 1) * self.n_steps + self.state["batch"])
+
+    def write_figures(self, figures, step):
+        """Write {tag: value} to TensorBoard's log, in the process that has one."""
         if self.writer:
-            at = (self.state["epoch"] - 1) * self.n_steps + self.state["batch"]
-            for name, value in self.state["logged"].items():
-                self.writer.add_scalar(f"train/{name}", value, at)
+            self.check_folder()
+            try:
+                for tag, value in figures.items():
+                    self.writer.add_scalar(tag, value, step)
+                self.writer.flush()  # its thread would end in a traceback where the folder is deleted before it writes
+            except OSError:
+                self.check_folder()
+                raise
 
     # ------------------------------------------------------------------------------------------ validation
 
@@ -375,7 +441,11 @@ class Training:
     def average_best(self):
         """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
         args = self.args
-        paths = checkpoint.best_checkpoints(self.checkpoints, args.average_best, args.average_by)
+        paths = [self.path_of(epoch) for epoch in self.best_epochs()]
+        if len(paths) < args.average_best:
+            raise UserError(
+                f"{self.checkpoints}: expected {args.average_best} checkpoints to average, found {len(paths)}"
+            )
         out = self.checkpoints / f"average_best_{args.average_best}.pth"
         averaged = sorted(path.name for path in paths)
         if out.exists() and checkpoint.read_checkpoint(out)["averaged"] == averaged:

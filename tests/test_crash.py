@@ -237,7 +237,7 @@ def test_pruning_keeps_what_is_asked_for_and_what_the_average_needs(tmp_path):
         (tmp_path / "epoch_7.pth").touch()  # not of this run's record: left alone
         (tmp_path / "best_model.pt").touch()
         left = dict(figures)
-        run_folder.prune(tmp_path, left, keep_last, best)
+        run_folder.prune({epoch: tmp_path / f"epoch_{epoch}.pth" for epoch in figures}, left, keep_last, best)
         assert list(left) == kept
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {f"epoch_{epoch}.pth" for epoch in [*kept, 7]} | {"best_model.pt"}

@@ -1,0 +1,84 @@
+"""Provenance of a run: digests of its trials and their audio, the machine's numbers, and how two of them differ."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from protocols import BONAFIDE, SPOOF
+
+SECOND = 10**9  # ns
+
+
+def data_facts(trials, unit=SECOND):
+    """Digests of trials and of the size and time of their audio files, as plain data; paths do not count.
+
+    unit: of the times compared, in ns. A second by default: archives and some file systems keep nothing finer, and
+    audio that moves is the same data.
+    """
+    ids = [trial.utt_id for trial in trials]
+    labels = [trial.label for trial in trials]
+    files = _sizes_and_times(trials)
+    return {
+        "trials": len(trials),
+        "bona fide": labels.count(BONAFIDE),
+        "spoof": labels.count(SPOOF),
+        "ids": _digest(ids),
+        "ids, sorted": _digest(sorted(ids)),
+        "labels": _digest(labels),
+        "sizes": _digest([size for size, _ in files]),
+        "times": _digest([time and time // unit for _, time in files]),
+        "newest": max((time for _, time in files if time is not None), default=0),
+    }
+
+
+def data_difference(before, now, trials, labels=True):
+    """What differs between the data_facts of two lists, in words; "" if nothing does.
+
+    trials: the list of `now`. labels: whether they count.
+    """
+    if before["ids"] != now["ids"]:
+        if before["ids, sorted"] == now["ids, sorted"]:
+            return "the same trials in another order"
+        return f"other trials: {_counts(before, labels)} before, {_counts(now, labels)} now"
+    if labels and before["labels"] != now["labels"]:
+        return f"other labels: {_counts(before, labels)} before, {_counts(now, labels)} now"
+    same_sizes = before["sizes"] == now["sizes"]
+    if same_sizes and before["times"] == now["times"]:
+        return ""
+    newer = [trial.path for trial, (_, t) in zip(trials, _sizes_and_times(trials)) if t and t > before["newest"]]
+    text = "audio files changed, " + ("same sizes, other modification times" if same_sizes else "other sizes")
+    text += f"; {len(newer)} of {len(trials)} are newer than all were before, first {newer[0]}" if newer else ""
+    return text + ("; a copy that keeps the times (cp -p) is the same data" if same_sizes else "")
+
+
+def machine_difference(before, now):
+    """What differs between two {name: value} of what rounding depends on, in words; what one lacks is not compared."""
+    both = [name for name in now if None not in (before.get(name), now[name])]
+    return ", ".join(f"{name} {before[name]} before, {now[name]} now" for name in both if before[name] != now[name])
+
+
+def _counts(facts, labels):
+    return f"{facts['trials']}" + (f" ({facts['bona fide']} bona fide, {facts['spoof']} spoof)" if labels else "")
+
+
+def _sizes_and_times(trials):
+    """(bytes, modification time in ns) of each trial's audio file; (None, None) where there is none to see."""
+
+    def look(part):
+        found = []
+        for trial in part:
+            try:
+                status = os.stat(trial.path)
+                found.append((status.st_size, status.st_mtime_ns))
+            except (OSError, ValueError):
+                found.append((None, None))
+        return found
+
+    parts = [trials[start : start + 1024] for start in range(0, len(trials), 1024)]
+    with ThreadPoolExecutor(16) as pool:  # a network's file system answers many at once
+        return [pair for part in pool.map(look, parts) for pair in part]
+
+
+def _digest(values):
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
