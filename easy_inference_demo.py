@@ -62,7 +62,7 @@ def parse_args(argv=None):
     out.add_argument("--json", metavar="FILE", help="write all there is to say as JSON; - is standard output")
     out.add_argument("--csv", metavar="FILE", help="write a line a file as CSV; - is standard output")
 
-    page = parser.add_argument_group("page (needs requirements-web.txt)")
+    page = parser.add_argument_group("page")
     page.add_argument("--web", action="store_true", help="open a page on this machine to drop or record audio on")
     page.add_argument(
         "--host",

@@ -11,8 +11,10 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -122,6 +124,7 @@ class Judge:
         self.device, self.test_mode, self.precision = device, test_mode, precision
         self.difference = None  # of the first scores from those in float32
         self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
+        self.turns = ThreadPoolExecutor(1)  # scores a batch at a time, in the order of asking, whoever judges meanwhile
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         valid = content.get("valid", {})
         self.dev_set = valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
@@ -140,22 +143,25 @@ class Judge:
         elif threshold is None:
             self.origin = None
 
-    def judge(self, files, timeline=False):
-        """Judge files, {what to call it: path}; yields a Judged for each, in their order.
+    def judge(self, files, timeline=False, check=None):
+        """Judge files, {what to call it: path}; yields a Judged for each, in their order. Threads may share a Judge.
 
-        timeline: score windows of the short ones too, where they are longer than a window.
+        timeline: score windows of the short ones too, where they are longer than a window. check: called with the
+        seconds of a file that are read, for every block of it and before every batch; what it raises ends the judging.
+        With it there is no progress bar.
         """
         read, pieces = [], []
-        with progress(total=_seconds_by_headers(files.values()), desc="judging", unit="s", unit_scale=True) as bar:
+        total = None if check else _seconds_by_headers(files.values())
+        with progress(total=total, desc="judging", unit="s", unit_scale=True, disable=check is not None) as bar:
             for name, path in files.items():
                 judged = Judged(name, path)
                 started = time.monotonic()
                 try:
-                    for start, x in self._cut(judged, timeline, bar):
+                    for start, x in self._cut(judged, timeline, bar, check):
                         pieces.append((judged, start, x))
                         if sum(len(x) for *_, x in pieces) >= HELD:
                             judged.took += time.monotonic() - started
-                            self._score(pieces)
+                            self._score(pieces, check)
                             pieces = []
                             started = time.monotonic()
                 except UserError as error:
@@ -166,10 +172,10 @@ class Judge:
                 if not pieces:
                     yield from map(_finish, read)
                     read = []
-            self._score(pieces)
+            self._score(pieces, check)
         yield from map(_finish, read)
 
-    def _cut(self, judged, timeline, bar):
+    def _cut(self, judged, timeline, bar, check):
         """Cut a file into what is scored; yields (start, (samples,)), start None for what stands for the whole file.
         Finds the length of `judged` and its silent parts.
         """
@@ -180,6 +186,8 @@ class Judge:
             bar.update(len(block) / SAMPLE_RATE)
             n += len(block)
             judged.seconds = n / SAMPLE_RATE
+            if check:
+                check(judged.seconds)
             judged.silent &= not block.any()
             head = np.concatenate([head, block[: 64000 - len(head)]])
             held = np.concatenate([held, block])
@@ -209,7 +217,7 @@ class Judge:
         else:
             judged.windows.append((start / SAMPLE_RATE, (start + len(x)) / SAMPLE_RATE, None))
 
-    def _score(self, pieces):
+    def _score(self, pieces, check):
         """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
         front_end = self.detector.front_end
         prepared = [(piece, ready(piece[2], front_end.normalize, front_end.trims_to_frames)) for piece in pieces]
@@ -218,8 +226,11 @@ class Judge:
             same = list(same)
             at_once = max(BATCH_SAMPLES[self.device.type] // length, 1)
             for batch in (same[i : i + at_once] for i in range(0, len(same), at_once)):
+                if check:
+                    check(batch[0][0][0].seconds)
                 started = time.monotonic()
-                scores = self._score_batch(torch.stack([x for _, x in batch]).to(self.device))
+                waveforms = torch.stack([x for _, x in batch]).to(self.device)
+                scores = self.turns.submit(self._score_batch, waveforms).result()
                 scores = [None] * len(batch) if scores is None else scores.tolist()
                 took = (time.monotonic() - started) / len(batch)
                 for ((judged, start, x), _), score in zip(batch, scores):
@@ -419,18 +430,29 @@ def clock(seconds):
 # ----------------------------------------------------------------------------------------------------------- picture
 
 
-def draw(out, judged, judge):
-    """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as the PNG file `out`.
+_drawing = threading.Lock()  # matplotlib is not made for several threads
 
+
+def draw(out, judged, judge, check=None):
+    """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as a PNG.
+
+    out: the file to write, by its name or open. check: see Judge.judge.
     Raises UserError where matplotlib is missing or the file cannot be written.
     """
+    outline = _outline(judged.path, round(judged.seconds * SAMPLE_RATE), check)
+    by_name = isinstance(out, str | os.PathLike)
+    with _drawing, atomic_open(out, "wb") if by_name else contextlib.nullcontext(out) as file:
+        _picture(judged, judge, *outline).savefig(file, format="png", dpi=100)
+
+
+def _picture(judged, judge, low, high, power, frame_seconds):
+    """The figure of `draw`, of what _outline found."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, MaxNLocator
     except ImportError as error:
         raise UserError("--plot: expected matplotlib (pip install matplotlib), found none") from error
 
-    low, high, power, frame_seconds = _outline(judged.path, round(judged.seconds * SAMPLE_RATE))
     ink, red, blue = "#333333", "#c62828", "#1f5a96"
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     wave, spectrum, score = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1.6])
@@ -487,11 +509,10 @@ def draw(out, judged, judge):
         fontsize=12,
         parse_math=False,
     )
-    with atomic_open(out, "wb") as file:
-        figure.savefig(file, format="png", dpi=100)
+    return figure
 
 
-def _outline(path, n_samples):
+def _outline(path, n_samples, check=None):
     """What a picture shows of a file of n_samples, whatever its length: lowest and highest sample (columns,), power
     (frequencies, frames), seconds between frames.
     """
@@ -500,6 +521,8 @@ def _outline(path, n_samples):
     low, high, power = [], [], []
     rest, held, at, start = np.zeros(0, np.float32), np.zeros(n_fft // 2, np.float32), 0, 0
     for block in audio_blocks(path):
+        if check:
+            check(n_samples / SAMPLE_RATE)
         rest = np.concatenate([rest, block])
         columns = rest[: len(rest) // size * size].reshape(-1, size)
         low.append(columns.min(axis=1))

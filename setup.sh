@@ -2,7 +2,7 @@
 # PYTHON=... in the environment (a conda environment's, say) is taken as it is.
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=.venv/bin/python
-    wanted=$(sha256sum requirements.txt)
+    wanted=$(sha256sum requirements.txt requirements-web.txt)
     if [ "$(cat .venv/requirements.sha256 2>/dev/null)" != "$wanted" ]; then
         echo "== set-up: .venv from requirements.txt (several GB; fairseq is built from source; 5 to 15 minutes)"
         if ! command -v gcc >/dev/null; then

@@ -1,57 +1,85 @@
 """The page of `easy_inference_demo.py --web`: drop a file or record, read the verdict, see where in the file.
 
-The page and everything it needs come from this machine, and nothing is sent anywhere else: no fonts, scripts or
-usage statistics. What is uploaded lies in a temporary folder, for an hour or until the program ends.
+Two routes: GET / is the page, POST /judge takes one recording as the body of the request and answers in JSON. No
+request names a file or an address, and the server sends none of its own. An upload lies in a file without a name, which
+the kernel frees with the answer, or with the process, whatever ends that.
 """
 
+import asyncio
+import contextlib
+import hashlib
 import html
+import io
 import ipaddress
+import json
 import os
+import re
 import socket
 import tempfile
+import threading
+import time
+import unicodedata
 from base64 import b64encode
 from pathlib import Path
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["HF_HUB_OFFLINE"] = "1"
+from urllib.parse import urlsplit
 
 from console import UserError
 from inference import clock, draw
 
-try:
-    import gradio as gr
+try:  # matplotlib too, which `draw` would miss only in the first answer
+    import anyio
+    import matplotlib.figure  # noqa: F401
     import uvicorn
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import HTMLResponse, Response
+    from starlette.routing import Route
 except ImportError as error:
-    raise UserError(f"--web: expected gradio, found none ({error}); pip install -r requirements-web.txt") from error
+    raise UserError(
+        f"--web: expected all of requirements-web.txt ({error}); pip install -r requirements-web.txt"
+    ) from error
 
-MAX_UPLOAD = "200mb"  # three hours of mp3 at 128 kbit/s
-# A browser that is told so fetches nothing from elsewhere, whatever a page asks for.
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
-COLOURS = {"bona fide": "#1b7f3b", "spoof": "#c62828", "undecided": "#8a6100", "no verdict": "#555555"}
-CSS = """
-.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
-.answer { font-size: 15px; line-height: 1.5; }
-.answer .verdict { border-radius: 8px; padding: 12px 18px; }
-.answer .verdict b { font-size: 26px; display: block; color: white; }
-.answer .verdict span { color: white; }
-.answer img { width: 100%; border-radius: 6px; margin: 12px 0; background: white; }
-.answer dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; }
-.answer dt { opacity: 0.7; }
-.answer dd { margin: 0; }
-.answer .empty { opacity: 0.7; padding: 60px 0; text-align: center; }
-footer { display: none !important; }
-"""
+MAX_UPLOAD = 200 * 10**6  # bytes of a request: three hours of mp3 at 128 kbit/s
+LONGEST = 3 * 3600  # seconds of audio: a small file may claim any length
+UPLOADS = 8  # at once, so that at most 1.6 GB lie on the disk; who comes next is asked to try again
+WORKERS = 4  # of these are judged at once; batch by batch they take turns at the detector, see Judge
+PATIENCE, SLOWEST = 20, 100_000  # seconds that an upload may take, besides one for so many bytes
+NO_MORE = "the page is being closed"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 
-def answer(judge, path):
-    """All that the page says of an uploaded file, as HTML."""
-    name = os.path.basename(path)
-    (judged,) = judge.judge({name: path}, timeline=True)
+# ---------------------------------------------------------------------------------------------------------- judging
+
+
+def answer(judge, path, name, stopped=lambda: False):
+    """All that the page says of the recording `path` that is called `name`: (HTTP status, plain data).
+
+    stopped: called often; judging ends soon after it gives True. Raises HTTPException then, for more than LONGEST, and
+    where judging takes longer than the audio's length allows.
+    """
+    started = time.monotonic()
+
+    def check(seconds):
+        if stopped():
+            raise HTTPException(503, NO_MORE)
+        if seconds > LONGEST:
+            raise HTTPException(413, f"{name}: expected audio of at most {LONGEST // 3600} hours; cut it")
+        # Every sample is scored in the whole file or in as many windows as overlap: twice real time for each.
+        limit = 60 + 2 * seconds * (1 + judge.window / judge.hop)
+        if time.monotonic() - started > limit:
+            raise HTTPException(503, f"{name}: took more than {limit:.0f} s, the limit for {seconds:.0f} s of audio")
+
+    check(0)
+    (judged,) = judge.judge({name: path}, timeline=True, check=check)
     if judged.error:
-        return _card("cannot be judged", COLOURS["no verdict"], judged.error)
-    verdict = judge.verdict(judged) or "no verdict"
+        return 422, {"error": judged.error}
     rows = [
         ("file", f"{name}, {judged.seconds:.2f} s"),
         ("score", "none" if judged.score is None else f"{judged.score:.4f} (higher is more bona fide)"),
@@ -64,91 +92,211 @@ def answer(judge, path):
         *(("note", note) for note in judge.notes(judged)),
         ("time", f"{judged.took:.2f} s"),
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "timeline.png"
-        draw(picture, judged, judge)
-        data = b64encode(picture.read_bytes()).decode()
+    picture = io.BytesIO()
+    draw(picture, judged, judge, check)
     _, _, reason = judge.reading(judged).partition(": ")
-    cells = "".join(f"<dt>{key}</dt><dd>{html.escape(text)}</dd>" for key, text in rows if text)
-    image = f'<img alt="waveform, spectrogram and score over time" src="data:image/png;base64,{data}">'
-    return _card(verdict, COLOURS[verdict], reason, f"{image}<dl>{cells}</dl>")
+    return 200, {
+        "verdict": judge.verdict(judged) or "no verdict",
+        "reason": reason,
+        "rows": [(key, text) for key, text in rows if text],
+        "picture": f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}",
+    }
 
 
-def _card(title, colour, text, more=""):
-    return (
-        f'<div class="answer"><div class="verdict" style="background:{colour}"><b>{title}</b>'
-        f"<span>{html.escape(text)}</span></div>{more}</div>"
-    )
+# ---------------------------------------------------------------------------------------------------------- requests
 
 
-def build_app(judge, host):
-    """The page as an ASGI application."""
-    config = judge.detector.config
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    empty = '<div class="answer"><div class="empty">The verdict appears here.</div></div>'
-    with gr.Blocks(analytics_enabled=False, title="Speech anti-spoofing", delete_cache=(600, 3600)) as blocks:
-        gr.Markdown(
-            "# Is this speech genuine?\n"
-            f"Detector: {config.model_name}, encoder {config.ssl}. Its verdict is a guess from the sound alone "
-            "and can be wrong either way."
-        )
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
-                audio = gr.Audio(type="filepath", label="Drop a file or record", elem_id="audio", buttons=[])
-                button = gr.Button("Judge", variant="primary", elem_id="judge")
-                gr.Markdown(
-                    "The recording stays on the machine that serves this page, which deletes it within about an hour."
-                )
-            with gr.Column(scale=5, min_width=420):
-                output = gr.HTML(empty, elem_id="answer")
-        button.click(
-            lambda path: answer(judge, path) if path else empty, audio, output, concurrency_limit=1, api_name="judge"
-        )
-        audio.clear(lambda: empty, None, output, api_visibility="private")
+def check_sender(request):
+    """Raises HTTPException for a POST that another site's page may have sent.
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def stay_here(request, call_next):
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    if _is_loopback(host):  # a page elsewhere may not reach this one under a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
-    return gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        max_file_size=MAX_UPLOAD,
-        theme=theme,
-        css=CSS,
-        footer_links=[],
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-    )
+    Such a page cannot send this Content-Type without asking first, which nothing here allows; the rest is for browsers
+    that get that wrong.
+    """
+    own = f"{request.url.scheme}://{request.headers.get('host')}".lower()
+    if any(origin.lower() != own for origin in request.headers.getlist("origin")):
+        raise HTTPException(403, f"expected a request of this page, {own}, found one of another site")
+    if any(site not in ("same-origin", "none") for site in request.headers.getlist("sec-fetch-site")):
+        raise HTTPException(403, "expected a request of this page, found one of another site")
+    kind = request.headers.get("content-type", "none")
+    if kind.partition(";")[0].strip().lower() != "application/octet-stream":
+        raise HTTPException(415, f"expected one file as application/octet-stream, found Content-Type {kind:.80}")
+    if int(request.headers.get("content-length", 0)) > MAX_UPLOAD:
+        raise _too_large()
 
 
-def _is_loopback(host):
+def _too_large():
+    return HTTPException(413, f"expected a file of at most {MAX_UPLOAD / 1e6:g} MB; cut or compress it")
+
+
+async def receive(request, file, stopped):
+    """Write a request's body to a file as it comes.
+
+    Raises HTTPException for one that is too large or too slow, and ClientDisconnect where the visitor leaves.
+    """
+    started, size, message = time.monotonic(), 0, None
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        while message is None or message.get("more_body"):
+            coming = asyncio.ensure_future(request.receive())
+            while True:
+                done, _ = await asyncio.wait({coming}, timeout=0.5)
+                limit = PATIENCE + size / SLOWEST
+                if stopped():
+                    raise HTTPException(503, NO_MORE)
+                if time.monotonic() - started > limit:
+                    why = f"the upload took more than {limit:.0f} s, the limit for the {size} bytes that came"
+                    raise HTTPException(408, why, {"Connection": "close"})
+                if done:
+                    break
+            message = coming.result()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            size += len(message.get("body", b""))
+            if size > MAX_UPLOAD:
+                raise _too_large()
+            try:
+                await anyio.to_thread.run_sync(file.write, message.get("body", b""))
+            except OSError as error:
+                raise HTTPException(507, f"the upload cannot be stored: {error.strerror}") from error
+    finally:
+        coming.cancel()
+
+
+@contextlib.contextmanager
+def open_upload():
+    """(file, path) of an upload. On Linux no folder lists the file: it is gone as soon as nobody has it open."""
+    nameless = os.path.isdir("/proc/self/fd")
+    with (tempfile.TemporaryFile if nameless else tempfile.NamedTemporaryFile)(buffering=0) as file:
+        yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}" if nameless else file.name
+
+
+def display_name(name):
+    """What a visitor calls a file, as a label: without folders and without characters that cannot be seen."""
+    name = "".join(c for c in re.split(r"[/\\]", name)[-1] if unicodedata.category(c)[0] != "C").strip()
+    return name[-100:] or "recording"
+
+
+def _json(status, content, headers=None):
+    text = json.dumps(content).replace("<", "\\u003c")  # no markup even where it is taken for a page
+    return Response(text, status, headers, "application/json")
+
+
+def build_app(judge, hosts=None, stopped=lambda: False):
+    """The page as an ASGI application.
+
+    hosts: the names that it answers to, so that a site elsewhere cannot reach it under a name of its own; None: any.
+    stopped: tells, at any time, whether the page is being closed.
+    """
+    uploads, workers = anyio.Semaphore(UPLOADS), anyio.CapacityLimiter(WORKERS)
+    config = judge.detector.config
+    page = Path(__file__).with_name("web_page.html").read_text()
+    for name, value in {
+        "detector": f"{config.model_name}, encoder {config.ssl}",
+        "max_upload": str(MAX_UPLOAD),
+    }.items():
+        page = page.replace("{{" + name + "}}", html.escape(value))
+
+    def its_own(tag):
+        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    # A browser that is told so runs nothing but the page's own script, and asks nobody else, whatever a page holds.
+    policy = (
+        f"default-src 'none'; script-src {its_own('script')}; style-src {its_own('style')}; connect-src 'self'; "
+        "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
+    headers.append((b"content-security-policy", policy.encode()))
+
+    async def show_page(request):
+        return HTMLResponse(page)
+
+    async def judge_upload(request):
+        check_sender(request)
+        try:
+            uploads.acquire_nowait()
+        except anyio.WouldBlock:
+            why = f"{UPLOADS} recordings are being judged already; try again in a moment"
+            raise HTTPException(503, why, {"Retry-After": "10"}) from None
+        try:
+            with open_upload() as (file, path):
+                await receive(request, file, stopped)
+                return await _judge_while_there(request, path)
+        except ClientDisconnect:
+            return Response()  # nobody reads it
+        finally:
+            uploads.release()
+
+    async def _judge_while_there(request, path):
+        name = display_name(request.query_params.get("name", ""))
+        left = threading.Event()
+        with anyio.CancelScope() as scope:  # ends the waiting for a worker at once; a worker is waited for
+
+            async def wait_for_leaving():
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                left.set()
+                scope.cancel()
+
+            leaving = asyncio.ensure_future(wait_for_leaving())
+            try:
+                status, content = await anyio.to_thread.run_sync(
+                    answer, judge, path, name, lambda: left.is_set() or stopped(), limiter=workers
+                )
+                return _json(status, content)
+            finally:
+                leaving.cancel()
+        raise ClientDisconnect
+
+    async def refuse(request, error):
+        return _json(error.status_code, {"error": error.detail}, error.headers)
+
+    routes = [Route("/", show_page, methods=["GET"]), Route("/judge", judge_upload, methods=["POST"])]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refuse})
+    app.router.redirect_slashes = False
+
+    async def guarded(scope, receive, send):
+        async def send_with_headers(message):
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *headers]}
+            await send(message)
+
+        if hosts and _host_name(scope) not in hosts:
+            refusal = _json(400, {"error": f"expected one of the hosts {', '.join(sorted(hosts))}"})
+            return await refusal(scope, receive, send_with_headers)
+        await app(scope, receive, send_with_headers)
+
+    return guarded
+
+
+def _host_name(scope):
+    """The host that a request names, without its port; None where it names none or several."""
+    try:
+        (host,) = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
+        return urlsplit(f"//{host}").hostname
     except ValueError:
-        return False
+        return None
 
 
 def serve(judge, host, port):
     """Serve the page until interrupted. Raises UserError where the address cannot be listened on."""
     try:
-        listener = socket.create_server((host, port))
-    except (OSError, OverflowError) as error:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(f"--host {host} --port {port}: cannot be listened on: {error}") from error
-    with tempfile.TemporaryDirectory(prefix="speech_page_") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        app = build_app(judge, host)
-        print(f"page: http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-        if not _is_loopback(host):
-            print("page: warning: other machines can reach it, and there is no password", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    address, port = listener.getsockname()[:2]
+    private = ipaddress.ip_address(address).is_loopback
+    hosts = {"localhost", "127.0.0.1", "::1", address, host.lower()} if private else None
+    config = uvicorn.Config(
+        build_app(judge, hosts, lambda: server.should_exit),
+        log_level="warning",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    print(f"page: http://{f'[{address}]' if ':' in address else address}:{port}/ (Ctrl-C ends it)", flush=True)
+    if not private:
+        print("page: warning: other machines can reach it, and there is no password", flush=True)
+    server.run(sockets=[listener])

@@ -15,10 +15,15 @@ import soundfile
 import torch
 from scipy import signal
 
+import checkpoint
+from model import ModelConfig, build_detector
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
 # As few parameters as the code path allows, so that a test trains in seconds.
 TINY_FLAGS = ["--model_name", "wav2vec2_Nes2Net_X", "--ssl", "tiny", "--Nes_ratio", "2", "2"]
+
+TINY = ModelConfig(model_name="wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
 
 
 def read_reference(name):
@@ -58,6 +63,16 @@ def speech_like(rng, seconds=1.6, rate=16000, pitch=120):
         x = signal.lfilter([1], [1, -2 * radius * np.cos(2 * np.pi * centre / rate), radius**2], x)
     x *= 0.55 - 0.45 * np.cos(2 * np.pi * rng.uniform(3, 5) * np.arange(n) / rate)
     return 0.5 * x / np.max(np.abs(x))
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory):
+    """A checkpoint with random weights and figures of its own."""
+    path = tmp_path_factory.mktemp("untrained") / "detector.pth"
+    torch.manual_seed(0)
+    valid = {"eer": 0.1, "threshold": 0.0, "selected_by": "loss"}
+    checkpoint.save_checkpoint(path, TINY, build_detector(TINY).state_dict(), valid=valid, trained_on="CORPUS")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import speech_like
+from conftest import TINY, speech_like
 from scipy import signal
 from sklearn.linear_model import LogisticRegression
 
@@ -28,21 +28,10 @@ import protocols
 from console import UserError
 from data_utils import first_samples, load_audio
 from inference import Judge, Judged, audio_blocks, find_files
-from model import ModelConfig, build_detector
+from model import build_detector
 
 main = easy_inference_demo.main
 CPU = torch.device("cpu")
-TINY = ModelConfig(model_name="wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
-
-
-@pytest.fixture(scope="session")
-def untrained(tmp_path_factory):
-    """A checkpoint with random weights and figures of its own."""
-    path = tmp_path_factory.mktemp("untrained") / "detector.pth"
-    torch.manual_seed(0)
-    valid = {"eer": 0.1, "threshold": 0.0, "selected_by": "loss"}
-    checkpoint.save_checkpoint(path, TINY, build_detector(TINY).state_dict(), valid=valid, trained_on="CORPUS")
-    return path
 
 
 class ByEar(torch.nn.Module):
