@@ -14,6 +14,7 @@ import ipaddress
 import json
 import os
 import re
+import signal
 import socket
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from base64 import b64encode
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from console import UserError
+from console import Stopped, UserError
 from inference import clock, draw
 
 try:  # matplotlib too, which `draw` would miss only in the first answer
@@ -278,7 +279,7 @@ def _host_name(scope):
 
 
 def serve(judge, host, port):
-    """Serve the page until interrupted. Raises UserError where the address cannot be listened on."""
+    """Serve the page until a signal ends it. Raises UserError where the address cannot be listened on."""
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError, UnicodeError) as error:
@@ -299,4 +300,14 @@ def serve(judge, host, port):
     print(f"page: http://{f'[{address}]' if ':' in address else address}:{port}/ (Ctrl-C ends it)", flush=True)
     if not private:
         print("page: warning: other machines can reach it, and there is no password", flush=True)
+    hung_up = threading.Event()
+
+    def hang_up(number, frame):
+        server.should_exit = True
+        hung_up.set()
+
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup; SIGTERM and Ctrl-C are uvicorn's own
+        signal.signal(signal.SIGHUP, hang_up)
     server.run(sockets=[listener])
+    if hung_up.is_set():
+        raise Stopped(signal.SIGHUP)
