@@ -24,6 +24,8 @@ from collections import namedtuple
 from functools import partial
 from pathlib import Path
 
+import threads  # noqa: F401
+
 import numpy as np
 
 import metrics

@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import threads  # noqa: F401
+
 import numpy as np
 import soundfile
 import torch
@@ -39,7 +41,7 @@ from model import ModelConfig, build_detector
 from precision import PRECISIONS, prepare
 from protocols import Trial
 from RawBoost import RawBoostParams, apply_rawboost
-from scoring import readers, score_files
+from scoring import readers, score_files, usable_cores
 from training import Training
 
 
@@ -101,6 +103,32 @@ def machine(device):
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+# Ends with the benchmark, however that ends.
+BUSY = """
+import os
+parent = os.getppid()
+print(flush=True)
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
+"""
+
+
+@contextlib.contextmanager
+def busy_processes(n):
+    """Within, n other processes compute all the time; gives them as Popen."""
+    processes = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(n):
+            command = [sys.executable, "-c", BUSY]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            stack.enter_context(process)  # waits for it in the end
+            stack.callback(process.kill)
+            process.stdout.readline()  # it has started
+            processes.append(process)
+        yield processes
 
 
 # ------------------------------------------------------------------------------------------------------- RawBoost
@@ -663,7 +691,10 @@ def backend_flags(parser):
 
 
 def scoring(args):
-    """Full-length trials of 1 to 10 s: in exact batches, in bf16 and in int8, against one at a time in float32."""
+    """Full-length trials of 1 to 10 s: in exact batches, in bf16 and in int8, against one at a time in float32.
+
+    The last two rows: a few of them alone, and beside as many busy processes as there are cores.
+    """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -689,18 +720,39 @@ def scoring(args):
 
         names = ["one at a time, fp32"]
         ways = {names[0]: functools.partial(one_at_a_time, names[0])}
+        networks = {}
         for precision in PRECISIONS if args.device == "cpu" else ["fp32", "bf16"]:
-            network = build_detector(config).to(args.device).eval()
+            network = networks[precision] = build_detector(config).to(args.device).eval()
             network.load_state_dict(detector.state_dict())
             prepare(network, precision)
             score_files(network, paths[:1], precision=precision)
             names.append(f"batches, {precision}")
             ways[names[-1]] = functools.partial(batches, names[-1], network, precision)
         rows = time_ways(ways, args.turns, args.device, warm_up=0)
+        some = paths[:5]
+        loaded = under_load(f"{len(some)} trials", lambda: score_files(networks["fp32"], some), args.device)
     for row in rows:
         differences = [abs(scores[row["name"]][i] - scores[names[0]][i]) for i in range(len(paths))]
         row |= {"trials/s": len(paths) / row["seconds"], "times real time": seconds.sum() / row["seconds"]}
         row |= {"score difference": max(differences)}
+    return rows + loaded
+
+
+def under_load(what, way, device, turns=3):
+    """Rows of a way alone, and beside as many busy processes as there are cores, in turns."""
+    n, seconds = usable_cores(), {"quiet": [], "under load": []}
+    for _ in range(turns):
+        for name, taken in seconds.items():
+            with busy_processes(n if name == "under load" else 0):
+                taken.append(time_ways({name: way}, 1, device, warm_up=0)[0]["seconds"])
+    quiet = statistics.median(seconds["quiet"])
+    rows = []
+    for name, taken in seconds.items():
+        low, high = np.quantile(taken, [0.25, 0.75])
+        median = statistics.median(taken)
+        title = f"{what}, {name}" + (f" ({n} processes)" if name == "under load" else "")
+        rows.append({"name": title, "seconds": median, "spread": high - low, "ratio": quiet / median})
+    rows[1]["of the quiet time"] = median / quiet
     return rows
 
 

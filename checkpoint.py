@@ -18,6 +18,8 @@ import re
 import shutil
 from pathlib import Path
 
+import threads  # noqa: F401
+
 import numpy as np
 import torch
 

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import threads  # noqa: F401
+
 import torch
 
 import checkpoint

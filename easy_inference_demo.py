@@ -15,6 +15,8 @@ import sys
 import time
 from collections import Counter
 
+import threads  # noqa: F401
+
 import torch
 
 from atomic import atomic_open, check_outputs, is_standard_output

@@ -25,6 +25,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import threads  # noqa: F401
+
 import torch
 from torch import distributed
 

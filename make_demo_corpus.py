@@ -26,6 +26,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import threads  # noqa: F401
+
 import numpy as np
 import soundfile
 from scipy import linalg, signal

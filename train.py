@@ -20,6 +20,8 @@ import random
 import sys
 from collections import Counter
 
+import threads  # noqa: F401
+
 import numpy as np
 import torch
 

@@ -1,9 +1,12 @@
 """Who may import whom: see the architecture in the README."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train", "eval", "easy_inference_demo", "EER_minDCF", "make_demo_corpus", "benchmark", "compare"}
@@ -16,10 +19,12 @@ WITHOUT_TORCH = [
     "provenance",
     "atomic",
     "console",
+    "threads",
     "EER_minDCF",
     "make_demo_corpus",
 ]
 ALLOWED = {
+    "threads": set(),
     "console": set(),
     "atomic": {"console"},
     "protocols": {"atomic", "console"},
@@ -34,7 +39,8 @@ ALLOWED = {
     "run_folder": {"atomic", "checkpoint", "console", "provenance"},
     "model": {"back_ends", "console", "front_ends"},
     "safe_load": {"console"},
-    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"},
+    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"}
+    | {"threads"},  # a command as well
     "workers": {"console"},
     "data_utils": {"FIR", "RawBoost", "console", "protocols", "workers"},
     "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
@@ -63,6 +69,24 @@ def test_nothing_imports_a_script_or_upward():
         assert not ours & SCRIPTS, path
         if path.stem in ALLOWED:
             assert ours <= ALLOWED[path.stem], path
+
+
+def test_commands_set_how_threads_wait_before_anything_that_has_some():
+    for name in [*SCRIPTS, "checkpoint"]:
+        nodes = [node for node in ast.parse((ROOT / f"{name}.py").read_text()).body if "Import" in type(node).__name__]
+        names = [getattr(node, "module", None) or node.names[0].name for node in nodes]
+        others = [name for name in names if name.split(".")[0] not in sys.stdlib_module_names]
+        assert others[0] == "threads", name
+
+
+@pytest.mark.parametrize(
+    "script, given, turns", [("train", {}, 0), ("eval", {"OMP_WAIT_POLICY": "active"}, 30 * 10**9)]
+)
+def test_threads_sleep_while_they_wait_unless_the_user_has_them_spin(script, given, turns):
+    environment = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    environment |= {"OMP_DISPLAY_ENV": "verbose", **given}  # has libgomp say what it goes by
+    done = subprocess.run([sys.executable, ROOT / f"{script}.py", "--help"], env=environment, capture_output=True)
+    assert f"GOMP_SPINCOUNT = '{turns}'" in done.stderr.decode()
 
 
 def test_back_ends_import_torch_alone():

@@ -1,5 +1,9 @@
 import copy
 import json
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,3 +72,42 @@ def test_benchmark_prints_a_table_and_writes_json(flags, tmp_path, output):
     assert all(row["name"] in text for row in rows)
     if flags[0] == "eval":
         assert rows[1]["score difference"] < 1e-4 < rows[2]["score difference"] < 1
+        quiet, loaded = rows[-2:]
+        assert "quiet" in quiet["name"] and "under load" in loaded["name"]
+        assert loaded["of the quiet time"] == pytest.approx(loaded["seconds"] / quiet["seconds"])
+
+
+def ticks(process_id):
+    """Processor time that a process has had, in clock ticks; None if it is gone."""
+    try:
+        words = Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if words[0] in "ZX" else int(words[11])
+
+
+def becomes(condition):
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_busy_processes_compute_and_end_with_the_block():
+    with pytest.raises(KeyboardInterrupt), benchmark.busy_processes(2) as processes:
+        ids = [process.pid for process in processes]
+        assert len(ids) == 2 and becomes(lambda: all(ticks(process_id) > 0 for process_id in ids))
+        raise KeyboardInterrupt
+    assert [ticks(process_id) for process_id in ids] == [None, None]
+
+
+def test_busy_processes_end_with_a_benchmark_that_is_killed():
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if not parent:
+        with benchmark.busy_processes(1) as (process,):
+            os.write(writing, str(process.pid).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+    process_id = int(os.read(reading, 20))
+    os.waitpid(parent, 0)
+    assert becomes(lambda: ticks(process_id) is None)
