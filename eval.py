@@ -32,9 +32,10 @@ from torch import distributed
 
 import checkpoint
 import protocols
+import provenance
 from atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from back_ends import least_batch
-from console import UserError, progress, run
+from console import UserError, progress, run, warn
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from precision import PRECISIONS, check_precision, prepare
 from scoring import plan_batches, readers, score_batches
@@ -155,15 +156,24 @@ def read_detector(args):
     return checkpoint.load_average(paths, **flags), name
 
 
-def fingerprint(detector, trials, batches, *settings):
-    """What the scores of a run depend on, as a digest: only a run of the same one may go on with its partial scores."""
-    digest = hashlib.sha256()
-    facts = [detector.config.to_dict(), [(trial.utt_id, str(trial.path)) for trial in trials], batches]
-    digest.update(json.dumps([*facts, *settings]).encode())
+def run_facts(detector, data, batches, **settings):
+    """What the scores of a run depend on, as plain data: only a run of the same may go on with its partial scores.
+
+    data: provenance.data_facts of the trials. `machine` is what only their rounding depends on.
+    """
+    weights = hashlib.sha256(json.dumps(detector.config.to_dict()).encode())
     for name, tensor in detector.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+        weights.update(name.encode())
+        weights.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    device = next(detector.parameters()).device
+    machine = {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+    plan = hashlib.sha256(json.dumps(batches).encode())
+    facts = {"detector": weights.hexdigest(), "plan of batches": plan.hexdigest()}
+    return {**facts, **settings, "data": data, "machine": machine}
 
 
 class PartialScores:
@@ -172,14 +182,15 @@ class PartialScores:
     Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
     torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. Nothing can
     lie beside a device or a pipe: a run that writes to one keeps its partial scores in a temporary folder, for itself.
-    Raises UserError where another process is writing the same score file.
+    Raises UserError if another process is writing the same score file, and, saying what differs, if the files there
+    hold scores of other data.
     """
 
-    def __init__(self, out, rank, run_id):
+    def __init__(self, out, rank, run, trials):
         self.folder = tempfile.TemporaryDirectory() if is_stream(out) else None
         # Of a link, beside its target: two runs that write one file by two names know of each other.
         self.out, self.rank = Path(self.folder.name, "scores") if self.folder else Path(os.path.realpath(out)), rank
-        self.header = json.dumps({"run": run_id}).encode() + b"\n"
+        self.run, self.machines = run, []
         path = self._path(rank)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,11 +199,53 @@ class PartialScores:
             raise UserError(f"{out}: another process is scoring into it; wait for it or choose another file") from error
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+        try:
+            self._check_data(trials)
+        except UserError:
+            if not path.stat().st_size:
+                path.unlink()
+            self.file.close()
+            raise
         self.done, whole = self._read(path)
-        self.of_another_run = not whole and path.stat().st_size > 0
+        self.others = self._others(self._header(path))
         self.file.truncate(whole)
         if not whole:
-            self._write(self.header)
+            self._write(json.dumps(run).encode() + b"\n")
+
+    def _check_data(self, trials):
+        """Raise UserError if scores are there, of whichever process, of other trials or other audio."""
+        headers = {path: header for path in self._paths() if (header := self._header(path))}
+        for path, header in headers.items():
+            before = header.get("data")  # none of an earlier version: that is another run
+            if before and (found := provenance.data_difference(before, self.run["data"], trials, labels=False)):
+                names = ", ".join(map(str, headers))
+                raise UserError(
+                    f"{path}: holds scores of other data: {found}; remove {names} to start over, or choose another file"
+                )
+
+    def _others(self, header):
+        """Names of what differs in a file of another run; none if it is of this one or of none yet."""
+        if header is None:
+            return []
+        if "data" not in header:
+            return ["version of eval.py"]
+        return [name for name in self.run if name not in ("data", "machine") and header.get(name) != self.run[name]]
+
+    @staticmethod
+    def _header(path):
+        """The facts of the run that a file is of; None if it has no whole line that says so."""
+        try:
+            with open(path, "rb") as file:
+                line = file.readline()
+            header = json.loads(line) if line.endswith(b"\n") else None
+        except (OSError, ValueError):  # gone, by another process of this run
+            return None
+        return header if isinstance(header, dict) else None
+
+    def machine_differences(self):
+        """In what the machines of the runs that are gone on with differ from this one, in words."""
+        found = [provenance.machine_difference(machine, self.run["machine"]) for machine in self.machines]
+        return sorted(set(filter(None, found)))
 
     def _path(self, rank):
         return self.out.with_name(f"{self.out.name}.partial-{rank}")
@@ -209,9 +262,11 @@ class PartialScores:
     def _read(self, path):
         """The batches that a file holds, and how many of its bytes are whole; none where it is of another run."""
         done, whole = {}, 0
-        lines = path.read_bytes().splitlines(keepends=True)
-        if not lines or lines[0] != self.header:
+        header = self._header(path)
+        if header is None or self._others(header):
             return {}, 0
+        self.machines.append(header["machine"])
+        lines = path.read_bytes().splitlines(keepends=True)
         for line in lines[1:]:
             try:
                 number, scores, failures, silent = json.loads(line)
@@ -341,12 +396,12 @@ def main(argv=None):
     if args.batch_norm == "utterance":
         use_utterance_batch_norm(detector)
         batch_samples = 1  # one trial a batch
+    # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
+    data = share(provenance.data_facts(trials, unit=1) if rank == 0 else None, 0)
     batches = share(plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None, 0)
+    settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}
     try:
-        partial, refused = (
-            PartialScores(out, rank, fingerprint(detector, trials, batches, length, args.precision, args.batch_norm)),
-            None,
-        )
+        partial, refused = PartialScores(out, rank, run_facts(detector, data, batches, **settings), trials), None
     except UserError as error:
         partial, refused = None, str(error)
     if any(refusals := share(refused)):
@@ -361,8 +416,10 @@ def main(argv=None):
         say(f"trials: {len(trials)}, {what}, {len(batches)} batches, {args.precision}, device {device}{processes}")
         if done:
             say(f"going on with {partial.file.name}: {len(done)} of {len(batches)} batches are done")
-        if partial.of_another_run:
-            say(f"starting over: {partial.file.name} was of another detector, list or precision")
+            for difference in partial.machine_differences():
+                warn(f"{partial.out}: other {difference}: scores may differ by rounding from those without a stop")
+        if partial.others:
+            say(f"starting over: {partial.file.name} is of another {', '.join(partial.others)}")
 
     plain = float32_scores(detector, trials, batches, length) if args.precision != "fp32" and rank == 0 else {}
     prepare(detector, args.precision)

@@ -376,7 +376,7 @@ def test_runs_that_differ_after_a_dot_share_no_list_of_errors(folder, fails):
 
 def test_one_score_file_by_two_names_is_scored_by_one_run(folder, fails):
     (folder / "link.txt").symlink_to("s.txt")
-    first = scoring.PartialScores(folder / "s.txt", 0, "a run")
+    first = scoring.PartialScores(folder / "s.txt", 0, {}, [])
     main, flags = command("eval", folder, folder / "link.txt")
     fails(main, flags, "another process is scoring into it")
     first.remove()

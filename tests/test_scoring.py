@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -256,9 +258,108 @@ def test_a_torn_line_is_scored_again(command, tmp_path, capsys):
         assert out.read_bytes() != whole and list(tmp_path.glob("*partial*")) == []
 
 
+@pytest.fixture
+def cut_short(command, tmp_path):
+    """Flags of a scoring run that was cut short after three batches, and its partial scores."""
+    command, partial = [*command, "--eval_output", str(tmp_path / "s.txt")], tmp_path / "s.txt.partial-0"
+    add = eval_script.PartialScores.add
+
+    def stop(self, number, *scores):
+        add(self, number, *scores)
+        if len(self.done) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(eval_script.PartialScores, "add", stop)
+        eval_script.main(command)
+    assert partial.read_bytes().count(b"\n") == 4
+    return command, partial
+
+
+def rewritten(path):
+    path.write_bytes(path.read_bytes()[:-2] + b"ab")  # of the same size
+
+
+def lengthened(path):
+    soundfile.write(path, np.ones(5000) / 2, 16000)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (rewritten, ["audio files changed, same sizes, other modification times; 1 of 18 are newer", "05.wav"]),
+        (lengthened, ["audio files changed, other sizes; 1 of 18 are newer", "05.wav"]),
+        (os.remove, ["other trials: 18 before, 17 now"]),
+    ],
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_partial_scores_of_other_data_are_refused_and_kept(cut_short, files, fails, capsys, change, words, rank):
+    command, partial = cut_short
+    partial = partial.rename(partial.with_name(f"s.txt.partial-{rank}"))
+    before = partial.read_bytes()
+    change(files[5])
+    fails(eval_script.main, command, f"{partial}: holds scores of other data: ", f"; remove {partial} to ", *words)
+    assert partial.read_bytes() == before and list(partial.parent.glob("s.txt*")) == [partial]
+    partial.unlink()
+    assert not eval_script.main(command)
+    assert "going on" not in capsys.readouterr().out
+
+
+def test_the_same_trials_in_another_order_are_other_data(cut_short, files, tmp_path, fails, capsys):
+    command, partial = cut_short
+    partial.unlink()
+    lists = [tmp_path / name for name in ("one.csv", "other.csv")]
+    for path, rows in zip(lists, (files, files[::-1])):
+        path.write_text("path\n" + "".join(f"{file.name}\n" for file in rows))
+    flags = ["--protocol", str(lists[0]), "--audio_dir", str(tmp_path), *command[2:]]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(eval_script, "write_results", stop)
+        eval_script.main(flags)
+    fails(eval_script.main, [flags[0], str(lists[1]), *flags[2:]], "holds scores of other data: the same trials in an")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in files:
+        shutil.copy2(path, moved)
+    capsys.readouterr()
+    assert not eval_script.main([*flags[:3], str(moved), *flags[4:]])  # audio may move
+    assert "going on with" in capsys.readouterr().out
+
+
+def test_what_else_differs_in_a_run_that_was_cut_short_is_said(cut_short, tmp_path, capsys, monkeypatch):
+    command, partial = cut_short
+    before = partial.read_bytes()
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    assert not eval_script.main(command)
+    text = capsys.readouterr()
+    assert "going on with" in text.out and f"other threads {threads} before, {threads + 1} now:" in text.err
+    flag = command.index("--model_path") + 1
+    detector = checkpoint.load_detector(command[flag])
+    with torch.no_grad():
+        next(detector.back_end.parameters()).add_(0.1)
+    checkpoint.save_checkpoint(tmp_path / "other.pth", detector.config, detector.state_dict())
+    for flags, name in [
+        ([*command[:flag], str(tmp_path / "other.pth"), *command[flag + 1 :]], "detector"),
+        ([*command, "--batch_samples", "4000"], "plan of batches"),
+        ([*command, "--test_mode", "4s"], "plan of batches, test length"),
+        ([*command, "--precision", "bf16"], "--precision"),
+    ]:
+        partial.write_bytes(before)
+        eval_script.main(flags)
+        assert f"starting over: {partial} is of another {name}\n" in capsys.readouterr().out
+    partial.write_bytes(b'{"run": "0123"}\n' + before.partition(b"\n")[2])
+    assert not eval_script.main(command)
+    text = capsys.readouterr().out
+    assert "is of another version of eval.py\n" in text and "going on" not in text
+
+
 def test_two_runs_into_one_file_are_refused(command, tmp_path, fails):
     out = tmp_path / "s.txt"
-    first = eval_script.PartialScores(out, 0, "a run")
+    first = eval_script.PartialScores(out, 0, {}, [])
     fails(eval_script.main, [*command, "--eval_output", str(out)], "s.txt", "another process is scoring into it")
     assert not out.exists()
     first.remove()
