@@ -1,153 +1,24 @@
-"""Audio files to tensors: decoding, cropping, augmentation, batches."""
+"""Audio files to tensors: cropping, augmentation, batches. audio.py reads them."""
 
-import os
-import re
-import shutil
-import stat
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
-from console import OF_THE_MACHINE, UserError, progress, warn
+from audio import SAMPLE_RATE, load_audio
+from console import UserError, progress, warn
 from FIR import CUTOFFS, apply_fir
 from RawBoost import apply_rawboost
 from workers import Workers
 
-SAMPLE_RATE = 16000
-LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length
 LONG = 60  # seconds of an utterance that RawBoost is applied to before the crop is taken
-RATES = (1000, 1_000_000)
-_BLOCK = 1 << 20  # samples of all channels that are read at once
 _warned_of = set()
-
-
-def load_audio(path):
-    """Read an audio file as float32 (samples,), 16 kHz, full scale 1; channels are averaged.
-
-    Any format that libsndfile reads, and m4a where the program ffmpeg is installed; other rates are resampled by soxr
-    at its high quality, librosa's default. Raises UserError for a file
-    that is missing, no regular file, no audio or truncated, or that holds no sample, samples that are no number, or
-    more than LONGEST.
-    """
-    out = bytearray()  # grows without a second copy of hours of audio
-    for block in audio_blocks(path, longest=LONGEST, any_format=False):
-        out += block.tobytes()
-    return np.frombuffer(out, dtype=np.float32)
 
 
 def _warn_of_silence(path, x):
     if path not in _warned_of and not x.any():
         _warned_of.add(path)
         warn(f"{path}: all samples are zero")
-
-
-def audio_blocks(path, longest=None, any_format=True):
-    """Read an audio file as load_audio does, in blocks: yields float32 (samples,). Memory does not grow with the file.
-
-    longest: seconds; None is any length. any_format: leave all that libsndfile cannot read to ffmpeg, not m4a alone.
-    Raises UserError as load_audio.
-    """
-    n_samples = 0
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
-            raise UserError(f"{path}: expected an audio file, found no regular file")
-        with open(path, "rb") as file:  # libsndfile does not say why it cannot
-            if any_format and not file.read(1):
-                raise UserError(f"{path}: cannot be read as audio: it is empty")
-        for block in _decode_any(path, longest) if any_format else _decode_known(path, longest):
-            n_samples += len(block)
-            yield block
-    except UserError:
-        raise
-    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError, ValueError) as error:
-        if getattr(error, "errno", None) in OF_THE_MACHINE:  # no fault of the file, which is not skipped for it
-            raise
-        why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read as audio: {why}") from error
-    if not n_samples:
-        raise UserError(f"{path}: expected audio, found a file without a single sample")
-
-
-def _decode_known(path, longest):
-    m4a = Path(path).suffix.lower() == ".m4a"
-    return _through_ffmpeg(path, ["-f", "mov"]) if m4a else _decode(path, path, longest)
-
-
-def _decode_any(path, longest):
-    try:
-        soundfile.info(path)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        try:
-            yield from _through_ffmpeg(path, [])
-        except UserError as second:
-            raise UserError(f"{second}; libsndfile: {getattr(error, 'error_string', error)}") from error
-    else:
-        yield from _decode(path, path, longest)
-
-
-def _decode(source, path, longest):
-    """Read the file `source`, block by block; `path` is the user's name for it."""
-    with soundfile.SoundFile(source) as file:
-        if not RATES[0] <= file.samplerate <= RATES[1]:
-            raise UserError(f"{path}: expected a sample rate of {RATES[0]} to {RATES[1]} Hz, found {file.samplerate}")
-        resampler = None
-        if file.samplerate != SAMPLE_RATE:
-            import soxr
-
-            resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        n_read, n_block = 0, max(_BLOCK // file.channels, 1)
-        while True:
-            block = file.read(n_block, dtype="float32", always_2d=True)
-            n_read += len(block)
-            if not np.isfinite(block).all():
-                raise UserError(f"{path}: expected audio, found samples that are no finite number")
-            if longest and n_read > longest * file.samplerate:
-                raise UserError(f"{path}: expected audio of at most {longest // 3600} hours; cut it")
-            x = block.mean(axis=1) if file.channels > 1 else block[:, 0]
-            last = len(block) < n_block
-            yield resampler.resample_chunk(x, last=last) if resampler else x
-            if last:
-                break
-        if _declared_frames(file) - n_read > file.samplerate / 20:  # headers that are off by some bytes are common
-            raise UserError(f"{path}: truncated: expected {_declared_frames(file)} samples, found {n_read}")
-
-
-def _declared_frames(file):
-    """Samples a channel that the header of an open file speaks of; 0 where it does not know or may be wrong."""
-    if file.format == "FLAC":
-        return file.frames if file.frames < 1 << 62 else 0
-    # libsndfile takes what there is. Programs that write to a pipe cannot go back and put 0 or the highest number.
-    chunk = re.search(r"^data : (\d+) \(should be \d+\)", file.extra_info, re.MULTILINE)
-    align = re.search(r"^  Block Align +: (\d+)", file.extra_info, re.MULTILINE)
-    if chunk and align and 0 < int(chunk[1]) < 0x7FF00000:
-        return int(chunk[1]) // max(int(align[1]), 1)
-    return 0
-
-
-def _through_ffmpeg(path, format):
-    """Read a file by the program ffmpeg, block by block. format: its flags for the only format to read it as, so that
-    it follows no reference to other files; none: whatever it takes it for, and then files of this machine alone.
-    """
-    ffmpeg = shutil.which("ffmpeg")
-    if not ffmpeg:
-        raise UserError(f"{path}: cannot be read as audio: it may need the program ffmpeg, which is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        out = os.path.join(folder, "audio.w64")
-        command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file", *format, "-i", f"file:{path}"]
-        command += ["-map", "0:a:0", "-t", str(LONGEST + 1), "-c:a", "pcm_s16le", f"file:{out}"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600)
-        except subprocess.TimeoutExpired:
-            raise UserError(f"{path}: cannot be read as audio: ffmpeg took longer than 10 minutes") from None
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise UserError(f"{path}: cannot be read as audio: ffmpeg: {reason}")
-        yield from _decode(out, path, LONGEST)
 
 
 def repeat_pad(x, length):

@@ -20,13 +20,13 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
 import checkpoint
 from atomic import atomic_open
+from audio import SAMPLE_RATE, audio_blocks, header_seconds
 from console import UserError, progress
-from data_utils import SAMPLE_RATE, audio_blocks, first_samples, repeat_pad
+from data_utils import first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD
 from precision import prepare
 from scoring import BATCH_SAMPLES, ready, score_batch
@@ -412,11 +412,9 @@ def _finish(judged):
 
 
 def _seconds_by_headers(files):
-    """The length of all files together, for a progress bar; None where a header does not tell."""
-    try:
-        return round(sum(soundfile.info(file).duration for file in files))
-    except (soundfile.LibsndfileError, OSError):
-        return None
+    """The length of all files together, for a progress bar; None if a header does not tell."""
+    seconds = [header_seconds(file) for file in files]
+    return None if None in seconds else round(sum(seconds))
 
 
 def clock(seconds):

@@ -177,7 +177,7 @@ def _rounding(start):
 
 def environment(device):
     """What the numbers of a run may depend on beside its settings, as plain data."""
-    packages = "torch torchaudio fairseq-fixed fairseq numpy scipy soundfile soxr".split()
+    packages = "torch torchaudio fairseq-fixed fairseq numpy scipy soundfile av soxr".split()
     here = Path(__file__).parent
     found = {
         "started": datetime.datetime.now().isoformat(timespec="seconds"),

@@ -7,16 +7,15 @@ same number of samples. There is no padding and no mask.
 
 import math
 import os
-import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import soundfile
 import torch
 from torch.nn import functional as F
 
+from audio import SAMPLE_RATE, header_seconds, load_audio
 from console import UserError
-from data_utils import SAMPLE_RATE, first_samples, load_audio, repeat_pad
+from data_utils import first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
 from precision import autocast
 from workers import Workers
@@ -27,16 +26,11 @@ BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 
 def expected_samples(path):
     """Samples that load_audio will give, about, at 16 kHz: from the header, else by decoding; 0 if it cannot."""
+    seconds = header_seconds(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            return 0
-        info = soundfile.info(path)
-        return round(info.frames * SAMPLE_RATE / info.samplerate)
-    except (soundfile.LibsndfileError, OSError):
-        try:
-            return len(load_audio(path))
-        except UserError:
-            return 0
+        return len(load_audio(path)) if seconds is None else round(seconds * SAMPLE_RATE)
+    except UserError:
+        return 0
 
 
 def _whole(x):

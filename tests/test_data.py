@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import audio
 import data_utils
 from console import UserError
 from data_utils import (
@@ -134,9 +135,9 @@ def test_a_long_file_is_read_in_blocks_as_in_one(tmp_path, monkeypatch):
         soundfile.write(tmp_path / "x.wav", x, rate, subtype="FLOAT")
         whole = load_audio(tmp_path / "x.wav")
         with monkeypatch.context() as patch:
-            patch.setattr(data_utils, "_BLOCK", 1000)
+            patch.setattr(audio, "_BLOCK", 1000)
             np.testing.assert_array_equal(load_audio(tmp_path / "x.wav"), whole)
-            patch.setattr(data_utils, "LONGEST", 1)
+            patch.setattr(audio, "LONGEST", 1)
             with pytest.raises(UserError, match="x.wav: expected audio of at most"):
                 load_audio(tmp_path / "x.wav")
 
@@ -174,9 +175,9 @@ def bad_files(folder):
     (folder / "text.m4a").write_text("no audio")
     return {
         "half.wav": "truncated",
-        "half.flac": "",
+        "half.flac": "truncated",
         "header.wav": "",
-        "half.ogg": "",
+        "half.ogg": "cannot be read",
         "rate.wav": "sample rate",
         "nan.wav": "no finite number",
         "inf.wav": "no finite number",
@@ -188,7 +189,7 @@ def bad_files(folder):
         "fifo.wav": "no regular file",
         "loop.wav": "symbolic links",
         "gone.wav": "No such file",
-        "text.m4a": "ffmpeg",
+        "text.m4a": "cannot be read",
     }
 
 
@@ -206,33 +207,6 @@ def test_a_file_without_permission_is_named(tmp_path):
     (tmp_path / "x.wav").chmod(0)
     with pytest.raises(UserError, match="x.wav: cannot be read as audio: Permission denied"):
         load_audio(tmp_path / "x.wav")
-
-
-FFMPEG = """#!{python}
-import shutil, sys
-at = dict(zip(sys.argv[1:], sys.argv[2:]))
-assert at["-f"] == "mov" and at["-protocol_whitelist"] == "file"
-if not open(at["-i"].removeprefix("file:"), "rb").read(4) == b"good":
-    sys.exit("moov atom not found")
-shutil.copy({wave!r}, sys.argv[-1].removeprefix("file:"))
-"""
-
-
-def test_m4a_goes_through_ffmpeg_where_there_is_one(tmp_path, monkeypatch):
-    wave, program = tmp_path / "wave.w64", tmp_path / "bin" / "ffmpeg"
-    soundfile.write(wave, sine(44100, 44100), 44100, format="W64")
-    program.parent.mkdir()
-    program.write_text(FFMPEG.format(python=sys.executable, wave=str(wave)))
-    program.chmod(0o755)
-    (tmp_path / "good.m4a").write_bytes(b"good")
-    (tmp_path / "bad.m4a").write_bytes(b"bad")
-    monkeypatch.setenv("PATH", str(program.parent))
-    np.testing.assert_array_equal(load_audio(tmp_path / "good.m4a"), load_audio(wave))
-    with pytest.raises(UserError, match="bad.m4a: cannot be read as audio: ffmpeg: moov atom not found"):
-        load_audio(tmp_path / "bad.m4a")
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="good.m4a.*program ffmpeg, which is not installed"):
-        load_audio(tmp_path / "good.m4a")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -25,9 +23,10 @@ import inference
 import make_demo_corpus
 import metrics
 import protocols
+from audio import audio_blocks, load_audio
 from console import UserError
-from data_utils import first_samples, load_audio
-from inference import Judge, Judged, audio_blocks, find_files
+from data_utils import first_samples
+from inference import Judge, Judged, find_files
 from model import build_detector
 
 main = easy_inference_demo.main
@@ -78,31 +77,6 @@ def test_blocks_are_what_load_audio_reads(tmp_path, rate, channels, seconds):
     assert sum(map(len, blocks)) == len(expected)
     np.testing.assert_allclose(np.concatenate(blocks), expected, atol=2e-6)
     assert len(blocks) > 1 or seconds * rate * channels < 2**20
-
-
-@pytest.mark.parametrize("ending", ["mp3", "m4a", "ogg"])
-def test_coded_files_are_read_where_something_can(tmp_path, ending):
-    x = np.concatenate([tone(0.6, 440), tone(0.6, 880)])
-    original = wav(tmp_path / "x.wav", x)
-    coded = str(tmp_path / f"x.{ending}")
-    if ending != "m4a":
-        soundfile.write(coded, x, 16000)
-    elif shutil.which("ffmpeg"):
-        subprocess.run(["ffmpeg", "-v", "error", "-i", original, coded], check=True)
-    else:
-        pytest.skip("the program ffmpeg is not installed")
-    y = np.concatenate(list(audio_blocks(coded)))
-    assert abs(len(y) - len(x)) < 4000
-    shift = np.argmax(signal.correlate(y, x, "full")) - len(x) + 1  # coders delay
-    y = y[max(shift, 0) :][: len(x)]
-    assert np.corrcoef(y, x[max(-shift, 0) :][: len(y)])[0, 1] > 0.98
-
-
-def test_without_ffmpeg_the_error_says_what_would_help(tmp_path, monkeypatch):
-    (tmp_path / "x.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
-    monkeypatch.setattr(shutil, "which", lambda program: None)
-    with pytest.raises(UserError, match=r"x\.m4a: cannot be read as audio: .*ffmpeg, which is not installed"):
-        list(audio_blocks(str(tmp_path / "x.m4a")))
 
 
 @pytest.mark.parametrize(

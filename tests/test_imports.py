@@ -18,6 +18,7 @@ WITHOUT_TORCH = [
     "recipes",
     "provenance",
     "atomic",
+    "audio",
     "console",
     "threads",
     "EER_minDCF",
@@ -27,6 +28,7 @@ ALLOWED = {
     "threads": set(),
     "console": set(),
     "atomic": {"console"},
+    "audio": {"console"},
     "protocols": {"atomic", "console"},
     "metrics": {"console"},
     "RawBoost": set(),
@@ -42,11 +44,11 @@ ALLOWED = {
     "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"}
     | {"threads"},  # a command as well
     "workers": {"console"},
-    "data_utils": {"FIR", "RawBoost", "console", "protocols", "workers"},
+    "data_utils": {"FIR", "RawBoost", "audio", "console", "protocols", "workers"},
     "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
     "precision": {"console", "front_ends"},
-    "scoring": {"console", "data_utils", "front_ends", "precision", "workers"},
-    "inference": {"atomic", "checkpoint", "console", "data_utils", "front_ends", "precision", "scoring"},
+    "scoring": {"audio", "console", "data_utils", "front_ends", "precision", "workers"},
+    "inference": {"atomic", "audio", "checkpoint", "console", "data_utils", "front_ends", "precision", "scoring"},
     "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}

@@ -172,7 +172,7 @@ def test_what_the_machine_lacks_is_no_fault_of_a_trial(command, tmp_path, fails,
     def lacking(*_, **__):
         raise error
 
-    monkeypatch.setattr(data_utils, "_decode", lacking)
+    monkeypatch.setattr("audio._by_libsndfile", lacking)
     out = tmp_path / "s.txt"
     what = "out of memory" if isinstance(error, MemoryError) else "Too many open files"
     fails(eval_script.main, [*command, "--num_workers", num_workers, "--eval_output", str(out)], what)

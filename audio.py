@@ -1,0 +1,418 @@
+"""Audio files to waveforms: the one reader of every command. A file's content decides how it is decoded, not its name.
+
+libsndfile decodes what it knows (WAV, FLAC, MP3, Ogg, AIFF, CAF, AU, ...), FFmpeg's libraries, by PyAV, the rest (MP4,
+WebM, AAC, WMA, AMR, video). Both get an open file without a name, so that no content can lead them to another file.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import stat
+import struct
+import time
+
+import numpy as np
+import soundfile
+import soxr
+
+from console import OF_THE_MACHINE, UserError
+
+SAMPLE_RATE = 16000
+LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length
+RATES = (1000, 1_000_000)
+PATIENCE = 30  # seconds that FFmpeg's libraries may take, and one more for each second that they have decoded
+_BLOCK = 1 << 20  # samples of all channels that are read at once
+# Containers of audio and video: no playlist, no list of pictures, no script, no raw samples.
+_CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
+_SAY_DURATION = ("matroska,webm", "asf", "flv", "avi", "flac")  # of the whole file; the others say it in bytes
+_SAY_PACKET_SIZES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "flv", "avi")  # a shorter one was cut
+_UNKNOWN = 0x7FF00000  # sizes from here on stand for "unknown" where a size has 32 bits
+
+
+def load_audio(path):
+    """Read an audio file as float32 (samples,), 16 kHz, full scale 1; channels are averaged.
+
+    Any format that libsndfile or FFmpeg's libraries decode; of a video its first sound track. Other rates are
+    resampled by soxr at its high quality, librosa's default. Raises UserError for a file that is missing, no regular
+    file, no audio, truncated or damaged, or that holds no sample, samples that are no number, or more than LONGEST.
+    """
+    out = bytearray()  # grows without a second copy of hours of audio
+    for block in audio_blocks(path, longest=LONGEST):
+        out += block.tobytes()
+    return np.frombuffer(out, dtype=np.float32)
+
+
+def audio_blocks(path, longest=None):
+    """Read an audio file as load_audio does, in blocks: yields float32 (samples,). Memory does not grow with the file.
+
+    longest: seconds; None is any length. Raises UserError as load_audio.
+    """
+    n_samples = 0
+    try:
+        with _open(path) as file:
+            for block in _resampled(_checked(path, file, longest)):
+                n_samples += len(block)
+                yield block
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # the disk; a path or samples of a kind that nobody reads
+        if getattr(error, "errno", None) in OF_THE_MACHINE:  # no fault of the file, which is not skipped for it
+            raise
+        raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'strerror', None) or error}") from error
+    if not n_samples:
+        raise UserError(f"{path}: expected audio, found a file without a single sample")
+
+
+def header_seconds(path):
+    """Seconds of audio by a file's header, about; None if it does not tell or cannot be read."""
+    try:
+        with _open(path) as file:
+            sound, _ = _libsndfile(file)
+            if sound:
+                with sound:
+                    return sound.frames / sound.samplerate
+            with _ffmpeg(path, _Source(path, file)) as container:
+                return container.duration / 1e6 if container.duration else None
+    except (OSError, ValueError):  # UserError is one
+        return None
+
+
+@contextlib.contextmanager
+def _open(path):
+    """Open a regular file for reading, unbuffered."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
+        raise UserError(f"{path}: expected an audio file, found no regular file")
+    with open(path, "rb", buffering=0) as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise UserError(f"{path}: cannot be read as audio: it is empty")
+        yield file
+
+
+def _checked(path, file, longest):
+    """Decode an open file: yields (sample rate, float32 (samples,)), channels averaged. Raises UserError."""
+    sound, why = _libsndfile(file)
+    blocks = _by_libsndfile(sound) if sound else _by_ffmpeg(path, file, why)
+    seconds = rate = 0
+    try:
+        for rate, block in blocks:
+            if not RATES[0] <= rate <= RATES[1]:
+                raise UserError(f"{path}: expected a sample rate of {RATES[0]} to {RATES[1]} Hz, found {rate}")
+            if not np.isfinite(block).all():
+                raise UserError(f"{path}: expected audio, found samples that are no finite number")
+            seconds += len(block) / rate
+            if longest and seconds > longest:
+                raise UserError(f"{path}: expected audio of at most {longest // 3600} hours; cut it")
+            yield rate, block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+    except _DecodingError as error:
+        _check_bytes(path, file)
+        raise UserError(f"{path}: truncated or damaged: {error}") from error
+    if sound and sound.format in ("FLAC", "MP3"):
+        _check_length(path, sound.frames / sound.samplerate, seconds, 0.05 if sound.format == "FLAC" else 0.15)
+    _check_end(path, file, seconds, rate)
+
+
+class _DecodingError(Exception):
+    """What a decoder says of a file that it had begun to decode."""
+
+
+def _resampled(pieces):
+    """Pieces of a waveform, (sample rate, (samples,)), at 16 kHz. The rate may change from piece to piece."""
+    rate, resampler = SAMPLE_RATE, None
+    for new_rate, x in pieces:
+        if new_rate != rate:
+            if resampler:
+                yield resampler.resample_chunk(x[:0], last=True)
+            rate, resampler = new_rate, None
+            if rate != SAMPLE_RATE:
+                resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        yield resampler.resample_chunk(x) if resampler else x
+    if resampler:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+# -------------------------------------------------------------------------------------------------------- libsndfile
+
+
+def _libsndfile(file):
+    """(SoundFile of an open file, "") or (None, why libsndfile does not read it)."""
+    try:
+        sound = soundfile.SoundFile(file.fileno(), closefd=False)  # by a name it would go by its ending, too
+    except soundfile.SoundFileError as error:
+        return None, getattr(error, "error_string", str(error)).strip()
+    if _counts_samples(file, sound):
+        return sound, ""
+    sound.close()  # libsndfile fails at the end of such a FLAC file, guesses in MP3, and finds a WAV file empty
+    return None, "no length in the header"
+
+
+def _counts_samples(file, sound):
+    if sound.format == "MP3":
+        return _mp3_count(file)[0] == b"Xing"
+    if sound.format == "WAV" and not sound.frames:  # 0 is what a recorder writes before it knows better
+        (riff,) = struct.unpack("<I", os.pread(file.fileno(), 4, 4))
+        return riff + 8 == os.fstat(file.fileno()).st_size
+    return sound.format != "FLAC" or 0 < sound.frames < 1 << 62
+
+
+def _by_libsndfile(sound):
+    """Yields (sample rate, float32 (samples, channels))."""
+    with sound:
+        n_block = max(_BLOCK // sound.channels, 1)
+        try:
+            while len(block := sound.read(n_block, dtype="float32", always_2d=True)):
+                yield sound.samplerate, block
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise _DecodingError(getattr(error, "error_string", str(error)).strip()) from error
+
+
+# ------------------------------------------------------------------------------------------------ FFmpeg's libraries
+
+
+class _Source:
+    """An open file as FFmpeg's libraries may read it: without a name or a size, up to a deadline.
+
+    If it knew the size, a container that does not say its duration would be given an estimate.
+    """
+
+    def __init__(self, path, file):
+        self.path, self.file, self.started, self.seconds = path, file, time.monotonic(), 0
+        file.seek(0)
+
+    def check_time(self):
+        took = time.monotonic() - self.started
+        if took > PATIENCE + self.seconds:
+            raise UserError(f"{self.path}: cannot be read as audio: {took:.0f} s gave {self.seconds:.0f} s of audio")
+
+    def read(self, size):
+        self.check_time()
+        return self.file.read(size)
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        try:
+            return -1 if whence == os.SEEK_END else self.file.seek(offset, whence)
+        except (OSError, OverflowError):  # a place that no file has
+            return -1
+
+    def tell(self):
+        return self.file.tell()
+
+
+@functools.cache
+def _audio_codecs():
+    """Names of all decoders of audio, with commas: no other is opened, not even to look at a video."""
+    import av
+
+    codecs = [av.codec.Codec(name, "r") for name in sorted(av.codecs_available) if _is_decoder(name)]
+    return ",".join(codec.name for codec in codecs if codec.type == "audio")
+
+
+def _is_decoder(name):
+    import av
+
+    try:
+        return bool(av.codec.Codec(name, "r"))
+    except av.codec.codec.UnknownCodecError:
+        return False
+
+
+def _ffmpeg(path, source, why="libsndfile does not read it"):
+    """Open a file with FFmpeg's libraries. Raises UserError; why: what libsndfile had said."""
+    import av
+
+    def refuse(url, flags, options):
+        raise UserError(f"{path}: expected audio, found a reference to another file")
+
+    options = {"format_whitelist": _CONTAINERS, "codec_whitelist": _audio_codecs(), "protocol_whitelist": ""}
+    try:
+        return av.open(source, "r", options=options, metadata_errors="replace", buffer_size=1 << 16, io_open=refuse)
+    except av.FFmpegError as error:
+        _check_bytes(path, source.file)
+        reason = "not one of the formats that are read" if error.errno == 22 else error.strerror
+        raise UserError(f"{path}: cannot be read as audio: FFmpeg: {reason}; libsndfile: {why}") from error
+
+
+def _by_ffmpeg(path, file, why):
+    """Yields (sample rate, float32 (samples, channels)) of the first stream of audio."""
+    import av
+
+    source = _Source(path, file)
+    with _ffmpeg(path, source, why) as container:
+        if not container.streams.audio:
+            raise UserError(f"{path}: expected audio, found a {container.format.name} file without any")
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise UserError(f"{path}: cannot be read as audio: its codec is not known")
+        stream.codec_context.thread_count = 1
+        held, rate = [], None
+        try:
+            for frame in _frames(path, source, container, stream):
+                block = _samples(frame)
+                if held and (rate, held[0].shape[1]) != (frame.sample_rate, block.shape[1]):
+                    yield rate, np.concatenate(held)
+                    held = []
+                rate = frame.sample_rate
+                held.append(block)
+                if sum(part.size for part in held) >= _BLOCK:
+                    yield rate, np.concatenate(held)
+                    held = []
+        except av.FFmpegError as error:
+            raise _DecodingError(f"{error.strerror} after {source.seconds:.2f} s") from error
+    if held:
+        yield rate, np.concatenate(held)
+
+
+def _frames(path, source, container, stream):
+    """Yields the decoded frames of a stream, none of them empty.
+
+    What cannot be decoded is an error, except a first packet, cut where a recording of a broadcast began, and what
+    follows the last frame of an MP3 file, such as tags. Raises UserError for a file that ends too early.
+    """
+    import av
+
+    failure, n_failures, reached = None, 0, 0
+    for packet in container.demux():
+        source.check_time()
+        if packet.is_corrupt and container.format.name in _SAY_PACKET_SIZES:
+            raise UserError(f"{path}: truncated: expected more than the {source.seconds:.2f} s of audio that are there")
+        if packet.pts is not None:
+            reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream is not stream:
+            continue
+        try:
+            frames = [frame for frame in packet.decode() if frame.samples]
+        except av.FFmpegError as error:
+            failure, n_failures = failure or error, n_failures + 1
+            continue
+        if frames and failure and (source.seconds or n_failures > 1):
+            raise failure
+        for frame in frames:
+            failure = None
+            source.seconds += frame.samples / max(frame.sample_rate, 1)
+            yield frame
+    if failure and (container.format.name != "mp3" or not source.seconds):
+        raise failure
+    if container.format.name in _SAY_DURATION and container.duration:
+        _check_length(path, container.duration / 1e6, reached, 0.25)  # not every packet says how long it lasts
+
+
+def _samples(frame):
+    """A decoded frame as float32 (samples, channels), full scale 1."""
+    x = frame.to_ndarray()
+    x = x.T if frame.format.is_planar else x.reshape(frame.samples, -1)
+    if x.dtype.kind == "u":
+        return (x.astype(np.float32) - 128) / 128
+    return x.astype(np.float32) / (np.float32(2) ** (8 * x.itemsize - 1) if x.dtype.kind == "i" else 1)
+
+
+# -------------------------------------------------------------------------------------------------------- truncation
+
+
+def _check_length(path, expected, found, tolerance):
+    if expected - found > tolerance:
+        raise UserError(f"{path}: truncated: expected {expected:.2f} s, found {found:.2f} s")
+
+
+def _check_end(path, file, seconds, rate):
+    """Raises UserError for a file that ends before its header says. seconds, rate: of what was decoded."""
+    kind, n_frames = _mp3_count(file)
+    if kind == b"VBRI" and rate:
+        _check_length(path, n_frames * (1152 if rate >= 32000 else 576) / rate, seconds, 0.15)
+    if not _ogg_ends(file):
+        raise UserError(f"{path}: truncated: expected the last page of an Ogg stream after {seconds:.2f} s")
+    _check_bytes(path, file, (1 / 20) / seconds if seconds else 1)  # headers that are off by some bytes are common
+
+
+def _check_bytes(path, file, tolerance=0):
+    """tolerance: as a share of those that are there."""
+    whole, present = _bytes_of_audio(file)
+    if whole - present > tolerance * present:
+        raise UserError(f"{path}: truncated: expected {whole} bytes of data, found {present}")
+
+
+def _mp3_count(file):
+    """(b"Xing" or b"VBRI", number of frames) by the first frame of an MP3 file; (None, 0) of files without."""
+    at, head = 0, os.pread(file.fileno(), 10, 0)
+    while head[:3] == b"ID3" and len(head) == 10:
+        at += 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0)))
+        head = os.pread(file.fileno(), 10, at)
+    frame = os.pread(file.fileno(), 512, at)
+    if frame[:1] != b"\xff":
+        return None, 0
+    found = re.search(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})|(VBRI).{10}(.{4})", frame, re.DOTALL)
+    if not found:
+        return None, 0
+    return (b"VBRI", int.from_bytes(found[3], "big")) if found[2] else (b"Xing", int.from_bytes(found[1], "big"))
+
+
+def _ogg_ends(file):
+    """Whether the last page of an Ogg file is whole and is the last of its stream; True for other files."""
+    size = os.fstat(file.fileno()).st_size
+    tail = os.pread(file.fileno(), 1 << 17, max(size - (1 << 17), 0))
+    if os.pread(file.fileno(), 4, 0) != b"OggS" or (at := tail.rfind(b"OggS")) < 0:
+        return True
+    page = tail[at:]
+    n = page[26] if len(page) > 26 else 255
+    return len(page) >= 27 + n + sum(page[27 : 27 + n]) and bool(page[5] & 4)
+
+
+# Containers in chunks: magic -> (where the first begins, layout of its header, alignment, ids of what holds the audio).
+_CHUNKS = {magic: (12, struct.Struct("<4sI"), 2, (b"data", b"movi")) for magic in (b"RIFF", b"RF64", b"BW64")}
+_CHUNKS |= {
+    b"FORM": (12, struct.Struct(">4sI"), 2, (b"SSND", b"BODY")),
+    b"caff": (8, struct.Struct(">4sq"), 1, (b"data",)),
+    b"riff": (40, struct.Struct("<16sq"), 8, (b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a",)),  # W64
+}
+_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"pnot")
+
+
+def _bytes_of_audio(file):
+    """(bytes that the header of an open file says its audio has, bytes that are there); (0, 0) if it does not say."""
+
+    def read(layout, at):
+        data = os.pread(file.fileno(), layout.size, at)
+        return layout.unpack(data) if len(data) == layout.size else (b"", 0)
+
+    size = os.fstat(file.fileno()).st_size
+    head = os.pread(file.fileno(), 12, 0)
+    magic, data64 = head[:4], 0
+    if magic == b".snd" and len(head) == 12:
+        start, n = struct.unpack(">II", head[4:])
+        return (n, max(size - start, 0)) if n < _UNKNOWN else (0, 0)
+    if head[4:8] in _BOXES:
+        return _bytes_of_boxes(read, size)
+    if magic not in _CHUNKS:
+        return 0, 0
+    at, layout, alignment, audio = _CHUNKS[magic]
+    for _ in range(1000):
+        name, n = read(layout, at)
+        at += layout.size
+        n -= layout.size if magic == b"riff" else 0
+        if name == b"ds64":  # the sizes that RF64 has no room for elsewhere
+            (data64,) = read(struct.Struct("<q"), at + 8)[-1:]
+        if name == b"LIST":
+            (name,) = read(struct.Struct("4s"), at)[:1]
+        if name in audio:
+            n = data64 if data64 and n == 0xFFFFFFFF else n
+            # Programs that write to a pipe cannot go back and put 0 or the highest number.
+            known = 0 < n < (_UNKNOWN if layout.size == 8 and not data64 else 1 << 62)
+            return (n, max(size - at, 0)) if known else (0, 0)
+        if not name or n < 0:
+            break
+        at += n + -n % alignment
+    return 0, 0
+
+
+def _bytes_of_boxes(read, size):
+    """_bytes_of_audio of the MP4 family."""
+    at = 0
+    while at < size:
+        n, name = read(struct.Struct(">I4s"), at)[::1] if at + 8 <= size else (0, b"")
+        if n == 1:
+            (n,) = read(struct.Struct(">Q"), at + 8)[-1:]
+        if name not in _BOXES or n < 8:  # 0: up to the end
+            break
+        if at + n > size and name in (b"moov", b"moof", b"mdat"):
+            return n, size - at
+        at += n
+    return 0, 0
