@@ -54,8 +54,14 @@ def find_files(names):
         for name in names:
             path = Path(name)
             if name == "-":
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-                copy.flush()
+                if sys.stdin is None:
+                    raise UserError("-: standard input is closed")
+                try:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+                    copy.flush()
+                except OSError as error:
+                    place = os.path.dirname(copy.name)
+                    raise UserError(f"standard input: cannot be copied to {place}: {error.strerror}") from error
                 found["standard input"] = copy.name
                 continue
             if path.is_file():

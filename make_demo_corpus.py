@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal as signals
 import subprocess
 import tempfile
 import warnings
@@ -33,7 +34,7 @@ import soundfile
 from scipy import linalg, signal
 
 from atomic import atomic_open, check_folder
-from console import UserError, progress, run
+from console import OF_THE_MACHINE, UserError, progress, run
 from metrics import bootstrap_eer, compute_eer
 from protocols import write_scores
 
@@ -582,11 +583,31 @@ def render(item, tools, folder):
     return item
 
 
-def _one_thread():
-    """Of a pool's process: one process per core is enough; numpy's own threads would only get in their way."""
+def render_all(items, tools, folder, jobs):
+    """Generator of render() of each item, in order, by `jobs` processes. Raises UserError where one of them dies."""
+    try:
+        pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_process)
+    except OSError as error:  # of a semaphore, which is a small file there
+        if error.errno in OF_THE_MACHINE:
+            raise
+        raise UserError(f"/dev/shm: {error.strerror}; --jobs {jobs} needs a few bytes of it") from error
+    with pool:
+        try:
+            n = len(items)
+            yield from pool.map(render, items, [tools] * n, [folder] * n, chunksize=8)
+        except concurrent.futures.process.BrokenProcessPool as error:
+            why = "killed perhaps because memory ran out; fewer need less"
+            raise UserError(f"--jobs {jobs}: a process that makes trials ended early, {why}") from error
+        finally:
+            pool.shutdown(cancel_futures=True)  # nobody waits for what has not begun
+
+
+def _start_process():
     import threadpoolctl
 
-    threadpoolctl.threadpool_limits(1)
+    for number in (signals.SIGINT, signals.SIGHUP):  # they reach all processes of a terminal: the main one decides
+        signals.signal(number, signals.SIG_IGN)
+    threadpoolctl.threadpool_limits(1)  # one process per core is enough
 
 
 def usable_attacks(attacks, tools, recording):
@@ -726,6 +747,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if min(args.sizes) < 20:
         parser.error(f"--sizes: expected at least 20 trials each, found {args.sizes}")
+    if args.jobs < 1:
+        parser.error(f"--jobs: expected at least 1, found {args.jobs}")
     return args
 
 
@@ -774,10 +797,9 @@ def main(argv=None):
     for split in SPLITS:
         (building / f"ASVspoof2019_LA_{split}" / "flac").mkdir(parents=True)
     items = plan(recordings, attacks, sizes, args.seed)
-    with concurrent.futures.ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        n = len(items)
-        made = pool.map(render, items, [tools] * n, [building] * n, chunksize=8)
-        items = [item for item in progress(made, desc="trials", total=n, unit="trial") if item]
+    n = len(items)
+    made = progress(render_all(items, tools, building, args.jobs), desc="trials", total=n, unit="trial")
+    items = [item for item in made if item]
     if len(items) < n:
         print(f"left out: {n - len(items)} trials with too little speech")
 

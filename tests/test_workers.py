@@ -18,6 +18,7 @@ import console
 import data_utils
 import easy_inference_demo
 import eval as eval_script
+import make_demo_corpus
 import train
 from back_ends import BACK_ENDS, build_back_end, least_batch, takes_hidden_states
 from model import ModelConfig, build_detector
@@ -129,6 +130,20 @@ def test_workers_go_on_after_a_pass_that_was_broken_off():
     assert [n for _, n in workers.results(range(5))] == list(range(5))
 
 
+def test_a_killed_process_of_the_demo_corpus_and_a_full_dev_shm_are_told(monkeypatch):
+    monkeypatch.setattr(make_demo_corpus, "render", eval)
+    rendered = make_demo_corpus.render_all(["1", "__import__('os')._exit(9)"], {}, {}, 1)
+    with pytest.raises(console.UserError, match="--jobs 1: a process that makes trials ended early"):
+        list(rendered)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(make_demo_corpus.concurrent.futures, "ProcessPoolExecutor", full)
+    with pytest.raises(console.UserError, match="/dev/shm: No space left on device"):
+        list(make_demo_corpus.render_all([], {}, {}, 1))
+
+
 @pytest.mark.parametrize("number, status", [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_a_signal_ends_scoring_in_a_line_and_no_score_is_lost(command, expected, tmp_path, processes, number, status):
     out = tmp_path / "s.txt"
@@ -227,6 +242,15 @@ def test_standard_streams_that_fail(redirection, status, what, program, unbuffer
     assert found == status and "Traceback" not in errors and "Exception ignored" not in errors, errors
     lines = [line for line in errors.splitlines() if "careful" not in line and "it/s" not in line]
     assert len(lines) == (what is not None) and (not what or what in lines[0]), errors
+
+
+def test_a_standard_input_that_cannot_be_read_is_told(command, fails, monkeypatch):
+    flags = ["--model_path", command[3], "--file_to_test", "-"]
+    monkeypatch.setattr(sys, "stdin", None)
+    fails(easy_inference_demo.main, flags, "-: standard input is closed")
+    with open("/proc/self/mem") as memory:  # nothing lies at address 0
+        monkeypatch.setattr(sys, "stdin", memory)
+        fails(easy_inference_demo.main, flags, "standard input: cannot be copied to ", "Input/output error")
 
 
 def test_a_bug_keeps_its_traceback_and_a_command_its_own_status():
