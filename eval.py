@@ -8,7 +8,7 @@
     torchrun --nproc_per_node 2 eval.py ...                                  (several GPUs, or processes on the CPU)
 Writes a line `utt_id score` a trial, in the order of the list; a higher score is more bona fide. Trials that cannot
 be read are listed beside it in SCORES.errors.tsv, and the exit status is then 1. A run that was killed goes on where it
-stopped, and ends in the same file.
+stopped, and ends in the same file; other trials or changed audio in between are an error.
 """
 
 import argparse
