@@ -31,7 +31,7 @@ import numpy as np
 import metrics
 import protocols
 from atomic import atomic_open, check_outputs
-from console import UserError, run
+from console import Number, UserError, run
 from protocols import BONAFIDE, SPOOF
 
 # Columns that the tables break down by where a key has them and nobody asks for others.
@@ -96,14 +96,18 @@ def parse_args(argv=None):
     )
     what.add_argument(
         "--miss_rates",
-        type=float,
+        type=Number(float, 0, 100),
         nargs="+",
         default=[1, 10],
         metavar="PERCENT",
         help="FAR at these FRRs (1 10)",
     )
     what.add_argument(
-        "--replicates", type=int, default=1000, metavar="N", help="of the bootstrap; 0: no intervals (%(default)s)"
+        "--replicates",
+        type=Number(int, 0, 100_000),
+        default=1000,
+        metavar="N",
+        help="of the bootstrap; 0: no intervals (%(default)s)",
     )
     what.add_argument(
         "--cluster",
@@ -158,16 +162,13 @@ def parse_args(argv=None):
         parser.error("--asv_rates and --asv_scores exclude each other")
     if args.asv_rates and args.asv_rates != ["asvspoof5"]:
         try:
-            args.asv_rates = metrics.AsvRates(*map(float, args.asv_rates))
-        except (TypeError, ValueError):
-            parser.error(f"--asv_rates: expected three rates or asvspoof5, found {' '.join(args.asv_rates)}")
+            args.asv_rates = metrics.AsvRates(*map(Number(float, 0, 1), args.asv_rates))
+        except (TypeError, argparse.ArgumentTypeError):
+            parser.error(
+                f"--asv_rates: expected three rates from 0 to 1 or asvspoof5, found {' '.join(args.asv_rates)}"
+            )
     elif args.asv_rates:
         args.asv_rates = metrics.ASVSPOOF5_ASV_RATES
-    if args.replicates < 0:
-        parser.error(f"--replicates: expected at least 0, found {args.replicates}")
-    for rate in args.miss_rates:
-        if not 0 <= rate <= 100:
-            parser.error(f"--miss_rates: expected per cent, found {rate:g}")
     if args.by and any(len(columns) > 2 for columns in args.by):
         parser.error("--by: expected one column or two")
     if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
@@ -435,7 +436,7 @@ def read_groups(path):
                 if not row["attack"] or not row["group"] or None in row:
                     raise UserError(f"{path}:{reader.line_num}: expected attack,group")
                 groups.setdefault(row["group"], set()).add(row["attack"])
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
     return groups
 

@@ -5,7 +5,8 @@ stationary signal-independent (SSI). Source: Tak et al., "RawBoost: a raw data b
 applied to automatic speaker verification anti-spoofing", ICASSP 2022, section 3.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from scipy import fft
@@ -44,6 +45,9 @@ class RawBoostParams:
     fs: int = _param(16000, "sampling rate [Hz]")
 
     def __post_init__(self):
+        for name in (one.name for one in fields(self)):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, found {getattr(self, name)}")
         for low, high in [("minF", "maxF"), ("minBW", "maxBW"), ("minCoeff", "maxCoeff"), ("SNRmin", "SNRmax")]:
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} {getattr(self, low)} is above {high} {getattr(self, high)}")
@@ -58,6 +62,9 @@ class RawBoostParams:
         for name, least in [("nBands", 1), ("minBW", 0.01), ("minCoeff", 1), ("N_f", 1)]:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+        for name, most in [("nBands", 1000), ("maxCoeff", 100_000), ("N_f", 100)]:  # beyond, a trial takes for ever
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, found {getattr(self, name)}")
 
 
 def _uniform(rng, low, high):

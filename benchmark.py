@@ -34,7 +34,7 @@ import metrics
 from atomic import atomic_open, check_outputs
 from back_ends import build_back_end
 from back_ends.nes2net import Nes2Net
-from console import run
+from console import ABOVE_0, AT_LEAST_1, run
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
 from losses import Loss
 from model import ModelConfig, build_detector
@@ -210,7 +210,7 @@ def rawboost(args):
 
 
 def rawboost_flags(parser):
-    parser.add_argument("--seconds", type=float, default=4, help="length of the utterance (%(default)s)")
+    parser.add_argument("--seconds", type=ABOVE_0, default=4, help="length of the utterance (%(default)s)")
 
 
 # ----------------------------------------------------------------------------------------------------------- start
@@ -329,7 +329,7 @@ def _run(command):
 
 def demo_flags(parser):
     parser.add_argument("--ssl", default="tiny", help="encoder, with random weights (%(default)s)")
-    parser.add_argument("--hours", type=float, default=3, help="length of the long file (%(default)s)")
+    parser.add_argument("--hours", type=ABOVE_0, default=3, help="length of the long file (%(default)s)")
 
 
 # ---------------------------------------------------------------------------------------------------------- report
@@ -556,8 +556,8 @@ def _shares(training, x, labels):
 def train_flags(parser):
     parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="(%(default)s)")
     parser.add_argument("--ssl", help="encoder; not given: xlsr_300m on cuda, tiny on the CPU")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[12], help="(12)")
-    parser.add_argument("--crop", type=int, default=64600, help="samples of an utterance (%(default)s)")
+    parser.add_argument("--batch_sizes", type=AT_LEAST_1, nargs="+", default=[12], help="(12)")
+    parser.add_argument("--crop", type=AT_LEAST_1, default=64600, help="samples of an utterance (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="also by torch.compile")
 
 
@@ -599,7 +599,7 @@ def loader(args):
 
 
 def loader_flags(parser):
-    parser.add_argument("--files", type=int, default=48, help="utterances in a pass (%(default)s)")
+    parser.add_argument("--files", type=AT_LEAST_1, default=48, help="utterances in a pass (%(default)s)")
 
 
 # -------------------------------------------------------------------------------------------------------- backend
@@ -682,8 +682,8 @@ def backend(args):
 
 
 def backend_flags(parser):
-    parser.add_argument("--batch_size", type=int, default=12, help="(%(default)s)")
-    parser.add_argument("--frames", type=int, default=201, help="(%(default)s)")
+    parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="(%(default)s)")
+    parser.add_argument("--frames", type=AT_LEAST_1, default=201, help="(%(default)s)")
     parser.add_argument("--compile", action="store_true", help="also by torch.compile")
 
 
@@ -759,9 +759,9 @@ def under_load(what, way, device, turns=3):
 def scoring_flags(parser):
     parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="(%(default)s)")
     parser.add_argument("--ssl", default="xlsr_300m", help="encoder, with random weights (%(default)s)")
-    parser.add_argument("--trials", type=int, default=200, help="(%(default)s)")
+    parser.add_argument("--trials", type=AT_LEAST_1, default=200, help="(%(default)s)")
     parser.add_argument(
-        "--turns", type=int, default=1, help="in place of --repeats: a turn takes minutes (%(default)s)"
+        "--turns", type=AT_LEAST_1, default=1, help="in place of --repeats: a turn takes minutes (%(default)s)"
     )
 
 
@@ -788,7 +788,7 @@ def parse_args(argv=None):
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
     common.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    common.add_argument("--repeats", type=int, default=7, help="turns that are counted (%(default)s)")
+    common.add_argument("--repeats", type=AT_LEAST_1, default=7, help="turns that are counted (%(default)s)")
     for name, (function, add_flags) in STAGES.items():
         summary = function.__doc__.split("\n")[0]
         stage = stages.add_parser(name, parents=[common], help=summary, description=summary, allow_abbrev=False)

@@ -12,7 +12,10 @@ the mean of).
 """
 
 import argparse
+import contextlib
 import json
+import math
+import os
 import random
 import re
 import shutil
@@ -28,7 +31,7 @@ import protocols
 import safe_load
 from atomic import atomic_open, check_outputs
 from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
-from console import Number, UserError, check, run, shown
+from console import Number, UserError, check, printable, run, shown
 from front_ends import (
     ENCODER_FIELDS,
     FROM_FILE,
@@ -78,10 +81,14 @@ def read_checkpoint(path):
     Raises UserError where the file is missing, damaged, no checkpoint of this project, or would run code.
     """
     content = _load(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not _is_ours(content):
         raise UserError(f"{path}: expected a checkpoint of this project, found another kind of file")
     _check_content(path, content)
     return content
+
+
+def _is_ours(content):
+    return isinstance(content, dict) and isinstance(content.get("format"), str) and content["format"] == FORMAT
 
 
 # What a dev set's figures may be; others are numbers of any kind, a loss may be NaN.
@@ -168,7 +175,7 @@ def detector_from(path, config, state_dict):
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: its configuration describes no network: {error}") from error
+        raise UserError(f"{path}: its configuration describes no network: {shown(str(error))}") from error
     load_strictly(detector, state_dict, path, config.model_name, assign=True)
     return detector.eval()
 
@@ -195,7 +202,7 @@ def read_detector(path, **flags):
     and what else is known}. flags and errors as load_detector.
     """
     content = _load(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if _is_ours(content):
         _check_content(path, content)
         _check_flags(path, ModelConfig(**content["config"]), flags)
         return content
@@ -512,13 +519,23 @@ def average_checkpoints(paths):
 def _average(paths, **flags):
     """The averaged checkpoint as save_checkpoint would write it, without dev figures."""
     paths = [Path(path) for path in paths]
-    twice = [path for path in paths if paths.count(path) > 1]
-    if not paths or twice:
-        raise UserError(f"averaging needs checkpoints, each named once; found {twice[0] if twice else 'none'}")
+    if not paths:
+        raise UserError("averaging needs checkpoints, each named once; found none")
+    files = {}
+    for path in paths:
+        with contextlib.suppress(OSError):  # reading it says why
+            file = os.stat(path)
+            before = files.setdefault((file.st_dev, file.st_ino), [])
+            if before:
+                raise UserError(
+                    f"averaging needs checkpoints, each named once; found {before[0]} twice, also as {path}"
+                )
+            before.append(path)
     paths = sorted(paths, key=lambda path: (read_detector(path, **flags).get("epoch") or 0, str(path)))
     total = config = None
     for path in paths:
         content = read_detector(path, **flags)
+        _check_weights(path, content)
         state = content["model"]
         if total is None:
             config = content["config"]
@@ -534,6 +551,14 @@ def _average(paths, **flags):
     for key, value in state.items():
         total[key] = (total[key] / len(paths)).to(value.dtype) if value.is_floating_point() else value.clone()
     return {"config": config, "model": total, "epoch": content.get("epoch"), "averaged": [path.name for path in paths]}
+
+
+def _check_weights(path, content):
+    """Raises UserError where the weights of read_detector's content do not fit its network or are not finite."""
+    detector_from(path, content["config"], content["model"])
+    for name, tensor in content["model"].items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: expected finite weights, found NaN or infinite values in {name}")
 
 
 def average_to(out, paths, **flags):
@@ -558,6 +583,7 @@ def dev_figures(bonafide, spoof):
 def calibrate(source, out, scores, key, **flags):
     """Write a checkpoint with the dev_figures of a score file and its key. flags and errors as load_detector."""
     content = read_detector(source, **flags)
+    _check_weights(source, content)
     found = protocols.read_scores(scores)
     trials = [trial for trial in protocols.read_protocol(key) if trial.label is not None]
     missing = [trial.utt_id for trial in trials if trial.utt_id not in found]
@@ -610,11 +636,11 @@ def best_checkpoints(folder, n, figure=None):
     for epoch, path in epoch_checkpoints(folder).items():
         valid = read_checkpoint(path).get("valid", {})
         name = figure or valid.get("selected_by")
-        if name not in valid:
+        if not isinstance(valid.get(name), int | float):
             raise UserError(
                 f"{path}: expected a dev figure {name or ''} to choose by, found {', '.join(valid) or 'none'}"
             )
-        ranked.append((valid[name], epoch, path))
+        ranked.append((math.inf if math.isnan(valid[name]) else valid[name], epoch, path))
     if len(ranked) < n:
         raise UserError(f"{checkpoints_folder(folder)}: expected {n} checkpoints to average, found {len(ranked)}")
     return [path for _, _, path in sorted(ranked)[:n]]
@@ -681,8 +707,8 @@ def show(path, **flags):
     """What a checkpoint is, {name: value}. flags and errors as load_detector."""
     content = None if Path(path).is_dir() else _load(path)
     lines = {"file": f"{path}, {sum(file.stat().st_size for file in _files_of(path)):,} bytes"}
-    inside = content.get("model") if isinstance(content, dict) and content.get("format") != FORMAT else None
-    if content is None or (isinstance(inside, dict) and any(name.startswith("feature_extractor.") for name in inside)):
+    inside = content.get("model") if isinstance(content, dict) and not _is_ours(content) else None
+    if content is None or (isinstance(inside, dict) and any(str(n).startswith("feature_extractor.") for n in inside)):
         return lines | _show_encoder(path)
     try:
         detector = read_detector(path, **flags)
@@ -690,7 +716,7 @@ def show(path, **flags):
     except AmbiguousModel as error:
         names = error.names
         detector = read_detector(path, **{**flags, "model_name": names[0]})
-    ours = content.get("format") == FORMAT
+    ours = _is_ours(content)
     lines["kind"] = "detector of this project" if ours else "detector in a published layout"
     for name, value in {**detector["config"], "model_name": " or ".join(names)}.items():
         if value is not None:
@@ -702,9 +728,12 @@ def show(path, **flags):
     for name in ("epoch", "valid", "trained_on", "training", "averaged"):
         value = detector.get(name)
         if isinstance(value, dict):
-            value = " ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
-        if value is not None:
-            lines[name] = ", ".join(value) if isinstance(value, list) else value
+            words = [
+                f"{shown(k)} {v:.6g}" if isinstance(v, float) else f"{shown(k)} {shown(v)}" for k, v in value.items()
+            ]
+            lines[name] = " ".join(words)
+        elif value is not None:
+            lines[name] = ", ".join(map(shown, value)) if isinstance(value, list) else shown(value, 1000)
     return lines
 
 
@@ -756,16 +785,15 @@ def main(argv=None):
     if args.command == "show":
         lines = show(args.file, **flags)
         width = max(map(len, lines)) + 2
-        print(*(f"{name + ':':{width}}{value}" for name, value in lines.items()), sep="\n")
+        print(*(printable(f"{name + ':':{width}}{value}") for name, value in lines.items()), sep="\n")
         return
     sources = args.sources if args.command == "average" else [args.source]
     if Path(args.out).suffix not in (".pt", ".pth"):
         raise UserError(f"{args.out}: expected a name that ends in .pt or .pth")
     check_outputs([("OUT", args.out)], [*sources, *((args.scores, args.key) if args.command == "calibrate" else ())])
     if args.command == "convert":
-        # Loading it is the check that every weight fits.
         content = read_detector(args.source, **flags)
-        detector_from(args.source, content["config"], content["model"])
+        _check_weights(args.source, content)
         facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
         save_checkpoint(args.out, ModelConfig(**content["config"]), content["model"], **facts)
     elif args.command == "calibrate":

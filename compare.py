@@ -21,7 +21,7 @@ import torch
 import checkpoint
 from atomic import atomic_open, check_outputs
 from back_ends import BACK_ENDS, build_back_end
-from console import UserError, progress, run
+from console import AT_LEAST_1, UserError, progress, run
 from data_utils import SAMPLE_RATE
 from losses import Loss
 from model import ModelConfig, count_parameters
@@ -46,7 +46,7 @@ def parse_args(argv=None):
     )
     parser.add_argument("--corpus", default="demo/corpus", help="folder that make_demo_corpus.py built")
     parser.add_argument("--out", default="demo/rivals", help="folder of runs, scores and the table")
-    parser.add_argument("--epochs", type=int, default=10, help="of every run")
+    parser.add_argument("--epochs", type=AT_LEAST_1, default=10, help="of every run")
     parser.add_argument("--back_ends", nargs="+", choices=NAMES, default=NAMES, help=f"{BASELINE} is always among them")
     args = parser.parse_args(argv)
     args.back_ends = list(dict.fromkeys([BASELINE, *args.back_ends]))

@@ -134,17 +134,17 @@ def shown(value, limit=100):
 
 
 class Number:
-    """A kind of number that a flag or a file may hold: finite, from low to high; kind: int or float.
+    """A kind of number that a flag or a file may hold: finite, from low to high, or above `above`. kind: int or float.
 
     As an argparse type it reads ASCII digits alone: Python's own int() and float() take 1_000 and nan, too.
     """
 
-    def __init__(self, kind=float, low=-math.inf, high=math.inf):
-        self.kind, self.low, self.high = kind, low, high
+    def __init__(self, kind=float, low=-math.inf, high=math.inf, above=-math.inf):
+        self.kind, self.low, self.high, self.above = kind, low, high, above
 
     def __contains__(self, value):
         kinds = (int,) if self.kind is int else (int, float)
-        return type(value) in kinds and self.low <= value <= self.high and abs(value) < math.inf
+        return type(value) in kinds and self.low <= value <= self.high and self.above < value < math.inf
 
     def __call__(self, text):
         if re.fullmatch(r"[+-]?\d+" if self.kind is int else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
@@ -155,11 +155,17 @@ class Number:
 
     def __str__(self):
         kind = "a whole number" if self.kind is int else "a number"
+        if self.above > -math.inf:
+            return f"{kind} above {self.above:,}"
         if self.low == -math.inf:
             return f"{kind} of at most {self.high:,}" if self.high < math.inf else f"a finite {kind[2:]}"
         return (
             f"{kind} from {self.low:,} to {self.high:,}" if self.high < math.inf else f"{kind} of at least {self.low:,}"
         )
+
+
+AT_LEAST_0, AT_LEAST_1, ABOVE_0 = Number(int, 0), Number(int, 1), Number(above=0)
+SEED = Number(int, 0, 2**32 - 1)  # what numpy takes
 
 
 def unfit(value, expected):

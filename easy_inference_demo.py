@@ -20,7 +20,7 @@ import threads  # noqa: F401
 import torch
 
 from atomic import atomic_open, check_outputs, is_standard_output
-from console import UserError, run
+from console import Number, UserError, run
 from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
 from precision import PRECISIONS, check_precision
@@ -39,7 +39,7 @@ def parse_args(argv=None):
         "--test_mode", choices=["4s", "full"], default="full", help="first 4 s or all of it (%(default)s)"
     )
     parser.add_argument(
-        "--threshold", type=float, help="scores above it are bona fide; not given: the checkpoint's own"
+        "--threshold", type=Number(), help="scores above it are bona fide; not given: the checkpoint's own"
     )
     parser.add_argument(
         "--precision",
@@ -54,11 +54,11 @@ def parse_args(argv=None):
     where.add_argument("--plot", metavar="FILE.png", help="draw waveform, spectrogram and score over time of one file")
     where.add_argument(
         "--window",
-        type=float,
+        type=Number(),
         default=4.0,
         help=f"seconds of a window; files over {LONGEST_WHOLE // SAMPLE_RATE} s are always judged so (%(default)s)",
     )
-    where.add_argument("--hop", type=float, help="seconds between windows; not given: half a window")
+    where.add_argument("--hop", type=Number(), help="seconds between windows; not given: half a window")
 
     out = parser.add_argument_group("output")
     out.add_argument("--json", metavar="FILE", help="write all there is to say as JSON; - is standard output")
@@ -71,7 +71,7 @@ def parse_args(argv=None):
         default="127.0.0.1",
         help="address to listen on; others than the default let other machines in, without a password (%(default)s)",
     )
-    page.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+    page.add_argument("--port", type=Number(int, 0, 65535), default=7860, help="(%(default)s)")
     parser.add_argument("--AASIST_scale", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.web == (args.file_to_test is not None):

@@ -35,7 +35,7 @@ import protocols
 import provenance
 from atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from back_ends import least_batch
-from console import UserError, progress, run, warn
+from console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, warn
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from precision import PRECISIONS, check_precision, prepare
 from scoring import plan_batches, readers, score_batches
@@ -66,9 +66,11 @@ def parse_args(argv=None):
     weights = parser.add_argument_group("detector: --model_path, or --model_folder_path with a choice to average")
     weights.add_argument("--model_path", help="a checkpoint")
     weights.add_argument("--model_folder_path", help="folder of a run")
-    weights.add_argument("--num_average_model", type=int, help="number of --model_ID_to_average, as a check")
-    weights.add_argument("--model_ID_to_average", type=int, nargs="+", metavar="EPOCH", help="epochs to average")
-    weights.add_argument("--average_best", type=int, metavar="N", help="average the N epochs with the best dev figure")
+    weights.add_argument("--num_average_model", type=AT_LEAST_1, help="number of --model_ID_to_average, as a check")
+    weights.add_argument("--model_ID_to_average", type=AT_LEAST_0, nargs="+", metavar="EPOCH", help="epochs to average")
+    weights.add_argument(
+        "--average_best", type=AT_LEAST_1, metavar="N", help="average the N epochs with the best dev figure"
+    )
     weights.add_argument(
         "--average_by", choices=["eer", "loss", "loss_augmented"], help="that figure; not given: the run's own"
     )
@@ -78,9 +80,11 @@ def parse_args(argv=None):
     out.add_argument("--eval_output", help="score file")
     out.add_argument("--outputname", help="name of the score file in --output_path, without .txt")
     out.add_argument("--output_path", default="scores", help="(%(default)s)")
-    out.add_argument("--batch_size", type=int, help="4 s: trials at once; not given: as --batch_samples says")
+    out.add_argument("--batch_size", type=AT_LEAST_1, help="4 s: trials at once; not given: as --batch_samples says")
     out.add_argument(
-        "--batch_samples", type=int, help="samples at once, 16,000 a second; not given: 20 s on a CPU, 120 s on a GPU"
+        "--batch_samples",
+        type=AT_LEAST_1,
+        help="samples at once, 16,000 a second; not given: 20 s on a CPU, 120 s on a GPU",
     )
     out.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the detector (%(default)s)")
     out.add_argument(
@@ -90,9 +94,11 @@ def parse_args(argv=None):
         help="statistics of the batch normalisations: of the training, or each utterance's own, one at a time, as the "
         "published In-the-Wild figures were made (%(default)s)",
     )
-    out.add_argument("--num_workers", type=int, help="processes that read audio; not given: up to 4 for a GPU, else 0")
     out.add_argument(
-        "--gpu_id", type=int, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
+        "--num_workers", type=AT_LEAST_0, help="processes that read audio; not given: up to 4 for a GPU, else 0"
+    )
+    out.add_argument(
+        "--gpu_id", type=AT_LEAST_0, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
     )
     for name in ("--eval", "--is_eval"):  # the published program's way to say "score"
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
@@ -116,9 +122,6 @@ def parse_args(argv=None):
     n_ids = len(args.model_ID_to_average or [])
     if args.model_ID_to_average and args.num_average_model not in (None, n_ids):
         parser.error(f"--num_average_model {args.num_average_model}: --model_ID_to_average names {n_ids}")
-    for name in ("average_best", "batch_size", "batch_samples"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name}: expected at least 1, found {getattr(args, name)}")
     if args.num_workers is not None and args.num_workers < 0:
         parser.error(f"--num_workers: expected at least 0, found {args.num_workers}")
     for name in ("AASIST_scale", "eval_part", "test_length", "BTN_ratio"):

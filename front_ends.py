@@ -414,7 +414,11 @@ def _convolutions(text):
         if not isinstance(text, str) or len(text) > 10_000:
             raise ValueError
         convolutions = value(ast.parse(text.strip(), mode="eval"))
-        if not convolutions or len(convolutions) > 100 or any(len(layer) != 3 for layer in convolutions):
+        if (
+            not convolutions
+            or len(convolutions) > 100
+            or any(len(layer) != 3 or any(type(number) is not int for number in layer) for layer in convolutions)
+        ):
             raise ValueError
         strides = math.prod(stride for _, _, stride in convolutions)
     except (MemoryError, ValueError, SyntaxError, TypeError, RecursionError):  # of which the parser raises some

@@ -25,7 +25,7 @@ import torch
 import checkpoint
 from atomic import atomic_open
 from audio import SAMPLE_RATE, audio_blocks, header_seconds
-from console import UserError, progress
+from console import UserError, progress, shown
 from data_utils import first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD
 from precision import prepare
@@ -121,6 +121,8 @@ class Judge:
         hop = window / 2 if hop is None else hop
         if not RECEPTIVE_FIELD <= window * SAMPLE_RATE <= LONGEST_WHOLE:
             raise UserError(f"--window: expected 0.025 to {LONGEST_WHOLE // SAMPLE_RATE} seconds, found {window:g}")
+        if threshold is not None and not math.isfinite(threshold):
+            raise UserError(f"--threshold: expected a finite number, found {threshold}")
         if not 1 / SAMPLE_RATE <= hop <= window:
             raise UserError(f"--hop: expected more than 0 and at most --window {window:g}, found {hop:g}")
         started = time.monotonic()
@@ -133,7 +135,7 @@ class Judge:
         self.turns = ThreadPoolExecutor(1)  # scores a batch at a time, in the order of asking, whoever judges meanwhile
         self.window, self.hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         valid = content.get("valid", {})
-        self.dev_set = valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}"
+        self.dev_set = shown(valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}")
         config = self.detector.config
         figures = {name: value for name, value in valid.items() if isinstance(value, float | int)}
         self.eer, self.calibration = figures.get("eer"), None

@@ -34,7 +34,7 @@ import soundfile
 from scipy import linalg, signal
 
 from atomic import atomic_open, check_folder
-from console import OF_THE_MACHINE, UserError, progress, run
+from console import AT_LEAST_1, OF_THE_MACHINE, SEED, UserError, progress, run
 from metrics import bootstrap_eer, compute_eer
 from protocols import write_scores
 
@@ -741,9 +741,11 @@ def parse_args(argv=None):
     parser.add_argument("--out", default="demo/corpus", help="folder of the corpus")
     parser.add_argument("--speech_dir", help="own recordings, a folder a speaker; None: Debian's telephone prompts")
     parser.add_argument("--cache", help="folder for Debian's packages; None: `packages` beside --out")
-    parser.add_argument("--sizes", type=int, nargs=3, default=[900, 200, 400], help="trials of train, dev and eval")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same corpus")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument(
+        "--sizes", type=AT_LEAST_1, nargs=3, default=[900, 200, 400], help="trials of train, dev and eval"
+    )
+    parser.add_argument("--seed", type=SEED, default=1, help="same seed, same corpus")
+    parser.add_argument("--jobs", type=AT_LEAST_1, default=os.cpu_count(), help="processes")
     args = parser.parse_args(argv)
     if min(args.sizes) < 20:
         parser.error(f"--sizes: expected at least 20 trials each, found {args.sizes}")

@@ -228,7 +228,7 @@ def asv_error_rates(target, nontarget, spoof):
     """
     target, nontarget = _checked(target, nontarget, names=("target", "nontarget"))
     _, threshold = compute_eer(target, nontarget)
-    spoof = np.asarray(spoof, dtype=np.float64)
+    spoof = _checked(spoof, names=("spoof",))[0] if len(spoof) else spoof
     accepted = float(np.mean(spoof >= threshold)) if len(spoof) else math.nan
     return AsvRates(float(np.mean(nontarget >= threshold)), float(np.mean(target < threshold)), accepted)
 
@@ -240,6 +240,8 @@ def tdcf_weights(asv, version="2021"):
     Kinnunen et al., IEEE/ACM TASLP 28, 2020, whose floor is the cost of the verification system alone.
     Raises UserError where verification is so bad that a countermeasure has no cost to weigh.
     """
+    if not all(0 <= rate <= 1 for rate in asv if not math.isnan(rate)) or math.isnan(asv.p_fa + asv.p_miss):
+        raise UserError(f"t-DCF: expected error rates of speaker verification from 0 to 1, found {tuple(asv)}")
     if version == "2019":
         floor = 0
         miss = P_TARGET * (C_MISS - C_MISS * asv.p_miss) - P_NONTARGET * C_FA * asv.p_fa
@@ -554,10 +556,13 @@ def train_calibration(bonafide, spoof):
     Raises UserError as compute_eer. Where the classes are separated without error no finite answer is best; a ridge
     of 1e-9 then keeps it finite.
     """
+    _checked(*(np.ravel(x) for x in (bonafide, spoof)))
     bonafide, spoof = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (bonafide, spoof))
-    _checked(bonafide.ravel(), spoof.ravel())
     x = np.concatenate([bonafide, spoof])
-    mean, scale = x.mean(axis=0), x.std(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, scale = x.mean(axis=0), x.std(axis=0)
+    if not np.all(np.isfinite([mean, scale])):
+        raise UserError(f"expected scores whose variance is a number, found some of {np.max(np.abs(x)):g}")
     scale[scale == 0] = 1
     x = np.column_stack([(x - mean) / scale, np.ones(len(x))])
     sign = np.repeat([1.0, -1.0], [len(bonafide), len(spoof)])

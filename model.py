@@ -124,12 +124,12 @@ def add_model_flags(parser, required=True):
         ),
         "pool_func": dict(help="pooling over time; not given: mean"),
         "dilation": dict(
-            type=int, help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2, 1 for WavLM"
+            type=Number(int), help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2, 1 for WavLM"
         ),
-        "Nes_ratio": dict(type=int, nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
-        "SE_ratio": dict(type=int, nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
+        "Nes_ratio": dict(type=Number(int), nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
+        "SE_ratio": dict(type=Number(int), nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
         "n_output_logits": dict(
-            type=int, help="outputs; 2: spoof and bona fide; not given: 1 for Nes2Net on WavLM, else 2"
+            type=Number(int), help="outputs; 2: spoof and bona fide; not given: 1 for Nes2Net on WavLM, else 2"
         ),
     }
     for name, options in flags.items():

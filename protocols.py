@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import re
 import stat
@@ -456,7 +457,7 @@ def read_score_columns(path):
     text = _read_text(path)
     try:
         pieces = [
-            (lines, names, list(map(float, values))) for lines, (names, values) in _split_words(path, text, 2, "")
+            (lines, names, _numbers(path, lines, values)) for lines, (names, values) in _split_words(path, text, 2, "")
         ]
     except ValueError:  # UserError is one, too: not simply a word and a number a line
         pieces = [_score_lines(path, text)]
@@ -465,6 +466,33 @@ def read_score_columns(path):
         raise UserError(f"{path}: expected a score a line, found none")
     names = [name for _, names, _ in pieces for name in names]
     return _without_endings(names), np.concatenate([values for _, _, values in pieces]), lines
+
+
+def _numbers(path, lines, words, what="the score", finite=False):
+    """Words as numbers. Raises UserError, naming the line, for one that is none; finite: or is NaN or infinite.
+
+    Python's own float() takes 1_000 and the digits of every script, too.
+    """
+    joined = "".join(words)
+    try:
+        if "_" in joined or not joined.isascii():
+            raise ValueError
+        values = list(map(float, words))
+        if finite and not np.all(np.isfinite(values)):
+            raise ValueError
+        return values
+    except ValueError:
+        line, word = next((line, word) for line, word in zip(lines, words) if not _is_number(word, finite))
+        kind = "a finite number" if finite else "a number"
+        raise UserError(f"{path}:{line}: expected {kind} as {what}, found {shown(word)}") from None
+
+
+def _is_number(word, finite):
+    try:
+        value = float(word)
+    except ValueError:
+        return False
+    return "_" not in word and word.isascii() and (math.isfinite(value) or not finite)
 
 
 def _score_lines(path, text):
@@ -481,12 +509,7 @@ def _score_lines(path, text):
             raise UserError(f"{path}:{number}: expected `utt_id score`, found 1 columns: {shown(line)}")
         name = words[0] if len(words) == 3 and words[2] in ("bonafide", "spoof") else line[: -len(score)].rstrip()
         names.append(name.removesuffix(separator or "").strip())
-        try:
-            scores.append(float(score))
-        except ValueError:
-            raise UserError(
-                f"{path}:{number}: expected a number as the score of {shown(names[-1])}, found {shown(score)}"
-            ) from None
+        scores += _numbers(path, [number], [score], f"the score of {shown(names[-1])}")
     return [number for number, _ in rows], names, scores
 
 
@@ -570,11 +593,7 @@ def _word_columns(path, names):
     for lines, piece in _split_words(path, _read_text(path), len(names), f"{len(names)} columns ({' '.join(names)})"):
         for name, words in zip(names, piece):
             if name == "score":
-                try:
-                    pieces[name].append(np.fromiter(map(float, words), float))
-                except ValueError as error:
-                    place = f"{path}:{lines[0]} to {lines[-1]}"
-                    raise UserError(f"{place}: expected a number in column {len(names)}: {error}") from None
+                pieces[name].append(np.array(_numbers(path, lines, words, finite=True)))
             elif name != "-":
                 pieces[name].append(np.fromiter(map(indices[name].__getitem__, words), np.int32))
     if not pieces["score" if "score" in pieces else "kind"]:
@@ -589,11 +608,16 @@ def read_sasv(path):
     sasv_label: 1 target, 2 nontarget, both bona fide; 0 spoof. Returns (TrialTable, {name: scores (trials,)} of every
     column whose name ends in _score, AsvTrials). Raises UserError, naming file and line, for anything else.
     """
-    rows = list(csv.reader(io.StringIO(_read_text(path), newline="")))
+    try:
+        rows = list(csv.reader(io.StringIO(_read_text(path), newline="")))
+    except csv.Error as error:
+        raise UserError(f"{path}: {error}") from error
     needed = {"asv_score", "cm_score", "sasv_label"}
     if not rows or not needed <= set(rows[0]):
         found = shown(",".join(rows[0])) if rows else "an empty file"
         raise UserError(f"{path}:1: expected a header with {', '.join(sorted(needed))}, found {found}")
+    if len(set(rows[0])) < len(rows[0]):
+        raise UserError(f"{path}:1: expected the name of every column once, found {shown(','.join(rows[0]))}")
     names, rows = rows[0], [(number, row) for number, row in enumerate(rows[1:], 2) if row]
     for number, row in rows:
         if len(row) != len(names):
@@ -601,10 +625,7 @@ def read_sasv(path):
     values = {}
     for name, column in zip(names, zip(*(row for _, row in rows))):
         if name in needed or name.endswith("_score"):
-            try:
-                values[name] = np.array(list(map(float, column)))
-            except ValueError as error:
-                raise UserError(f"{path}: expected numbers in the column {name}: {error}") from None
+            values[name] = np.array(_numbers(path, [number for number, _ in rows], column, name, finite=True))
     if not rows or not np.all(np.isin(values["sasv_label"], (0, 1, 2))):
         raise UserError(f"{path}: expected trials with 0, 1 or 2 in the column sasv_label")
     label = values.pop("sasv_label").astype(int)

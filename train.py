@@ -32,7 +32,7 @@ import provenance
 import run_folder
 from atomic import atomic_open, check_folder
 from back_ends import least_batch
-from console import StopSignals, UserError, run, warn
+from console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from FIR import CUTOFFS
 from front_ends import RECEPTIVE_FIELD
@@ -80,12 +80,15 @@ def parse_args(argv=None):
         "--track", choices=["LA", "DF"], default="LA", help="what the detector is for; both train on 2019 LA"
     )
     data.add_argument(
-        "--num_workers", type=int, default=min(12, os.cpu_count()), help="processes that read audio (%(default)s)"
+        "--num_workers",
+        type=AT_LEAST_0,
+        default=min(12, os.cpu_count()),
+        help="processes that read audio (%(default)s)",
     )
     data.add_argument("--check_audio", action="store_true", help="decode every file before training starts")
     data.add_argument(
         "--skip_bad_audio",
-        type=int,
+        type=AT_LEAST_0,
         default=0,
         metavar="N",
         help="go on without at most N files that cannot be read, each logged; the next of the list takes its place "
@@ -97,11 +100,11 @@ def parse_args(argv=None):
 
     train = parser.add_argument_group("training; not given: the recipe's value, or else the corpus's")
     train.add_argument("--recipe", help="a system trained as its authors did: sets the flags; list prints all recipes")
-    train.add_argument("--epochs", "--num_epochs", type=_positive, help="passes over the training set")
-    train.add_argument("--batch_size", type=_positive)
+    train.add_argument("--epochs", "--num_epochs", type=AT_LEAST_1, help="passes over the training set")
+    train.add_argument("--batch_size", type=AT_LEAST_1)
     train.add_argument("--optimizer", choices=["Adam", "AdamW"])
-    train.add_argument("--lr", type=float, help="highest learning rate")
-    train.add_argument("--weight_decay", type=float, default=1e-4, help="(%(default)s)")
+    train.add_argument("--lr", type=ABOVE_0, help="highest learning rate")
+    train.add_argument("--weight_decay", type=Number(float, 0), default=1e-4, help="(%(default)s)")
     train.add_argument(
         "--schedule",
         choices=["constant", "cosine", "onecycle", "step", "exponential", "warmup_exponential", "warmup_cosine"],
@@ -109,11 +112,13 @@ def parse_args(argv=None):
         "from --lr to --min_lr; warmup_...: up in --warmup_epochs, then times --gamma an epoch, or half a cosine to 0",
     )
     train.add_argument(
-        "--T_max", type=_positive, default=5, help="cosine: epochs from highest to lowest rate (%(default)s)"
+        "--T_max", type=AT_LEAST_1, default=5, help="cosine: epochs from highest to lowest rate (%(default)s)"
     )
-    train.add_argument("--min_lr", type=float, default=1e-9, help="cosine, exponential: lowest rate (%(default)s)")
-    train.add_argument("--gamma", type=float, default=0.5, help="step, warmup_exponential: see there (%(default)s)")
-    train.add_argument("--warmup_epochs", type=_positive, default=3, help="warmup_...: see there (%(default)s)")
+    train.add_argument(
+        "--min_lr", type=Number(float, 0), default=1e-9, help="cosine, exponential: lowest rate (%(default)s)"
+    )
+    train.add_argument("--gamma", type=ABOVE_0, default=0.5, help="step, warmup_exponential: see there (%(default)s)")
+    train.add_argument("--warmup_epochs", type=AT_LEAST_1, default=3, help="warmup_...: see there (%(default)s)")
     train.add_argument(
         "--loss",
         choices=[*LOSSES, "WCE"],
@@ -121,9 +126,13 @@ def parse_args(argv=None):
         "weighted_CCE",
     )
     train.add_argument(
-        "--class_weights", type=float, nargs=2, default=[0.1, 0.9], help="weighted_CCE: spoof, bona fide (%(default)s)"
+        "--class_weights",
+        type=ABOVE_0,
+        nargs=2,
+        default=[0.1, 0.9],
+        help="weighted_CCE: spoof, bona fide (%(default)s)",
     )
-    train.add_argument("--crop", type=_positive, help="samples of a training utterance; shorter ones are repeated")
+    train.add_argument("--crop", type=AT_LEAST_1, help="samples of a training utterance; shorter ones are repeated")
     train.add_argument("--crop_place", choices=["first", "random"], help="where the crop is taken")
     train.add_argument(
         "--ssl_path",
@@ -132,12 +141,12 @@ def parse_args(argv=None):
     )
     train.add_argument(
         "--SSL_freeze_epoch",
-        type=int,
+        type=Number(int, -1),
         default=-1,
         help="epochs in which the encoder is not trained (%(default)s: none)",
     )
-    train.add_argument("--seed", type=int, help="of weights, order, crops and augmentation")
-    train.add_argument("--gpu_id", type=int, default=0, help="CUDA device, where there is one (%(default)s)")
+    train.add_argument("--seed", type=SEED, help="of weights, order, crops and augmentation")
+    train.add_argument("--gpu_id", type=AT_LEAST_0, default=0, help="CUDA device, where there is one (%(default)s)")
     train.add_argument("--debug", action="store_true", help="21 batches an epoch only")
 
     speed = parser.add_argument_group("speed and memory of a training step")
@@ -149,7 +158,7 @@ def parse_args(argv=None):
     speed.add_argument("--compile", action="store_true", help="translate the network by torch.compile first")
     speed.add_argument(
         "--grad_accum",
-        type=_positive,
+        type=AT_LEAST_1,
         default=1,
         metavar="N",
         help="compute a step's batch in N parts, to fit the memory (%(default)s)",
@@ -175,7 +184,7 @@ def parse_args(argv=None):
     )
     valid.add_argument(
         "--average_best",
-        type=int,
+        type=AT_LEAST_0,
         default=0,
         metavar="N",
         help="after the last epoch, average the N best (%(default)s: do not)",
@@ -187,13 +196,13 @@ def parse_args(argv=None):
     )
     valid.add_argument(
         "--early_stop",
-        type=_positive,
+        type=AT_LEAST_1,
         metavar="N",
         help="end the training after N validated epochs without a lower figure of --average_by",
     )
     valid.add_argument(
         "--keep_last",
-        type=_positive,
+        type=AT_LEAST_1,
         nargs="?",
         const=1,
         metavar="N",
@@ -201,7 +210,7 @@ def parse_args(argv=None):
     )
     valid.add_argument(
         "--keep_best",
-        type=_positive,
+        type=AT_LEAST_1,
         metavar="N",
         help="delete checkpoints but those of the N best epochs and what other flags keep",
     )
@@ -217,7 +226,7 @@ def parse_args(argv=None):
     where.add_argument("--resume_checkpoint_path", help=f"go on from a run's {checkpoint.RESUME_NAME}")
     where.add_argument(
         "--save_every_minutes",
-        type=float,
+        type=Number(float, 0),
         default=15,
         help="also within an epoch, save what a killed run goes on from (%(default)g)",
     )
@@ -229,12 +238,14 @@ def parse_args(argv=None):
         default="RawBoost",
         help="RawBoost, or in its place random low-pass filters that imitate codecs (%(default)s)",
     )
-    boost.add_argument("--algo", type=int, choices=ALGORITHMS, help="0: none; see RawBoost.py; not given: the recipe's")
+    boost.add_argument(
+        "--algo", type=AT_LEAST_0, choices=ALGORITHMS, help="0: none; see RawBoost.py; not given: the recipe's"
+    )
     for field in dataclasses.fields(RawBoostParams):
         if field.name != "fs":
             boost.add_argument(
                 f"--{field.name}",
-                type=field.type,
+                type=Number(field.type),
                 default=field.default,
                 help=field.metadata["help"] + " (%(default)s)",
             )
@@ -292,13 +303,6 @@ def chosen_recipe(argv):
 
 def _words(value):
     return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
-    return value
 
 
 def read_trials(args):

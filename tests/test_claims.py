@@ -1,7 +1,11 @@
 """What a file or a flag claims is checked: each kind of wrong claim ends in one line that names what it is."""
 
+import argparse
+import contextlib
 import datetime
 import io
+import json
+import os
 import pathlib
 import pickle
 import zipfile
@@ -11,11 +15,22 @@ import pytest
 import safetensors.torch
 import soundfile
 import torch
+from conftest import read_reference, reference_weights
 
 import checkpoint
+import easy_inference_demo
+import EER_minDCF
+import eval as eval_command
+import front_ends
+import metrics
+import protocols
 import safe_load
-from console import UserError, shown
+import train
+from console import Number, UserError, shown
+from front_ends import Encoder
+from inference import Judge
 from model import ModelConfig, build_detector
+from RawBoost import RawBoostParams
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
 
@@ -220,3 +235,338 @@ def test_the_names_that_wrappers_give_are_stripped(tmp_path, weights, prefix):
 def test_what_a_file_says_cannot_act_on_the_terminal():
     found = shown("a\x1b[2J\u202eb\u2028c\x85d\u200be\x07\udc85")
     assert found.isprintable() and "\\x1b[2J" in found and "\\u202e" in found and len(found.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------- the settings of an encoder
+
+# What a stranger's JSON may hold in the place of a setting.
+WRONG = [None, -1, 0, 10**9, 2.5, float("nan"), float("inf"), "", "24", "\x1b[2J", [], [10**9], {}, True, 1e308]
+REFERENCE = read_reference("hugging_face.json")["cases"]
+# Settings that shape no encoder of ours, or may lack.
+FREE = {"transformers_version", "architectures", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
+
+
+def load_encoder(path, front_end="wav2vec2"):
+    """All that train.py does with --ssl_path."""
+    config = checkpoint.resolve_encoder({"model_name": f"{front_end}_Nes2Net", "Nes_ratio": (2, 2)}, path)
+    return checkpoint.new_detector(config, path)
+
+
+def folder_of(place, name, config=None):
+    place.mkdir(exist_ok=True)
+    case = REFERENCE[name]
+    safetensors.torch.save_file(reference_weights(case["state_dict"]), place / "model.safetensors")
+    (place / "config.json").write_text(json.dumps(case["config"] if config is None else config))
+    return place, case["front_end"]
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_setting_of_a_hugging_face_folder_is_checked(tmp_path, name):
+    folder, front_end = folder_of(tmp_path / "a", name)
+    load_encoder(folder, front_end)
+    whole, n_refused = REFERENCE[name]["config"], 0
+    settings = [{**whole, key: value} for key in whole for value in WRONG]
+    settings += [{k: v for k, v in whole.items() if k != key} for key in whole]
+    settings += [
+        {**whole, key: values}
+        for key in ("conv_dim", "conv_kernel", "conv_stride")
+        for values in (
+            whole[key][1:],
+            [*whole[key], 1],
+            ["a"] * 7,
+            [None] * 7,
+            [2.0] * 7,
+            [10**9] * 7,
+            [[1]] * 7,
+            [-1] * 7,
+            [0] * 7,
+        )
+    ]
+    for changed in settings:
+        (folder / "config.json").write_text(json.dumps(changed))
+        try:
+            load_encoder(folder, front_end)
+        except UserError as error:
+            n_refused += 1
+            assert len(str(error)) < 1000 and str(error).isprintable()
+    assert len(settings) / 2 < n_refused < len(settings)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "expected JSON"),
+        ("[]", "an object"),
+        ("null", "an object"),
+        ("7", "an object"),
+        ('"text"', "an object"),
+        ("[" * 100_000, "expected JSON"),
+        ('{"a":' * 100_000, "expected JSON"),
+        ('{"hidden_size": ' + "9" * 10_000 + "}", "expected JSON"),
+        ('{"model_type": "wav2vec2", "model_type": "wavlm"}', "twice"),
+        (" " * (2 << 20), "at most a MB"),
+        ("<html>", "expected JSON"),
+        ("\udcff", "expected JSON"),
+    ],
+)
+def test_a_config_that_is_no_object_of_settings_is_named(tmp_path, text, words):
+    folder, _ = folder_of(tmp_path / "a", next(iter(REFERENCE)))
+    (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    refused(folder / "config.json", words, load=lambda path: load_encoder(path.parent))
+
+
+def test_a_billion_layers_are_refused_before_any_is_built(tmp_path):
+    name = next(iter(REFERENCE))
+    for setting, value in {"num_hidden_layers": 10**9, "hidden_size": 96_000, "intermediate_size": 900_000}.items():
+        folder, front_end = folder_of(tmp_path / "a", name, {**REFERENCE[name]["config"], setting: value})
+        refused(
+            folder,
+            setting if value == 10**9 else "parameters",
+            load=lambda path, kind=front_end: load_encoder(path, kind),
+        )
+
+
+def test_weights_in_several_files_are_read_as_one(tmp_path):
+    folder, front_end = folder_of(tmp_path / "a", next(iter(REFERENCE)))
+    whole = load_encoder(folder, front_end).front_end.state_dict()
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(weights)}
+    for part in set(places.values()):
+        safetensors.torch.save_file({n: t for n, t in weights.items() if places[n] == part}, folder / part)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    found = load_encoder(folder, front_end).front_end.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+    for strange in ({"a": "../secret"}, {"a": 7}, {"a": "/etc/passwd"}, ["a"], None):
+        index.write_text(json.dumps({"weight_map": strange}))
+        refused(index, "weight_map", load=lambda path: load_encoder(path.parent, front_end))
+
+
+def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
+    fields = {**front_ends.PRESETS["tiny"].fields, "encoder_ffn_embed_dim": 96, "feature_grad_mult": 0.1}
+    weights = Encoder(fields).model.state_dict()
+    settings = {k: v for k, v in fields.items() if k not in ("normalize", "num_buckets", "max_distance")}
+    settings |= {"layer_type": "transformer", "pos_enc_type": "abs", "relative_position_embedding": False}
+    path, n_refused = tmp_path / "a.pt", 0
+    torch.save({"cfg": {"model": settings}, "model": weights}, path)
+    load_encoder(path)
+    wrong = [*WRONG, torch.zeros(3), np.zeros(3), {"a": torch.zeros(2)}]
+    for i, key in enumerate(settings):
+        for value in wrong[i % 2 :: 2]:
+            torch.save({"cfg": {"model": {**settings, key: value}}, "model": weights}, path)
+            with contextlib.suppress(UserError):
+                load_encoder(path)
+                n_refused -= 1
+            n_refused += 1
+    assert n_refused > len(settings) * len(wrong) / 4
+    for value in (*wrong, {"a": 1}):
+        for content in ({"cfg": value, "model": weights}, {"cfg": {"model": settings}, "model": value}, value):
+            torch.save(content, path)
+            refused(path, load=load_encoder)
+
+
+# ----------------------------------------------------------------------------------------- a checkpoint of this project
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"config": None}, "`config`"),
+        ({"model": None}, "`model`"),
+        ({"model": {}}, "weights"),
+        ({"model": {7: torch.zeros(1)}}, "named tensors"),
+        ({"config": {}}, "model_name"),
+        ({"config": {"model_name": CONFIG.model_name, "\x1b[2J": 1}}, "\\x1b[2J"),
+        *(
+            ({"config": {**CONFIG.to_dict(), "dilation": value}}, "--dilation")
+            for value in (0, -1, 10**9, 2.0, "2", True)
+        ),
+        *(({"config": {**CONFIG.to_dict(), "Nes_ratio": value}}, "--Nes_ratio") for value in (8, "88", [8], [8, None])),
+        *(({"config": {**CONFIG.to_dict(), name: []}}, f"--{name}") for name in ("ssl", "agg", "output", "SE_ratio")),
+        *(({"epoch": value}, "epoch") for value in (-1, 2.5, "3", 10**30, True, float("nan"))),
+        *(({"averaged": value}, "averaged") for value in ("a", [1], [None], {"a": 1})),
+        ({"trained_on": 7}, "trained_on"),
+        ({"valid": [0.1]}, "valid"),
+        *(({"valid": {"eer": value}}, "eer") for value in (-0.1, 1.5, float("nan"), "0.1", True)),
+        *(({"valid": {"threshold": value}}, "threshold") for value in (float("nan"), float("inf"), "0", None)),
+        *(({"valid": {"calibration_n_spoof": value}}, "calibration_n_spoof") for value in (-1, 0, 2.5, float("nan"))),
+        *(({"valid": {"calibration_slope": value}}, "calibration_slope") for value in (float("inf"), "1")),
+        ({"valid": {"loss": [1]}}, "loss"),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path, weights, facts, words):
+    content = {"format": checkpoint.FORMAT, "config": CONFIG.to_dict(), "model": weights, **facts}
+    torch.save({name: value for name, value in content.items() if value is not None}, tmp_path / "a.pth")
+    refused(tmp_path / "a.pth", words)
+
+
+def test_what_a_checkpoint_says_of_itself_is_printed_escaped(tmp_path, weights, output):
+    facts = {
+        "trained_on": "x\x1b[2J\ny\u202e",
+        "valid": {"eer\x07": 0.1},
+        "averaged": ["a\x9b1m"],
+        "training": {"\x1b": "\x1b"},
+    }
+    checkpoint.save_checkpoint(tmp_path / "a.pth", CONFIG, weights, **facts)
+    text = output(checkpoint.main, ["show", str(tmp_path / "a.pth")])
+    assert all(line.isprintable() for line in text.splitlines()) and "\\x1b[2J" in text
+    valid = {"eer": 0.1, "threshold": 0.0}
+    checkpoint.save_checkpoint(tmp_path / "b.pth", CONFIG, weights, trained_on=facts["trained_on"], valid=valid)
+    assert Judge(tmp_path / "b.pth", torch.device("cpu")).about_threshold().isprintable()
+
+
+# --------------------------------------------------------------------------------------------------------- the weights
+
+
+@pytest.mark.parametrize("kind", ["complex64", "int64", "bool", "uint8", "float8_e4m3fn"])
+def test_weights_of_another_kind_are_named(tmp_path, weights, kind):
+    name = "back_end.fc.weight"
+    changed = {**weights, name: weights[name].to(getattr(torch, kind))}
+    checkpoint.save_checkpoint(tmp_path / "a.pth", CONFIG, changed)
+    refused(tmp_path / "a.pth", name, kind, "torch.float32")
+    for make in (checkpoint.average_checkpoints, lambda paths: checkpoint.load_average(paths)):
+        refused(tmp_path / "a.pth", name, kind, load=lambda path, make=make: make([path]))
+    buffer = "back_end.bn.num_batches_tracked"
+    checkpoint.save_checkpoint(tmp_path / "b.pth", CONFIG, {**weights, buffer: torch.tensor(1.5)})
+    refused(tmp_path / "b.pth", buffer, "torch.int64")
+
+
+def test_weights_in_half_precision_load(tmp_path, weights):
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        halves = {k: tensor.to(kind) if tensor.is_floating_point() else tensor for k, tensor in weights.items()}
+        checkpoint.save_checkpoint(tmp_path / "a.pth", CONFIG, halves)
+        assert checkpoint.load_detector(tmp_path / "a.pth").back_end.fc.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_an_average_of_weights_that_are_not_finite_is_refused(tmp_path, weights, value):
+    checkpoint.save_checkpoint(tmp_path / "epoch_1.pth", CONFIG, weights, epoch=1)
+    name = "back_end.fc.bias"
+    checkpoint.save_checkpoint(tmp_path / "epoch_2.pth", CONFIG, {**weights, name: torch.full((2,), value)}, epoch=2)
+    command = [str(tmp_path / "out.pth"), str(tmp_path / "epoch_1.pth"), str(tmp_path / "epoch_2.pth")]
+    refused(tmp_path / "epoch_2.pth", name, "NaN", load=lambda _: checkpoint.main(["average", *command]))
+    refused(tmp_path / "epoch_2.pth", name, load=lambda path: checkpoint.main(["convert", str(path), command[0]]))
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_one_file_under_two_names_is_not_averaged(tmp_path, weights, link):
+    checkpoint.save_checkpoint(tmp_path / "epoch_1.pth", CONFIG, weights, epoch=1)
+    link(tmp_path / "epoch_1.pth", tmp_path / "epoch_2.pth")
+    refused(
+        tmp_path / "epoch_2.pth",
+        "named once",
+        load=lambda path: checkpoint.average_checkpoints([tmp_path / "epoch_1.pth", path]),
+    )
+
+
+def header(entries, size=64):
+    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(size)
+
+
+ENTRY = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (header(b'{"a":' + json.dumps(ENTRY).encode() + b" " * 80_000_000 + b"}", 16), "a header of at most"),
+        (header({"a": ENTRY, "b": {**ENTRY, "data_offsets": [8, 24]}}, 24), "damaged"),
+        (header({"a": {**ENTRY, "shape": [-4]}}, 16), "damaged"),
+        (header({"a": {**ENTRY, "shape": [2**40, 2**40]}}, 16), "damaged"),
+        (header({"a": {**ENTRY, "dtype": "Q7"}}, 16), "damaged"),
+        (header(b"{" * 10_000, 16), "damaged"),
+        (header(b"{}", 0)[:9], "damaged"),
+    ],
+)
+def test_a_safetensors_header_that_claims_too_much_is_refused(tmp_path, content, words):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    refused(tmp_path / "a.safetensors", words)
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+STRANGE = ["1_000", "\uff11\uff12", "nan", "inf", "-inf", "1e999", "0x10", "--5", "1,5", " ", ""]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_a_number_is_finite_and_in_plain_digits(text):
+    for number in (Number(), Number(int)):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            number(text)
+
+
+@pytest.mark.parametrize(
+    "main, flag, values",
+    [
+        *((train.main, flag, "-1 0 nan inf 1_0") for flag in ("--lr", "--gamma", "--epochs", "--batch_size")),
+        *((train.main, flag, "-1 nan inf") for flag in ("--weight_decay", "--min_lr", "--save_every_minutes")),
+        (train.main, "--class_weights", "0,0 -1,1 nan,1"),
+        (train.main, "--seed", "-1 4294967296 1.5"),
+        *((train.main, flag, "-1 1_0") for flag in ("--num_workers", "--gpu_id", "--skip_bad_audio", "--average_best")),
+        (train.main, "--minF", "nan inf"),
+        *((eval_command.main, flag, "0 -1 1_0") for flag in ("--batch_samples", "--batch_size", "--average_best")),
+        *((eval_command.main, flag, "-1 1_0") for flag in ("--num_workers", "--gpu_id")),
+        *((easy_inference_demo.main, flag, "nan inf 1_0") for flag in ("--threshold", "--window", "--hop")),
+        (easy_inference_demo.main, "--port", "-1 70000"),
+        (EER_minDCF.main, "--miss_rates", "-1 101 nan"),
+        (EER_minDCF.main, "--replicates", "-1 1000000000000 1e3"),
+        (EER_minDCF.main, "--asv_rates", "2,-1,nan 0.1,0.1,nan 0.1,0.1,1.1 0_1,0,0 0.1"),
+    ],
+)
+def test_flags_take_only_numbers_that_make_sense(capsys, main, flag, values):
+    needed = {
+        train.main: ["--base_dir", "x", "--model_name", CONFIG.model_name],
+        EER_minDCF.main: ["--path", "x", "--labels_file", "x"],
+    }
+    needed |= {eval_command.main: ["--base_dir", "x"], easy_inference_demo.main: ["--model_path", "x"]}
+    for value in values.split():
+        with pytest.raises(SystemExit) as ended:
+            main([*needed[main], flag, *value.split(",")])
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert ended.value.code == 2 and flag in message and "expected" in message, message
+
+
+@pytest.mark.parametrize("score", ["1_000", "\uff11", "0x10", "--5", "1,5", "one"])
+def test_a_score_in_other_digits_is_named(tmp_path, score):
+    path = tmp_path / "scores.txt"
+    path.write_text(f"LA_E_1 0.5\nLA_E_2 {score}\nLA_E_3 1\n")
+    refused(path, f"{path}:2: ", "expected a number", load=protocols.read_score_columns)
+    path.write_text(f"A07 spoof 0.5\nA07 target {score}\n")
+    refused(path, f"{path}:2: ", "expected a finite number", load=protocols.read_asv_trials)
+    path.write_text(f'asv_score,cm_score,sasv_label\n1,2,1\n1,"{score}",0\n')
+    refused(path, f"{path}:3: ", "cm_score", load=protocols.read_sasv)
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "1e999"])
+def test_a_score_that_is_not_finite_is_named(tmp_path, score):
+    path = tmp_path / "scores.txt"
+    path.write_text(f"LA_E_1 0.5\nLA_E_2 {score}\n")
+    refused(path, f"{path}:2: ", "finite", load=protocols.read_scores)
+    path.write_text(f"A07 spoof 0.5\nA07 target {score}\n")
+    refused(path, f"{path}:2: ", "finite", load=protocols.read_asv_trials)
+    path.write_text(f"asv_score,cm_score,sasv_label\n1,2,1\n{score},1,0\n")
+    refused(path, f"{path}:3: ", "asv_score", load=protocols.read_sasv)
+
+
+def test_metrics_refuse_what_is_no_number_or_empty():
+    good, nan, nothing = [0.0, 1.0], [0.0, float("nan")], []
+    functions = [metrics.compute_eer, metrics.compute_min_dcf, metrics.compute_act_dcf, metrics.compute_cllr]
+    functions += [metrics.compute_min_cllr, metrics.compute_auc, metrics.train_calibration]
+    for function in functions:
+        for bad in (nan, nothing):
+            for classes in ((good, bad), (bad, good)):
+                with pytest.raises(UserError):
+                    function(*classes)
+    with pytest.raises(UserError, match="variance"):
+        metrics.train_calibration([1e308, -1e308], [0.0, 1.0])
+    with pytest.raises(UserError, match="spoof"):
+        metrics.asv_error_rates(good, good, nan)
+    for rates in ((2, 0.1, 0.1), (0.1, -1, 0.1), (0.1, float("nan"), 0.1)):
+        with pytest.raises(UserError, match="from 0 to 1"):
+            metrics.tdcf_weights(metrics.AsvRates(*rates))
+    for values in ({"minF": float("nan")}, {"nBands": 10**9}, {"g_sd": float("inf")}, {"maxCoeff": 10**9}):
+        with pytest.raises(ValueError, match=next(iter(values))):
+            RawBoostParams(**values)
