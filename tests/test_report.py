@@ -558,8 +558,8 @@ def test_report_mistakes(tmp_path, itw, la2021, fails):
     fails(EER_minDCF.main, [*flags, "--write_scores", "x"], "--write_scores")
     fails(EER_minDCF.main, [*flags, "--asv_rates", "0.1"], "three rates")
     fails(EER_minDCF.main, [*flags, "--asv_key", key], "needs --asv_scores")
-    fails(EER_minDCF.main, [*flags, "--miss_rates", "200"], "per cent")
-    fails(EER_minDCF.main, [*flags, "--replicates", "-1"], "at least 0")
+    fails(EER_minDCF.main, [*flags, "--miss_rates", "200"], "from 0 to 100, found 200")
+    fails(EER_minDCF.main, [*flags, "--replicates", "-1"], "from 0 to 100,000, found -1")
     fails(EER_minDCF.main, ["--path", str(tmp_path / "groups.csv")], "groups.csv:1", "asv_score, cm_score, sasv_label")
     one = write(tmp_path / "one.csv", [["path,label"], ["a,spoof"]])
     fails(
