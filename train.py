@@ -103,7 +103,7 @@ def parse_args(argv=None):
     train.add_argument("--epochs", "--num_epochs", type=AT_LEAST_1, help="passes over the training set")
     train.add_argument("--batch_size", type=AT_LEAST_1)
     train.add_argument("--optimizer", choices=["Adam", "AdamW"])
-    train.add_argument("--lr", type=ABOVE_0, help="highest learning rate")
+    train.add_argument("--lr", type=Number(float, 0), help="highest learning rate")
     train.add_argument("--weight_decay", type=Number(float, 0), default=1e-4, help="(%(default)s)")
     train.add_argument(
         "--schedule",
@@ -279,6 +279,8 @@ def parse_args(argv=None):
         args.keep = "every" if args.validation == "eer" else "improved"
     if args.resume and args.resume_checkpoint_path:
         parser.error("--resume and --resume_checkpoint_path exclude each other")
+    if args.schedule == "exponential" and args.lr == 0:
+        parser.error("--schedule exponential: expected --lr above 0, found 0")
     if args.crop < RECEPTIVE_FIELD:
         parser.error(f"--crop: expected at least {RECEPTIVE_FIELD} samples, one frame of the encoder")
     return args

@@ -501,8 +501,8 @@ def test_a_number_is_finite_and_in_plain_digits(text):
 @pytest.mark.parametrize(
     "main, flag, values",
     [
-        *((train.main, flag, "-1 0 nan inf 1_0") for flag in ("--lr", "--gamma", "--epochs", "--batch_size")),
-        *((train.main, flag, "-1 nan inf") for flag in ("--weight_decay", "--min_lr", "--save_every_minutes")),
+        *((train.main, flag, "-1 0 nan inf 1_0") for flag in ("--gamma", "--epochs", "--batch_size")),
+        *((train.main, flag, "-1 nan inf") for flag in ("--lr", "--weight_decay", "--min_lr", "--save_every_minutes")),
         (train.main, "--class_weights", "0,0 -1,1 nan,1"),
         (train.main, "--seed", "-1 4294967296 1.5"),
         *((train.main, flag, "-1 1_0") for flag in ("--num_workers", "--gpu_id", "--skip_bad_audio", "--average_best")),
