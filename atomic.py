@@ -20,7 +20,8 @@ def atomic_open(path, mode="w", previous=None):
     mode: "w" or "wb". previous: a name beside `path` under which its previous file is then kept; None: it is replaced.
     Raises UserError when the file cannot be written (no such folder, no permission, disk full).
     """
-    options = {"mode": mode, "encoding": None if "b" in mode else "utf-8"}
+    # A name of a file may hold bytes that are not UTF-8: they are written as escapes.
+    options = {"mode": mode} if "b" in mode else {"mode": mode, "encoding": "utf-8", "errors": "backslashreplace"}
     try:
         with _written_to(path, options) if is_stream(path) else _replaced(path, options, previous) as file:
             yield file

@@ -58,7 +58,8 @@ def _mend_streams():
         elif stream is getattr(sys, f"__{name}__"):
             options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
             file = io.BufferedWriter(_Stream(descriptor, "w", closefd=False))
-            stream = io.TextIOWrapper(file, stream.encoding, stream.errors, **options)
+            # What the terminal's encoding does not have, names of files above all, is printed as escapes.
+            stream = io.TextIOWrapper(file, stream.encoding, "backslashreplace", **options)
             setattr(sys, f"__{name}__", stream)
         setattr(sys, name, stream)
     if is_closed:

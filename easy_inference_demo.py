@@ -20,7 +20,7 @@ import threads  # noqa: F401
 import torch
 
 from atomic import atomic_open, check_outputs, is_standard_output
-from console import Number, UserError, run
+from console import Number, UserError, printable, run
 from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
 from model import add_model_flags, choose_device, given_model_flags
 from precision import PRECISIONS, check_precision
@@ -99,7 +99,7 @@ def read_judge(args):
 
 def print_one(judge, judged, args):
     """All about one file, a line a thing; `score:` is the published line."""
-    print(f"file: {judged.file}, {judged.seconds:.2f} s")
+    print(f"file: {printable(judged.file)}, {judged.seconds:.2f} s")
     print(f"score: {judged.score if judged.score is not None else 'nan'}")
     print(judge.reading(judged))
     if probability := judge.about_probability(judged):
@@ -128,7 +128,7 @@ def print_stretches(judge, judged, indent=""):
 def print_row(judge, judged, args):
     """One of many files, in a line that begins with `score:` too."""
     if judged.error:
-        print(f"error: {judged.error}")
+        print(f"error: {printable(judged.error)}")
         return
     score = f"{judged.score:.5g}" if judged.score is not None else "nan"
     probability = judge.probability(judged)
@@ -136,7 +136,7 @@ def print_row(judge, judged, args):
     remarks = [*judge.notes(judged), *([judge.about_windows(judged)] if judged.windows else [])]
     remarks = f"  ({'; '.join(remarks)})" if remarks else ""
     verdict = judge.verdict(judged) or "no verdict"
-    print(f"score: {score:10} {verdict:10} {probability:6} {judged.seconds:8.2f} s  {judged.file}{remarks}")
+    print(f"score: {score:10} {verdict:10} {probability:6} {judged.seconds:8.2f} s  {printable(judged.file)}{remarks}")
     if args.timeline:
         print_stretches(judge, judged, "    ")
 
@@ -165,7 +165,8 @@ def write_tables(judge, results, args):
         with _out(args.csv) as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
-            for row in rows:
+            for row in rows:  # a name with a line end is one line, too
+                row = {**row, **{name: printable(row[name]) for name in ("file", "error") if name in row}}
                 if "error" not in row:
                     row = {**row, "notes": "; ".join(row["notes"]), "n_windows": len(row["windows"])}
                     row["n_suspicious_stretches"] = len(row["suspicious"])

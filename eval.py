@@ -35,7 +35,7 @@ import protocols
 import provenance
 from atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from back_ends import least_batch
-from console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, warn
+from console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from precision import PRECISIONS, check_precision, prepare
 from scoring import plan_batches, readers, score_batches
@@ -331,7 +331,8 @@ def write_results(out, trials, done):
         failures |= batch_failures
         silent |= set(batch_silent)
     errors = errors_file(out)
-    lines = [f"{trials[index].utt_id}\t{' '.join(why.split())}\n" for index, why in sorted(failures.items())]
+    # Whatever a name holds, a trial is one line with one tab.
+    lines = [f"{printable(trials[index].utt_id)}\t{printable(why)}\n" for index, why in sorted(failures.items())]
     if is_stream(out):
         sys.stderr.writelines(lines)
     elif failures:
@@ -341,7 +342,7 @@ def write_results(out, trials, done):
         errors.unlink(missing_ok=True)
     protocols.write_scores(out, {trials[index].utt_id: score for index, score in sorted(scores.items())})
     if silent:
-        names = " ".join(trials[index].utt_id for index in sorted(silent)[:10])
+        names = " ".join(printable(trials[index].utt_id) for index in sorted(silent)[:10])
         print(f"eval.py: warning: {len(silent)} trials hold nothing but zeros, first {names}", file=sys.stderr)
     if failures:
         where = "listed above" if is_stream(out) else f"see {errors}"
@@ -402,6 +403,10 @@ def main(argv=None):
     # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
     data = share(provenance.data_facts(trials, unit=1) if rank == 0 else None, 0)
     batches = share(plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None, 0)
+    problems = {
+        i: f"{paths[i]}: {why}" for i, trial in enumerate(trials) if (why := protocols.name_problem(trial.utt_id))
+    }
+    batches = [kept for batch in batches if (kept := [i for i in batch if i not in problems])] if problems else batches
     settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}
     try:
         partial, refused = PartialScores(out, rank, run_facts(detector, data, batches, **settings), trials), None
@@ -437,6 +442,7 @@ def main(argv=None):
     status = 0
     everything = {number: result for done in share(partial.done) for number, result in done.items()}
     if rank == 0:
+        everything["names"] = ({}, problems, [])
         status = write_results(out, trials, everything)
         n_scores = sum(len(scores) for scores, _, _ in everything.values())
         say(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")

@@ -25,10 +25,11 @@ import torch
 import checkpoint
 from atomic import atomic_open
 from audio import SAMPLE_RATE, audio_blocks, header_seconds
-from console import UserError, progress, shown
+from console import UserError, printable, progress, shown
 from data_utils import first_samples, repeat_pad
 from front_ends import RECEPTIVE_FIELD
 from precision import prepare
+from protocols import list_audio, warn_of_others
 from scoring import BATCH_SAMPLES, ready, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
@@ -46,38 +47,44 @@ PUBLISHED_REAL, PUBLISHED_FAKE = 0.8, 0.0
 def find_files(names):
     """The audio files that the names stand for, without doubles: {what to call it: path}.
 
-    names: files, folders (all files in them but hidden ones), patterns, and `-` for standard input, of which a copy
-    exists while the context does. Raises UserError for a name that stands for none.
+    names: files, folders (the audio files in them and in their sub-folders), patterns, and `-` for standard input, of
+    which a copy exists while the context does. Warns of what it skips in folders but hidden files.
+    Raises UserError for a name that stands for none.
     """
-    with tempfile.NamedTemporaryFile() as copy:
+    with contextlib.ExitStack() as copies:
         found = {}
         for name in names:
-            path = Path(name)
             if name == "-":
-                if sys.stdin is None:
-                    raise UserError("-: standard input is closed")
-                try:
-                    shutil.copyfileobj(sys.stdin.buffer, copy)
-                    copy.flush()
-                except OSError as error:
-                    place = os.path.dirname(copy.name)
-                    raise UserError(f"standard input: cannot be copied to {place}: {error.strerror}") from error
-                found["standard input"] = copy.name
+                found["standard input"] = copies.enter_context(_copy_of_standard_input()).name
                 continue
-            if path.is_file():
+            if os.path.isfile(name):
                 files = [name]
-            elif path.is_dir():
-                files = sorted(str(file) for file in path.rglob("*") if file.is_file() and _is_shown(file, path))
+            elif os.path.isdir(name):
+                files, others = list_audio(name, recursive=True)
+                files = [str(Path(name, file)) for file in files]
+                warn_of_others(name, others)
             else:
                 files = sorted(file for file in glob.glob(name, recursive=True) if os.path.isfile(file))
             if not files:
-                raise UserError(f"{name}: expected a file, a folder with files, a pattern or -, found nothing")
+                raise UserError(f"{name}: expected a file, a folder with audio files, a pattern or -, found nothing")
             found |= dict(zip(files, files))
         yield found
 
 
-def _is_shown(file, folder):
-    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _copy_of_standard_input():
+    """A temporary file, open, with all of standard input. Raises UserError if it cannot hold it."""
+    if sys.stdin is None:
+        raise UserError("-: standard input is closed")
+    copy = None
+    try:
+        copy = tempfile.NamedTemporaryFile()
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            copy and copy.close()
+        raise UserError(f"standard input: cannot be copied to a temporary file: {error.strerror}") from error
+    return copy
 
 
 # ----------------------------------------------------------------------------------------------------------- judging
@@ -507,7 +514,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
     score.xaxis.set_major_locator(MaxNLocator(10))
     score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))
-    name = os.path.basename(judged.file)
+    name = printable(os.path.basename(judged.file))
     name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
     verdict = judge.verdict(judged) or "no verdict"
     figure.suptitle(

@@ -13,11 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from atomic import atomic_open
-from console import UserError, shown
+from console import UserError, shown, warn
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 
-AUDIO_EXTENSIONS = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".m4a")
+# Of the formats that audio.py reads. If a folder holds a name with several of them, the first of these is its audio.
+AUDIO_EXTENSIONS = tuple(
+    ".flac .wav .mp3 .ogg .opus .m4a .oga .spx .mp4 .m4b .m4v .mov .3gp .3g2 .aac .webm .mkv .mka .wma .wmv .asf .avi "
+    ".flv .ts .mpg .mpeg .mp2 .aiff .aif .aifc .caf .au .snd .w64 .rf64 .amr .ac3 .eac3 .sph .nist .voc".split()
+)
+# No line of a score file can hold a name with one of these: control characters, line ends, bytes that are no UTF-8.
+_NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # corpus -> the columns of its text files, "-" being one that nothing is read from, and where its audio lies: folders
 # relative to the protocol, to a folder above it, or to LA/ or DF/ there.
@@ -366,29 +372,89 @@ def _find_audio(database, part):
     return find_file("audio", *(place / part / "flac" for place in (database, database / "LA")))
 
 
+def list_audio(folder, recursive=False):
+    """The files of a folder that are audio by the endings of their names, and what else is there, sub-folders too.
+
+    Returns two sorted lists of names relative to the folder. Hidden files and folders (macOS writes `._name` beside
+    every file) are in neither. recursive: sub-folders are entered, but not links to folders.
+    Raises UserError if the folder cannot be read.
+    """
+    audio, others, folders = [], [], [""]
+    while folders:
+        sub = folders.pop()
+        try:
+            entries = list(os.scandir(os.path.join(folder, sub)))
+        except OSError as error:
+            if not sub:
+                raise UserError(f"{folder}: cannot be read as a folder of audio: {error.strerror}") from error
+            others.append(f"{sub}{os.sep} ({error.strerror})")
+            continue
+        for entry in entries:
+            name = os.path.join(sub, entry.name)
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                if recursive and not entry.is_symlink():
+                    folders.append(name)
+                else:
+                    others.append(name + os.sep)
+            else:
+                (audio if entry.name.lower().endswith(AUDIO_EXTENSIONS) else others).append(name)
+    return sorted(audio), sorted(others)
+
+
+def warn_of_others(folder, others, reason="have no ending of audio"):
+    """Say how many names of a folder are not read, and which: `others` of list_audio."""
+    if others:
+        names = ", ".join(map(shown, others[:5])) + (", ..." if len(others) > 5 else "")
+        warn(f"{folder}: {len(others)} skipped, they {reason}: {names}")
+
+
 def scan_audio(folder):
     """Map each audio file's name without its ending to its path, in the order of the names; sub-folders not entered.
 
-    Raises UserError where the folder cannot be read.
+    Raises UserError if the folder cannot be read.
     """
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read as a folder of audio: {error.strerror}") from error
+    return _by_stem(folder, list_audio(folder)[0])
+
+
+def _by_stem(folder, names):
     found = {}
     for ending in reversed(AUDIO_EXTENSIONS):  # where a name has several endings, the first of the list wins
         for name in names:
             if name.lower().endswith(ending):
-                found[name[: -len(ending)]] = os.path.join(folder, name)
+                found[_as_utf8(name[: -len(ending)])] = os.path.join(folder, name)
     return found
 
 
+def _as_utf8(name):
+    """A file's name as lists spell it, which are UTF-8 whatever the locale; bytes that are not UTF-8 as surrogates."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
 def trials_of_folder(folder):
-    """Every audio file of a folder as a trial with an unknown label, in the order of the names."""
-    trials = [Trial(utt_id=utt_id, path=path) for utt_id, path in sorted(scan_audio(folder).items())]
-    if not trials:
+    """Every audio file of a folder as a trial with an unknown label, in the order of the names.
+
+    Warns of what it skips but hidden files. Raises UserError if there is no audio.
+    """
+    names, others = list_audio(folder)
+    found = _by_stem(folder, names)
+    warn_of_others(folder, others, "are folders or have no ending of audio")
+    chosen = set(found.values())
+    twice = [name for name in names if os.path.join(folder, name) not in chosen]
+    warn_of_others(folder, twice, "have the name of another file but for the ending")
+    if not found:
         raise UserError(f"{folder}: expected audio files ({' '.join(AUDIO_EXTENSIONS)}), found none")
-    return trials
+    return [Trial(utt_id=utt_id, path=path) for utt_id, path in sorted(found.items())]
+
+
+def name_problem(utt_id):
+    """Why a name cannot stand in a line `utt_id score`; None if it can."""
+    if _NOT_IN_A_LINE.search(utt_id):
+        return "its name holds a line end, a control character or bytes that are not UTF-8, which a score file cannot"
+    if utt_id != utt_id.strip() or not utt_id:
+        return "its name is empty, or begins or ends with a blank, which a score file cannot tell from none"
+    return None
 
 
 def read_trials(protocol, audio_dir=None, corpus=None):
@@ -442,7 +508,7 @@ def locate_audio(trials, folder):
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(trials)} trials have no audio file (listed above), "
-            f"first {shown(missing[0])}; expected UTTERANCE{'|'.join(AUDIO_EXTENSIONS)}",
+            f"first {shown(missing[0])}; expected UTTERANCE and an ending ({' '.join(AUDIO_EXTENSIONS)})",
             details=[f"missing audio: {os.path.join(folder, shown(utt_id))}" for utt_id in missing],
         )
     return [replace(trial, path=path) for trial, path in zip(trials, paths)]

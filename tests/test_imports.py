@@ -48,7 +48,9 @@ ALLOWED = {
     "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
     "precision": {"console", "front_ends"},
     "scoring": {"audio", "console", "data_utils", "front_ends", "precision", "workers"},
-    "inference": {"atomic", "audio", "checkpoint", "console", "data_utils", "front_ends", "precision", "scoring"},
+    "inference": {
+        *("atomic", "audio", "checkpoint", "console", "data_utils", "front_ends", "precision", "protocols", "scoring")
+    },
     "web_demo": {"console", "inference"},
 }
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
