@@ -96,7 +96,10 @@ def test_both_classes_pass_one_chain():
 
 def test_corpus_mistakes(tmp_path, recordings, corpus, fails):
     main = make_demo_corpus.main
-    fails(main, ["--out", str(tmp_path / "x"), "--speech_dir", str(tmp_path)], "--speech_dir", "3 folders", "found 0")
+    (tmp_path / "empty").mkdir()
+    flags = ["--speech_dir", str(tmp_path / "empty")]
+    fails(main, ["--out", str(tmp_path / "x"), *flags], "--speech_dir", "3 folders", "found 0")
+    fails(main, ["--out", str(tmp_path / "empty" / "x"), *flags], "--out", "outside --speech_dir")
     fails(main, ["--out", str(recordings)], str(recordings), "exists")
 
 
@@ -270,7 +273,7 @@ def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(t
     named = train.parse_args([*flags, "--train_audio_dir", str(Path(trials["train"][0].path).parent)])
     assert train.read_trials(named)[0] == trials["train"]
     args = scoring.parse_args(["--protocol", str(wild / "meta.csv"), "--model_path", "x", "--eval_output", "x"])
-    assert [trial.path for trial in scoring.read_trials(args)] == [trial.path for trial in joined[-len(dev) :]]
+    assert [trial.path for trial in scoring.read_trials(args)[0]] == [trial.path for trial in joined[-len(dev) :]]
 
     ids = tmp_path / "ids.txt"
     ids.write_text("0\n")
