@@ -184,6 +184,12 @@ class _Source:
         if took > PATIENCE + self.seconds:
             raise UserError(f"{self.path}: cannot be read as audio: {took:.0f} s gave {self.seconds:.0f} s of audio")
 
+    def hand_over(self, rate, held):
+        """Yield decoded blocks as one; what is done with it takes none of the time."""
+        handed_over = time.monotonic()
+        yield rate, np.concatenate(held)
+        self.started += time.monotonic() - handed_over
+
     def read(self, size):
         self.check_time()
         return self.file.read(size)
@@ -249,12 +255,12 @@ def _by_ffmpeg(path, file, why):
             for frame in _frames(path, source, container, stream):
                 block = _samples(frame)
                 if held and (rate, held[0].shape[1]) != (frame.sample_rate, block.shape[1]):
-                    yield rate, np.concatenate(held)
+                    yield from source.hand_over(rate, held)
                     held = []
                 rate = frame.sample_rate
                 held.append(block)
                 if sum(part.size for part in held) >= _BLOCK:
-                    yield rate, np.concatenate(held)
+                    yield from source.hand_over(rate, held)
                     held = []
         except av.FFmpegError as error:
             raise _DecodingError(f"{error.strerror} after {source.seconds:.2f} s") from error

@@ -90,14 +90,15 @@ def test_a_file_is_uploaded_and_its_verdict_read_off_the_page(page, model, tmp_p
     assert page.complaints == []
 
 
-def test_a_recording_is_made_and_can_be_heard(page):
+def test_a_recording_of_the_microphone_is_judged(page):
     page.click("#record")
     page.wait_for_selector("#record.on")
     page.wait_for_timeout(1500)
     page.click("#record")
     page.locator("#chosen", has_text="recording.").wait_for()
     assert page.inner_text("#answer") == "The verdict appears here."
-    assert page.is_enabled("#judge") and page.is_visible("#player")
+    assert page.is_visible("#player")
+    assert judge(page) in ("bona fide", "spoof")
 
 
 def test_what_is_no_audio_is_said_on_the_page_and_a_name_is_no_markup(page, tmp_path):
