@@ -375,4 +375,4 @@ def test_web_mistakes(untrained, fails):
         port = str(taken.getsockname()[1])
         flags = ["--web", "--model_path", str(untrained), "--port"]
         fails(easy_inference_demo.main, [*flags, port], f"--port {port}", "in use")
-        fails(easy_inference_demo.main, [*flags, "99999"], "--port 99999")
+        fails(easy_inference_demo.main, [*flags, "99999"], "--port", "found 99999")
