@@ -36,6 +36,7 @@ from front_ends import (
     ENCODER_FIELDS,
     FROM_FILE,
     PRESETS,
+    OtherFrontEnd,
     check_encoder,
     empty_weights,
     fairseq_names,
@@ -47,7 +48,9 @@ from model import ModelConfig, add_model_flags, build_detector, given_model_flag
 from protocols import BONAFIDE, SPOOF
 
 FORMAT = "speech anti-spoofing detector, 1"
-_CHECKPOINT_NAME = re.compile(r"epoch_(\d+)\.pth|model_(\d+)_EER_.*\.pt")  # as the published programs name them
+_CHECKPOINT_NAME = re.compile(
+    r"epoch_(\d{1,9})\.pth|model_(\d{1,9})_EER_.*\.pt", re.ASCII
+)  # as the published programs name them
 # Affine calibration, and the numbers of dev trials that it was fitted on.
 CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafide", "calibration_n_spoof")
 RESUME_NAME = "newest_checkpoint_for_resume.pth"
@@ -511,7 +514,8 @@ def average_checkpoints(paths):
     """The arithmetic mean of checkpoints: the state dict of floating-point means, integers of the latest epoch.
 
     Accumulated in float64, one file at a time, in an order of its own: the order of `paths` does not matter.
-    Raises UserError for fewer than one file, a file named twice, or checkpoints of different networks.
+    Raises UserError for no file, a file named twice (links included), checkpoints of different networks, and weights
+    that are NaN or infinite.
     """
     return _average(paths)["model"]
 
@@ -738,15 +742,13 @@ def show(path, **flags):
 
 
 def _show_encoder(path):
-    problem = None
     for front_end in ("wav2vec2", "WavLM"):
         try:
             fields, state_dict = read_pretrained(path, front_end)
             break
         except UserError as error:
-            problem = problem or error
-    else:
-        raise problem
+            if front_end == "WavLM" or not isinstance(error.__cause__, OtherFrontEnd):
+                raise
     facts = {"kind": f"pre-trained {front_end} encoder, for --ssl_path", "parameters": f"{_count(state_dict):,}"}
     return facts | {name: fields[name] for name in ENCODER_FIELDS if name in fields}
 

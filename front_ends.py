@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from console import Number, UserError, check, shown
+from console import Number, UserError, check, shown, unfit
 
 SAMPLE_RATE = 16000
 STRIDE, RECEPTIVE_FIELD = 320, 400
@@ -433,6 +433,10 @@ def _convolutions(text):
     return convolutions
 
 
+class OtherFrontEnd(ValueError):
+    """Settings of an encoder of another family than the one expected."""
+
+
 def fields_of_fairseq(settings, front_end):
     """The shape (ENCODER_FIELDS) that the settings of a fairseq or WavLM checkpoint describe.
 
@@ -449,7 +453,7 @@ def fields_of_fairseq(settings, front_end):
     check("relative_position_embedding", relative, _YES_NO)
     if relative != (front_end == "WavLM"):
         kind = "WavLM" if relative else "wav2vec 2.0"
-        raise ValueError(f"a {kind} encoder, expected one for {front_end}")
+        raise OtherFrontEnd(f"a {kind} encoder, expected one for {front_end}")
     if front_end == "WavLM" and not settings.get("gru_rel_pos", True):
         raise ValueError("position bias without gates, expected gru_rel_pos")
     fields = {name: settings[name] for name in ENCODER_FIELDS if settings.get(name) is not None}
@@ -466,7 +470,9 @@ def fields_of_fairseq(settings, front_end):
 
 def fields_of_hugging_face(settings, front_end):
     """The same of a Hugging Face config.json."""
-    check("model_type", settings.get("model_type"), ("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert"))
+    kind, kinds = settings.get("model_type"), ("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert")
+    if unfit(kind, kinds):
+        raise OtherFrontEnd(f"model_type {shown(kind)}, expected {' or '.join(kinds)}")
     names = {
         "conv_bias": "conv_bias",
         "layer_norm_first": "do_stable_layer_norm",

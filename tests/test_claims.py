@@ -315,6 +315,15 @@ def test_a_config_that_is_no_object_of_settings_is_named(tmp_path, text, words):
     refused(folder / "config.json", words, load=lambda path: load_encoder(path.parent))
 
 
+def test_show_says_what_is_wrong_with_an_encoder_of_either_family(tmp_path, fails):
+    for name in ("wav2vec2_group", "wavlm_group"):
+        config = {**REFERENCE[name]["config"], "hidden_act": "gelu_new"}
+        folder, front_end = folder_of(tmp_path / name, name, config)
+        fails(checkpoint.main, ["show", str(folder)], f"pre-trained {front_end} encoder, found hidden_act gelu_new")
+    (folder / "config.json").write_text('{"model_type": "whisper"}')
+    fails(checkpoint.main, ["show", str(folder)], "model_type whisper")
+
+
 def test_a_billion_layers_are_refused_before_any_is_built(tmp_path):
     name = next(iter(REFERENCE))
     for setting, value in {"num_hidden_layers": 10**9, "hidden_size": 96_000, "intermediate_size": 900_000}.items():

@@ -251,6 +251,12 @@ def hostile_files(folder):
     (folder / "cut.safetensors").write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
     header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
     (folder / "lie.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    header = header[:-1] + b" " * 80_000_000 + b"}"
+    (folder / "long.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    laughs = [value]
+    for _ in range(40):
+        laughs = [laughs, laughs]
+    torch.save({**content, "valid": laughs}, folder / "laughs.pth")
     torch.save({"model": torch.zeros(4)}, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     os.mkfifo(folder / "fifo.pth")
     (folder / "folder.pth").mkdir()
