@@ -6,7 +6,7 @@ import math
 import os
 import re
 import stat
-from collections import namedtuple
+from collections import Counter, namedtuple
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -320,10 +320,17 @@ def _recognise(path, number, values):
 
 
 def _without_endings(utt_ids):
-    """Names of utterances without the ending of an audio file, where the first of them has one."""
+    """Names of utterances without the ending of an audio file, if the first of them has one.
+
+    Names that differ in their ending alone keep it.
+    """
     if not utt_ids[0].lower().endswith(AUDIO_EXTENSIONS):
         return utt_ids
-    return [name[: name.rfind(".")] if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in utt_ids]
+    stems = [_stem(name) if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in utt_ids]
+    if len(set(stems)) == len(stems):
+        return stems
+    n_endings = Counter(stem for name, stem in set(zip(utt_ids, stems)) if name != stem)
+    return [name if n_endings[stem] > 1 else stem for name, stem in zip(utt_ids, stems)]
 
 
 def find_file(what, *places):
@@ -411,20 +418,26 @@ def warn_of_others(folder, others, reason="have no ending of audio"):
 
 
 def scan_audio(folder):
-    """Map each audio file's name without its ending to its path, in the order of the names; sub-folders not entered.
+    """Map each audio file's name without its ending to its path; sub-folders not entered.
 
-    Raises UserError if the folder cannot be read.
+    If several files differ in their ending alone, the name stands for the first of AUDIO_EXTENSIONS, and the names
+    with their endings for each of them. Raises UserError if the folder cannot be read.
     """
-    return _by_stem(folder, list_audio(folder)[0])
+    return _by_name(folder, list_audio(folder)[0])
 
 
-def _by_stem(folder, names):
+def _by_name(folder, names):
     found = {}
-    for ending in reversed(AUDIO_EXTENSIONS):  # where a name has several endings, the first of the list wins
+    for ending in reversed(AUDIO_EXTENSIONS):
         for name in names:
             if name.lower().endswith(ending):
                 found[_as_utf8(name[: -len(ending)])] = os.path.join(folder, name)
-    return found
+    stems = Counter(_stem(name) for name in names)
+    return found | {_as_utf8(name): os.path.join(folder, name) for name in names if stems[_stem(name)] > 1}
+
+
+def _stem(name):
+    return name[: name.rindex(".")]
 
 
 def _as_utf8(name):
@@ -435,17 +448,18 @@ def _as_utf8(name):
 def trials_of_folder(folder):
     """Every audio file of a folder as a trial with an unknown label, in the order of the names.
 
+    Its id is the file's name without the ending; with it if another file differs in the ending alone.
     Warns of what it skips but hidden files. Raises UserError if there is no audio.
     """
     names, others = list_audio(folder)
-    found = _by_stem(folder, names)
     warn_of_others(folder, others, "are folders or have no ending of audio")
-    chosen = set(found.values())
-    twice = [name for name in names if os.path.join(folder, name) not in chosen]
-    warn_of_others(folder, twice, "have the name of another file but for the ending")
-    if not found:
+    if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(AUDIO_EXTENSIONS)}), found none")
-    return [Trial(utt_id=utt_id, path=path) for utt_id, path in sorted(found.items())]
+    stems = Counter(map(_stem, names))
+    ids = {_as_utf8(_stem(name) if stems[_stem(name)] == 1 else name): name for name in names}
+    if len(ids) < len(names):  # beside a.mp3 and a.wav, a.wav.mp3
+        ids = {_as_utf8(name): name for name in names}
+    return [Trial(utt_id=utt_id, path=os.path.join(folder, name)) for utt_id, name in sorted(ids.items())]
 
 
 def name_problem(utt_id):

@@ -18,6 +18,7 @@ import easy_inference_demo
 import eval as eval_command
 import protocols
 from audio import load_audio
+from console import UserError
 from inference import find_files
 
 # Bytes of names: of another encoding, with what ends lines or moves a terminal's cursor, with what ends an id.
@@ -78,13 +79,35 @@ def test_one_listing_skips_hidden_files_and_names_the_rest(tmp_path, capsys):
     assert audio == ["a.flac", "a.mp3", "b.WAV", "loop.wav", "sub/c.m4a"]
     assert others == ["none", "notes.txt", "sub/d.txt", "sub/up/"]
 
-    assert [trial.utt_id for trial in protocols.read_protocol(tmp_path)] == ["a", "b", "loop"]
+    assert [trial.utt_id for trial in protocols.read_protocol(tmp_path)] == ["a.flac", "a.mp3", "b", "loop"]
     said = capsys.readouterr().err
     assert f"{tmp_path}: 3 skipped, they are folders or have no ending of audio: none, notes.txt, sub/\n" in said
-    assert f"{tmp_path}: 1 skipped, they have the name of another file but for the ending: a.mp3\n" in said
     with find_files([str(tmp_path)]) as files:
         assert list(files) == [str(tmp_path / name) for name in audio]
     assert "4 skipped, they have no ending of audio: none, notes.txt, sub/d.txt, sub/up/\n" in capsys.readouterr().err
+
+
+def test_names_that_differ_in_their_ending_are_several_trials(tmp_path):
+    tree(tmp_path, "audio/a.wav", "audio/a.mp3", "audio/b.wav", "audio/c.flac")
+    (tmp_path / "key.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\nb.wav,bonafide\nc.flac,spoof\n")
+    trials = protocols.read_trials(tmp_path / "key.csv", tmp_path / "audio")
+    expected = [("a.wav", "a.wav"), ("a.mp3", "a.mp3"), ("b", "b.wav"), ("c", "c.flac")]
+    assert [(trial.utt_id, os.path.basename(trial.path)) for trial in trials] == expected
+    in_folder = protocols.trials_of_folder(tmp_path / "audio")
+    assert sorted((trial.utt_id, trial.path) for trial in in_folder) == sorted((t.utt_id, t.path) for t in trials)
+
+    scores = {trial.utt_id: float(i) for i, trial in enumerate(trials)}
+    protocols.write_scores(tmp_path / "scores.txt", scores)
+    assert protocols.read_scores(tmp_path / "scores.txt") == scores
+    (tmp_path / "twice.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\na.wav,bonafide\n")
+    with pytest.raises(UserError, match="twice.csv:4: a.wav"):
+        protocols.read_protocol(tmp_path / "twice.csv")
+    # A list without endings means the first of them.
+    (tmp_path / "list.txt").write_text("a\nb\n")
+    assert protocols.read_trials(tmp_path / "list.txt", tmp_path / "audio")[0].path.endswith("a.wav")
+
+    tree(tmp_path, "audio/a.wav.mp3")
+    assert len(protocols.trials_of_folder(tmp_path / "audio")) == 5
 
 
 def test_a_sub_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
