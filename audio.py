@@ -250,16 +250,18 @@ def _by_ffmpeg(path, file, why):
         if stream.codec_context is None:
             raise UserError(f"{path}: cannot be read as audio: its codec is not known")
         stream.codec_context.thread_count = 1
-        held, n_held, rate = [], 0, None
+        held, rate = [], None
         try:
             for frame in _frames(path, source, container, stream):
                 block = _samples(frame)
-                if held and (n_held >= _BLOCK or (rate, held[0].shape[1]) != (frame.sample_rate, block.shape[1])):
+                if held and (rate, held[0].shape[1]) != (frame.sample_rate, block.shape[1]):
                     yield from source.hand_over(rate, held)
-                    held, n_held = [], 0
+                    held = []
                 rate = frame.sample_rate
                 held.append(block)
-                n_held += block.size
+                if sum(part.size for part in held) >= _BLOCK:
+                    yield from source.hand_over(rate, held)
+                    held = []
         except av.FFmpegError as error:
             raise _DecodingError(f"{error.strerror} after {source.seconds:.2f} s") from error
     if held:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -326,6 +327,7 @@ def test_no_content_leads_to_another_file_or_a_socket(tmp_path, listener):
     port, connections = listener
     secret = tmp_path / "secret.wav"
     soundfile.write(secret, np.full(RATE, 0.5), RATE)
+    os.mkfifo(tmp_path / "fifo.wav")  # whoever opens it waits for ever
     references = [
         "secret.wav",
         "./secret.wav",
@@ -338,6 +340,7 @@ def test_no_content_leads_to_another_file_or_a_socket(tmp_path, listener):
         f"crypto+file:{secret}",
         f"http://127.0.0.1:{port}/secret.wav",
         f"tcp://127.0.0.1:{port}",
+        str(tmp_path / "fifo.wav"),
     ]
     names = itertools.cycle(["x.wav", "x.m4a", "x.mp3", "x.m3u8", "x.flac", "x.mpd", "x.mp4", "x.sdp", "x", "x.ogg"])
     contents = [
@@ -346,7 +349,7 @@ def test_no_content_leads_to_another_file_or_a_socket(tmp_path, listener):
         if text is not SDP or reference == references[0]
     ]
     contents += [mp4_with_data_elsewhere(reference, kind) for kind in (b"url ", b"alis") for reference in references]
-    assert len(contents) > 400
+    assert len(contents) > 450
     started = time.monotonic()
     for content in contents:
         path = tmp_path / next(names)
@@ -366,15 +369,6 @@ def test_a_small_file_that_claims_much_ends_soon_in_little_memory(tmp_path, per_
     started = time.monotonic()
     with contextlib.suppress(UserError):
         assert len(load_audio(tmp_path / "x.m4a")) < 1000
-    assert time.monotonic() - started < 10
-
-
-def test_a_frame_of_one_sample_costs_no_more_than_its_share(tmp_path):
-    data = mp4_with_data_elsewhere("", b"url ")
-    at = data.index(b"stts") + 16  # each sample lasts so long that FFmpeg makes a packet of it
-    (tmp_path / "x.m4a").write_bytes(data[:at] + b"\x7f\xff\xff\xff" + data[at + 4 :] + bytes(50_000))
-    started = time.monotonic()
-    assert len(load_audio(tmp_path / "x.m4a")) == 20000
     assert time.monotonic() - started < 10
 
 

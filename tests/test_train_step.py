@@ -204,7 +204,7 @@ def test_bad_audio_is_reported_before_training_or_skipped(tmp_path, corpus, trai
     bad = [str(sorted(folder.iterdir())[2]) for folder in sorted(database.glob("*/flac"), reverse=True)]
     flags = [*train_flags, "--algo", "0", "--epochs", "1", "--database_path", str(database)]
     flags += ["--protocols_path", str(corpus), "--log_dir", str(tmp_path / "logs")]
-    fails(train.main, flags, bad[0], "cannot be read")
+    fails(train.main, flags, bad[0], "truncated")
     with pytest.raises(SystemExit):
         train.run(lambda: train.main([*flags, "--check_audio", "--skip_bad_audio", "1"]))
     lines = capsys.readouterr().err.splitlines()
