@@ -24,15 +24,15 @@ from collections import namedtuple
 from functools import partial
 from pathlib import Path
 
-import threads  # noqa: F401
+import common.threads  # noqa: F401
 
 import numpy as np
 
-import metrics
-import protocols
-from atomic import atomic_open, check_outputs
-from console import Number, UserError, run
-from protocols import BONAFIDE, SPOOF
+from common.atomic import atomic_open, check_outputs
+from common.console import Number, UserError, run
+from corpora import protocols
+from corpora.protocols import BONAFIDE, SPOOF
+from reports import metrics
 
 # Columns that the tables break down by where a key has them and nobody asks for others.
 BREAKDOWNS = ("dataset", "attack", "codec", "transmission", "source", "vocoder", "gender")

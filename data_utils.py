@@ -5,11 +5,11 @@ import time
 import numpy as np
 import torch
 
-from audio import SAMPLE_RATE, load_audio
-from console import UserError, progress, warn
-from FIR import CUTOFFS, apply_fir
+from augmentation.fir import CUTOFFS, apply_fir
+from common.audio import SAMPLE_RATE, load_audio
+from common.console import UserError, progress, warn
+from common.workers import Workers
 from RawBoost import apply_rawboost
-from workers import Workers
 
 LONG = 60  # seconds of an utterance that RawBoost is applied to before the crop is taken
 _warned_of = set()

@@ -15,16 +15,16 @@ import sys
 import time
 from collections import Counter
 
-import threads  # noqa: F401
+import common.threads  # noqa: F401
 
 import torch
 
-from atomic import atomic_open, check_outputs, is_standard_output
-from console import Number, UserError, printable, run
-from inference import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
+from common.atomic import atomic_open, check_outputs, is_standard_output
+from common.console import Number, UserError, printable, run
+from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge, clock, draw, find_files
+from inference.precision import PRECISIONS, check_precision
+from inference.scoring import usable_cores
 from model import add_model_flags, choose_device, given_model_flags
-from precision import PRECISIONS, check_precision
-from scoring import usable_cores
 
 
 def parse_args(argv=None):
@@ -180,9 +180,9 @@ def _out(path):
 def main(argv=None):
     args = parse_args(argv)
     if args.web:
-        import web_demo
+        from inference import web_page
 
-        return web_demo.serve(read_judge(args), args.host, args.port)
+        return web_page.serve(read_judge(args), args.host, args.port)
     with find_files(args.file_to_test) as files:
         if args.plot and len(files) > 1:
             raise UserError(f"--plot: expected one file to draw, found {len(files)}")

@@ -25,20 +25,20 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import threads  # noqa: F401
+import common.threads  # noqa: F401
 
 import torch
 from torch import distributed
 
-import checkpoint
-import protocols
-import provenance
-from atomic import atomic_open, check_outputs, is_standard_output, is_stream
+import checkpoints
 from back_ends import least_batch
-from console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
+from common.atomic import atomic_open, check_outputs, is_standard_output, is_stream
+from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
+from corpora import protocols
+from inference.precision import PRECISIONS, check_precision, prepare
+from inference.scoring import plan_batches, readers, score_batches
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
-from precision import PRECISIONS, check_precision, prepare
-from scoring import plan_batches, readers, score_batches
+from training import provenance
 
 
 def parse_args(argv=None):
@@ -150,13 +150,13 @@ def read_detector(args):
     """The detector that the flags name, and what to call it."""
     flags = given_model_flags(args)
     if args.model_path:
-        return checkpoint.load_detector(args.model_path, **flags), args.model_path
+        return checkpoints.load_detector(args.model_path, **flags), args.model_path
     if args.model_ID_to_average:
-        paths = checkpoint.checkpoints_of_epochs(args.model_folder_path, args.model_ID_to_average)
+        paths = checkpoints.checkpoints_of_epochs(args.model_folder_path, args.model_ID_to_average)
     else:
-        paths = checkpoint.best_checkpoints(args.model_folder_path, args.average_best, args.average_by)
+        paths = checkpoints.best_checkpoints(args.model_folder_path, args.average_best, args.average_by)
     name = f"average of {', '.join(sorted(path.name for path in paths))}"
-    return checkpoint.load_average(paths, **flags), name
+    return checkpoints.load_average(paths, **flags), name
 
 
 def run_facts(detector, data, batches, **settings):
@@ -358,7 +358,7 @@ def check_files(args, trials, protocol, world):
         outputs.append((f"{flag}: list of errors", errors_file(args.out)))
         real = os.path.realpath(args.out)
         outputs += [(f"{flag}: partial scores", f"{real}.partial-{rank}") for rank in range(world)]
-    folder = args.model_folder_path and checkpoint.checkpoints_folder(args.model_folder_path)
+    folder = args.model_folder_path and checkpoints.checkpoints_folder(args.model_folder_path)
     check_outputs(outputs, [protocol, args.model_path, folder, *(trial.path for trial in trials)])
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from back_ends import BACK_ENDS, RIVALS, build_back_end, takes_hidden_states
-from console import Number, UserError, check, shown, unfit
-from front_ends import (
+from common.console import Number, UserError, check, shown, unfit
+from front_ends.encoders import (
     ENCODER_FIELDS,
     FROM_FILE,
     PRESETS,

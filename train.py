@@ -20,28 +20,26 @@ import random
 import sys
 from collections import Counter
 
-import threads  # noqa: F401
+import common.threads  # noqa: F401
 
 import numpy as np
 import torch
 
-import checkpoint
-import distributed
-import protocols
-import provenance
-import run_folder
-from atomic import atomic_open, check_folder
+import checkpoints
+from augmentation.fir import CUTOFFS
 from back_ends import least_batch
-from console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
+from common.atomic import atomic_open, check_folder
+from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
+from corpora import protocols
+from corpora.protocols import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
-from FIR import CUTOFFS
-from front_ends import RECEPTIVE_FIELD
-from losses import LOSSES, Loss
+from front_ends.encoders import RECEPTIVE_FIELD
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
-from protocols import BONAFIDE, SPOOF
 from RawBoost import ALGORITHMS, RawBoostParams
-from recipes import CORPORA, CORPORA_OF_MODELS, RECIPES
-from training import PRECISIONS, Training
+from training import distributed, provenance, run_folder
+from training.losses import LOSSES, Loss
+from training.recipes import CORPORA, CORPORA_OF_MODELS, RECIPES
+from training.trainer import PRECISIONS, Training
 
 # Flags of the published programs that those read nowhere.
 IGNORED = {"AASIST_scale": 1, "eval_part": 1, "test_length": 1, "BTN_ratio": 1}
@@ -223,7 +221,7 @@ def parse_args(argv=None):
     where.add_argument(
         "--resume", choices=["auto"], help="auto: go on with the newest run in the folder, if there is one"
     )
-    where.add_argument("--resume_checkpoint_path", help=f"go on from a run's {checkpoint.RESUME_NAME}")
+    where.add_argument("--resume_checkpoint_path", help=f"go on from a run's {checkpoints.RESUME_NAME}")
     where.add_argument(
         "--save_every_minutes",
         type=Number(float, 0),
@@ -472,7 +470,7 @@ def main(argv=None):
     if args.batch_size < world:
         raise UserError(f"--batch_size {args.batch_size}: expected at least one trial for each of {world} processes")
     check_parts(args, [args.batch_size])
-    config = checkpoint.resolve_encoder(model_flags(args), args.ssl_path)
+    config = checkpoints.resolve_encoder(model_flags(args), args.ssl_path)
     criterion = build_loss(args, config)
     try:
         params = RawBoostParams(
@@ -515,7 +513,7 @@ def main(argv=None):
     random.seed(args.seed)
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
-    detector = build_detector(config) if resume_from else checkpoint.new_detector(config, args.ssl_path)
+    detector = build_detector(config) if resume_from else checkpoints.new_detector(config, args.ssl_path)
     detector.to(device)
     torch.manual_seed(args.seed + rank)  # no two processes drop out alike
     with contextlib.ExitStack() as stack:

@@ -26,7 +26,7 @@ demo)
     [ $# -eq 0 ] || [ $# -eq 1 ] || usage
     corpus=demo/corpus eval_key=demo/corpus/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt
     echo "== 1/5 demo corpus, from recordings of people and from speech synthesisers"
-    $PYTHON make_demo_corpus.py --out $corpus
+    $PYTHON tools/make_demo_corpus.py --out $corpus
     echo "== 2/5 training, a checkpoint an epoch, and the average of the 3 best"
     $PYTHON train.py --database_path $corpus --model_name wav2vec2_Nes2Net_X --ssl tiny --Nes_ratio 4 4 --algo 8 --crop 24000 --crop_place random --epochs 20 --batch_size 16 --optimizer AdamW --lr 0.002 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --average_best 3 --seed 1 --log_dir demo/logs --foldername nes2net_x --resume auto
     run=$(ls -d demo/logs/nes2net_x/* | tail -n 1)
@@ -45,8 +45,8 @@ demo)
     ;;
 rivals)
     [ $# -eq 1 ] || usage
-    $PYTHON make_demo_corpus.py --out demo/corpus
-    $PYTHON compare.py --corpus demo/corpus --out demo/rivals
+    $PYTHON tools/make_demo_corpus.py --out demo/corpus
+    $PYTHON tools/compare.py --corpus demo/corpus --out demo/rivals
     ;;
 *) usage ;;
 esac

@@ -17,7 +17,7 @@ import soundfile
 import torch
 from scipy import signal
 
-import checkpoint
+import checkpoints
 from model import ModelConfig, build_detector
 
 ROOT = Path(__file__).parent.parent
@@ -121,13 +121,13 @@ def untrained(tmp_path_factory):
     path = tmp_path_factory.mktemp("untrained") / "detector.pth"
     torch.manual_seed(0)
     valid = {"eer": 0.1, "threshold": 0.0, "selected_by": "loss"}
-    checkpoint.save_checkpoint(path, TINY, build_detector(TINY).state_dict(), valid=valid, trained_on="CORPUS")
+    checkpoints.save_checkpoint(path, TINY, build_detector(TINY).state_dict(), valid=valid, trained_on="CORPUS")
     return path
 
 
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
-    """A folder of recordings, a sub-folder a speaker, as `make_demo_corpus.py --speech_dir` takes it."""
+    """A folder of recordings, a sub-folder a speaker, as `tools/make_demo_corpus.py --speech_dir` takes it."""
     folder = tmp_path_factory.mktemp("recordings")
     rng = np.random.default_rng(0)
     for speaker, pitch in enumerate([100, 120, 140, 170, 200]):
@@ -140,8 +140,8 @@ def recordings(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory, recordings):
-    """A small corpus in the layout of ASVspoof 2019 LA, built by make_demo_corpus.py."""
-    import make_demo_corpus
+    """A small corpus in the layout of ASVspoof 2019 LA, built by tools/make_demo_corpus.py."""
+    from tools import make_demo_corpus
 
     folder = tmp_path_factory.mktemp("demo") / "corpus"
     make_demo_corpus.main(
@@ -176,7 +176,7 @@ def fails(capsys):
     """fails(main, argv, *words): main(argv) ends as a user's mistake should, and its one line holds the words."""
 
     def check(main, argv, *words):
-        import console
+        from common import console
 
         with pytest.raises(SystemExit) as ended:
             console.run(lambda: main(argv))

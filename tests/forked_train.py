@@ -27,10 +27,10 @@ from fairseq.modules import Fp32GroupNorm
 
 import data_utils
 import eval as eval_script
-import scoring
 import train
-from losses import Loss
+from inference import scoring
 from model import Detector
+from training.losses import Loss
 
 CLONE_NEWNS = 0x20000
 HOOKS = {

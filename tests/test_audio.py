@@ -16,9 +16,9 @@ import soundfile
 from conftest import encode as encode_any
 from scipy import signal
 
-import audio
-from audio import audio_blocks, header_seconds, load_audio
-from console import UserError
+from common import audio
+from common.audio import audio_blocks, header_seconds, load_audio
+from common.console import UserError
 
 RATE = 16000
 X = 0.3 * np.sin(2 * np.pi * np.cumsum(np.linspace(200, 1200, 40000)) / RATE)

@@ -4,7 +4,7 @@ from conftest import read_reference, reference_input, reference_weights
 
 from back_ends import NES2NETS, build_back_end
 from back_ends.nes2net import AttentiveStatistics
-from console import UserError
+from common.console import UserError
 from model import ModelConfig, build_detector, count_parameters
 
 

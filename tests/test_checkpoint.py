@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
-from console import UserError
-from front_ends import PRESETS
+import checkpoints
+from common.console import UserError
+from front_ends.encoders import PRESETS
 from model import ModelConfig, build_detector
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
@@ -23,7 +23,7 @@ def detector(seed=0):
 
 
 def save(path, seed=0, **facts):
-    checkpoint.save_checkpoint(path, CONFIG, detector(seed).state_dict(), **facts)
+    checkpoints.save_checkpoint(path, CONFIG, detector(seed).state_dict(), **facts)
     return path
 
 
@@ -33,10 +33,10 @@ def same(state, other):
 
 def test_a_detector_survives_a_round_trip(tmp_path):
     path = save(tmp_path / "a.pt", epoch=3, valid={"eer": 0.5})
-    found = checkpoint.load_detector(path, model_name="wav2vec2_Nes2Net_X", Nes_ratio=[2, 2])
+    found = checkpoints.load_detector(path, model_name="wav2vec2_Nes2Net_X", Nes_ratio=[2, 2])
     assert found.config == CONFIG and not found.training
     assert same(found.state_dict(), detector().state_dict())
-    assert checkpoint.read_checkpoint(path)["epoch"] == 3
+    assert checkpoints.read_checkpoint(path)["epoch"] == 3
     assert os.listdir(tmp_path) == ["a.pt"]  # no temporary file is left
 
 
@@ -45,7 +45,7 @@ def test_a_detector_survives_a_round_trip(tmp_path):
 )
 def test_a_flag_that_disagrees_is_an_error_with_both_values(tmp_path, flag, value):
     with pytest.raises(UserError) as raised:
-        checkpoint.load_detector(save(tmp_path / "a.pt"), **{flag: value})
+        checkpoints.load_detector(save(tmp_path / "a.pt"), **{flag: value})
     for word in (f"--{flag}", str(getattr(CONFIG, flag)), str(value)):
         assert word in str(raised.value)
 
@@ -55,9 +55,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     del state["back_end.fc.bias"]
     state["back_end.extra"] = torch.zeros(2)
     state["back_end.fc.weight"] = torch.zeros(2, 3)
-    checkpoint.save_checkpoint(tmp_path / "a.pt", CONFIG, state)
+    checkpoints.save_checkpoint(tmp_path / "a.pt", CONFIG, state)
     with pytest.raises(UserError, match="3 of .* weights, first missing back_end.fc.bias") as raised:
-        checkpoint.load_detector(tmp_path / "a.pt")
+        checkpoints.load_detector(tmp_path / "a.pt")
     assert raised.value.details == [
         "missing back_end.fc.bias",
         "left over back_end.extra",
@@ -79,10 +79,10 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Payload(mark)))
     for name in ("zip.pt", "bare.pt"):
         with pytest.raises(UserError, match=f"{name}: "):
-            checkpoint.read_checkpoint(tmp_path / name)
+            checkpoints.read_checkpoint(tmp_path / name)
         assert not mark.exists()
     with pytest.raises(UserError, match="could run code"):
-        checkpoint.read_checkpoint(tmp_path / "zip.pt")
+        checkpoints.read_checkpoint(tmp_path / "zip.pt")
 
 
 def test_other_files_are_refused(tmp_path):
@@ -93,12 +93,12 @@ def test_other_files_are_refused(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     for name in ("cut.pt", "text.pt", "empty.pt", "other.pt", "gone.pt"):
         with pytest.raises(UserError, match=name):
-            checkpoint.read_checkpoint(tmp_path / name)
+            checkpoints.read_checkpoint(tmp_path / name)
 
 
 def test_an_average_is_the_arithmetic_mean_in_any_order(tmp_path):
     paths = [save(tmp_path / f"epoch_{epoch}.pth", seed=epoch, epoch=epoch) for epoch in (9, 10, 11)]
-    found = checkpoint.average_checkpoints(paths)
+    found = checkpoints.average_checkpoints(paths)
     states = [detector(seed).state_dict() for seed in (9, 10, 11)]
     for key, value in found.items():
         values = np.stack([state[key].numpy() for state in states])
@@ -108,20 +108,20 @@ def test_an_average_is_the_arithmetic_mean_in_any_order(tmp_path):
         else:
             assert value == states[-1][key]  # of the latest epoch
     for order in ([1, 2, 0], [2, 1, 0]):
-        assert same(found, checkpoint.average_checkpoints([paths[i] for i in order]))
-    assert same(states[0], checkpoint.average_checkpoints(paths[:1]))
+        assert same(found, checkpoints.average_checkpoints([paths[i] for i in order]))
+    assert same(states[0], checkpoints.average_checkpoints(paths[:1]))
 
 
 def test_what_cannot_be_averaged_is_named(tmp_path):
     path = save(tmp_path / "epoch_1.pth", epoch=1)
     other = ModelConfig("wav2vec2_Nes2Net", ssl="tiny", Nes_ratio=(2, 2))
-    checkpoint.save_checkpoint(tmp_path / "epoch_2.pth", other, build_detector(other).state_dict(), epoch=2)
+    checkpoints.save_checkpoint(tmp_path / "epoch_2.pth", other, build_detector(other).state_dict(), epoch=2)
     with pytest.raises(UserError, match="epoch_2.pth: holds another network than .*epoch_1.pth"):
-        checkpoint.average_checkpoints([path, tmp_path / "epoch_2.pth"])
+        checkpoints.average_checkpoints([path, tmp_path / "epoch_2.pth"])
     with pytest.raises(UserError, match="named once; found .*epoch_1"):
-        checkpoint.average_checkpoints([path, path])
+        checkpoints.average_checkpoints([path, path])
     with pytest.raises(UserError, match="none"):
-        checkpoint.average_checkpoints([])
+        checkpoints.average_checkpoints([])
 
 
 def test_the_best_checkpoints_of_a_run(tmp_path):
@@ -133,18 +133,18 @@ def test_the_best_checkpoints_of_a_run(tmp_path):
         save(folder / name, epoch=epoch, valid=valid)
     save(folder / "best_model.pt", epoch=2)
     for run in (tmp_path, folder):
-        best = checkpoint.best_checkpoints(run, 3)
+        best = checkpoints.best_checkpoints(run, 3)
         assert [path.name for path in best] == ["epoch_2.pth", "model_10_EER_0.1.pt", "model_3_EER_0.2.pt"]
-    assert checkpoint.best_checkpoints(tmp_path, 1, "loss")[0].name == "model_10_EER_0.1.pt"
-    assert checkpoint.checkpoints_of_epochs(tmp_path, [10, 1])[1].name == "epoch_1.pth"
+    assert checkpoints.best_checkpoints(tmp_path, 1, "loss")[0].name == "model_10_EER_0.1.pt"
+    assert checkpoints.checkpoints_of_epochs(tmp_path, [10, 1])[1].name == "epoch_1.pth"
     with pytest.raises(UserError, match="no checkpoint of epoch 4, 5; kept are 1, 2, 3, 10"):
-        checkpoint.checkpoints_of_epochs(tmp_path, [4, 1, 5])
+        checkpoints.checkpoints_of_epochs(tmp_path, [4, 1, 5])
     with pytest.raises(UserError, match="expected 5 checkpoints to average, found 4"):
-        checkpoint.best_checkpoints(tmp_path, 5)
+        checkpoints.best_checkpoints(tmp_path, 5)
     with pytest.raises(UserError, match="loss_augmented"):
-        checkpoint.best_checkpoints(tmp_path, 1, "loss_augmented")
+        checkpoints.best_checkpoints(tmp_path, 1, "loss_augmented")
     with pytest.raises(UserError, match="nowhere"):
-        checkpoint.best_checkpoints(tmp_path / "nowhere", 1)
+        checkpoints.best_checkpoints(tmp_path / "nowhere", 1)
 
 
 def test_resuming_restores_everything(tmp_path):
@@ -162,10 +162,10 @@ def test_resuming_restores_everything(tmp_path):
 
     run = parts(0)
     step(*run)
-    checkpoint.save_resume(tmp_path / "resume.pth", *run, epoch=1, best={"eer": 0.25})
+    checkpoints.save_resume(tmp_path / "resume.pth", *run, epoch=1, best={"eer": 0.25})
     step(*run)
     other = parts(1)
-    state = checkpoint.load_resume(tmp_path / "resume.pth", *other)
+    state = checkpoints.load_resume(tmp_path / "resume.pth", *other)
     assert (state["epoch"], state["best"]) == (1, {"eer": 0.25})
     step(*other)
     assert same(run[0].state_dict(), other[0].state_dict())
@@ -175,7 +175,7 @@ def test_resuming_restores_everything(tmp_path):
 def test_a_finished_checkpoint_is_nothing_to_resume_from(tmp_path):
     found = detector()
     with pytest.raises(UserError, match="without its optimiser"):
-        checkpoint.load_resume(save(tmp_path / "a.pt"), found, torch.optim.Adam(found.parameters()), None)
+        checkpoints.load_resume(save(tmp_path / "a.pt"), found, torch.optim.Adam(found.parameters()), None)
 
 
 def test_pretrained_weights_load_without_their_heads(tmp_path):
@@ -187,12 +187,12 @@ def test_pretrained_weights_load_without_their_heads(tmp_path):
     }
     settings = {"cfg": {"model": PRESETS["tiny"].fields}}
     torch.save({**settings, "model": {**weights, **heads}}, tmp_path / "ssl.pt")
-    found = checkpoint.new_detector(CONFIG, tmp_path / "ssl.pt")
+    found = checkpoints.new_detector(CONFIG, tmp_path / "ssl.pt")
     assert same(found.front_end.model.state_dict(), weights)
     assert not any(tensor.is_meta for tensor in found.state_dict().values())
     torch.save({**settings, "model": {**weights, "w2v_model.x": torch.zeros(1)}}, tmp_path / "more.pt")
     with pytest.raises(UserError, match="left over w2v_model.x"):
-        checkpoint.new_detector(CONFIG, tmp_path / "more.pt")
+        checkpoints.new_detector(CONFIG, tmp_path / "more.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "bare.pt")
     with pytest.raises(UserError, match="under `model`"):
-        checkpoint.new_detector(CONFIG, tmp_path / "bare.pt")
+        checkpoints.new_detector(CONFIG, tmp_path / "bare.pt")

@@ -18,19 +18,20 @@ import torch
 from conftest import read_reference, reference_weights
 
 import checkpoint
+import checkpoints
 import easy_inference_demo
 import EER_minDCF
 import eval as eval_command
-import front_ends
-import metrics
-import protocols
-import safe_load
 import train
-from console import Number, UserError, shown
-from front_ends import Encoder
-from inference import Judge
+from checkpoints import safe_load
+from common.console import Number, UserError, shown
+from corpora import protocols
+from front_ends import encoders
+from front_ends.encoders import Encoder
+from inference.judging import Judge
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams
+from reports import metrics
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
 
@@ -41,7 +42,7 @@ def weights():
     return build_detector(CONFIG).state_dict()
 
 
-def refused(path, *words, load=checkpoint.load_detector):
+def refused(path, *words, load=checkpoints.load_detector):
     """The one line that load(path) ends with, which names the file and holds the words."""
     with pytest.raises(UserError) as raised:
         load(path)
@@ -175,10 +176,10 @@ def test_numpys_numbers_dtypes_and_arrays_are_plain_data(tmp_path, weights):
         assert str(found["dtype"]) == ">f4" and found["kind"] is np.float32
         assert np.array_equal(found["state"][1], PLAIN["state"][1])
         assert found["when"] == PLAIN["when"] and str(found["where"]) == "/data/train"
-    checkpoint.save_checkpoint(tmp_path / "c.pth", CONFIG, weights, **PLAIN)
-    assert checkpoint.load_detector(tmp_path / "c.pth").config == CONFIG
+    checkpoints.save_checkpoint(tmp_path / "c.pth", CONFIG, weights, **PLAIN)
+    assert checkpoints.load_detector(tmp_path / "c.pth").config == CONFIG
     checkpoint.main(["convert", str(tmp_path / "c.pth"), str(tmp_path / "d.pth")])
-    assert checkpoint.read_checkpoint(tmp_path / "d.pth")["eer"] == 0.25
+    assert checkpoints.read_checkpoint(tmp_path / "d.pth")["eer"] == 0.25
     torch.save(
         {"epoch": 3, "eer": np.float64(0.3), "model_state_dict": {"a.weight": torch.zeros(2, 2)}}, tmp_path / "e"
     )
@@ -208,7 +209,7 @@ def test_one_list_a_billion_times_is_looked_at_once(tmp_path):
     content = ["x"]
     for _ in range(40):
         content = [content, content]
-    torch.save({"format": checkpoint.FORMAT, "config": {}, "model": content, "valid": content}, tmp_path / "a.pth")
+    torch.save({"format": checkpoints.FORMAT, "config": {}, "model": content, "valid": content}, tmp_path / "a.pth")
     refused(tmp_path / "a.pth")
 
 
@@ -225,7 +226,7 @@ def test_the_names_that_wrappers_give_are_stripped(tmp_path, weights, prefix):
     }
     state = {k.replace("layers.1.", "layers.1._orig_mod."): tensor for k, tensor in state.items()}
     torch.save({prefix + k: tensor for k, tensor in state.items()}, tmp_path / "a.pth")
-    found = checkpoint.load_detector(tmp_path / "a.pth", model_name="wav2vec2_Nes2Net_X", dilation=2).state_dict()
+    found = checkpoints.load_detector(tmp_path / "a.pth", model_name="wav2vec2_Nes2Net_X", dilation=2).state_dict()
     assert all(torch.equal(found[k], tensor) for k, tensor in weights.items())
     state[next(iter(state)).replace(".", "._orig_mod.", 1)] = torch.zeros(1)
     torch.save(state, tmp_path / "b.pth")
@@ -248,8 +249,8 @@ FREE = {"transformers_version", "architectures", "vocab_size", "pad_token_id", "
 
 def load_encoder(path, front_end="wav2vec2"):
     """All that train.py does with --ssl_path."""
-    config = checkpoint.resolve_encoder({"model_name": f"{front_end}_Nes2Net", "Nes_ratio": (2, 2)}, path)
-    return checkpoint.new_detector(config, path)
+    config = checkpoints.resolve_encoder({"model_name": f"{front_end}_Nes2Net", "Nes_ratio": (2, 2)}, path)
+    return checkpoints.new_detector(config, path)
 
 
 def folder_of(place, name, config=None):
@@ -353,7 +354,7 @@ def test_weights_in_several_files_are_read_as_one(tmp_path):
 
 
 def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
-    fields = {**front_ends.PRESETS["tiny"].fields, "encoder_ffn_embed_dim": 96, "feature_grad_mult": 0.1}
+    fields = {**encoders.PRESETS["tiny"].fields, "encoder_ffn_embed_dim": 96, "feature_grad_mult": 0.1}
     weights = Encoder(fields).model.state_dict()
     settings = {k: v for k, v in fields.items() if k not in ("normalize", "num_buckets", "max_distance")}
     settings |= {"layer_type": "transformer", "pos_enc_type": "abs", "relative_position_embedding": False}
@@ -405,7 +406,7 @@ def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
     ],
 )
 def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path, weights, facts, words):
-    content = {"format": checkpoint.FORMAT, "config": CONFIG.to_dict(), "model": weights, **facts}
+    content = {"format": checkpoints.FORMAT, "config": CONFIG.to_dict(), "model": weights, **facts}
     torch.save({name: value for name, value in content.items() if value is not None}, tmp_path / "a.pth")
     refused(tmp_path / "a.pth", words)
 
@@ -417,11 +418,11 @@ def test_what_a_checkpoint_says_of_itself_is_printed_escaped(tmp_path, weights, 
         "averaged": ["a\x9b1m"],
         "training": {"\x1b": "\x1b"},
     }
-    checkpoint.save_checkpoint(tmp_path / "a.pth", CONFIG, weights, **facts)
+    checkpoints.save_checkpoint(tmp_path / "a.pth", CONFIG, weights, **facts)
     text = output(checkpoint.main, ["show", str(tmp_path / "a.pth")])
     assert all(line.isprintable() for line in text.splitlines()) and "\\x1b[2J" in text
     valid = {"eer": 0.1, "threshold": 0.0}
-    checkpoint.save_checkpoint(tmp_path / "b.pth", CONFIG, weights, trained_on=facts["trained_on"], valid=valid)
+    checkpoints.save_checkpoint(tmp_path / "b.pth", CONFIG, weights, trained_on=facts["trained_on"], valid=valid)
     assert Judge(tmp_path / "b.pth", torch.device("cpu")).about_threshold().isprintable()
 
 
@@ -432,27 +433,27 @@ def test_what_a_checkpoint_says_of_itself_is_printed_escaped(tmp_path, weights, 
 def test_weights_of_another_kind_are_named(tmp_path, weights, kind):
     name = "back_end.fc.weight"
     changed = {**weights, name: weights[name].to(getattr(torch, kind))}
-    checkpoint.save_checkpoint(tmp_path / "a.pth", CONFIG, changed)
+    checkpoints.save_checkpoint(tmp_path / "a.pth", CONFIG, changed)
     refused(tmp_path / "a.pth", name, kind, "torch.float32")
-    for make in (checkpoint.average_checkpoints, lambda paths: checkpoint.load_average(paths)):
+    for make in (checkpoints.average_checkpoints, lambda paths: checkpoints.load_average(paths)):
         refused(tmp_path / "a.pth", name, kind, load=lambda path, make=make: make([path]))
     buffer = "back_end.bn.num_batches_tracked"
-    checkpoint.save_checkpoint(tmp_path / "b.pth", CONFIG, {**weights, buffer: torch.tensor(1.5)})
+    checkpoints.save_checkpoint(tmp_path / "b.pth", CONFIG, {**weights, buffer: torch.tensor(1.5)})
     refused(tmp_path / "b.pth", buffer, "torch.int64")
 
 
 def test_weights_in_half_precision_load(tmp_path, weights):
     for kind in (torch.float16, torch.bfloat16, torch.float64):
         halves = {k: tensor.to(kind) if tensor.is_floating_point() else tensor for k, tensor in weights.items()}
-        checkpoint.save_checkpoint(tmp_path / "a.pth", CONFIG, halves)
-        assert checkpoint.load_detector(tmp_path / "a.pth").back_end.fc.weight.dtype == torch.float32
+        checkpoints.save_checkpoint(tmp_path / "a.pth", CONFIG, halves)
+        assert checkpoints.load_detector(tmp_path / "a.pth").back_end.fc.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_an_average_of_weights_that_are_not_finite_is_refused(tmp_path, weights, value):
-    checkpoint.save_checkpoint(tmp_path / "epoch_1.pth", CONFIG, weights, epoch=1)
+    checkpoints.save_checkpoint(tmp_path / "epoch_1.pth", CONFIG, weights, epoch=1)
     name = "back_end.fc.bias"
-    checkpoint.save_checkpoint(tmp_path / "epoch_2.pth", CONFIG, {**weights, name: torch.full((2,), value)}, epoch=2)
+    checkpoints.save_checkpoint(tmp_path / "epoch_2.pth", CONFIG, {**weights, name: torch.full((2,), value)}, epoch=2)
     command = [str(tmp_path / "out.pth"), str(tmp_path / "epoch_1.pth"), str(tmp_path / "epoch_2.pth")]
     refused(tmp_path / "epoch_2.pth", name, "NaN", load=lambda _: checkpoint.main(["average", *command]))
     refused(tmp_path / "epoch_2.pth", name, load=lambda path: checkpoint.main(["convert", str(path), command[0]]))
@@ -461,12 +462,12 @@ def test_an_average_of_weights_that_are_not_finite_is_refused(tmp_path, weights,
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_one_file_under_two_names_is_not_averaged(tmp_path, weights, link):
-    checkpoint.save_checkpoint(tmp_path / "epoch_1.pth", CONFIG, weights, epoch=1)
+    checkpoints.save_checkpoint(tmp_path / "epoch_1.pth", CONFIG, weights, epoch=1)
     link(tmp_path / "epoch_1.pth", tmp_path / "epoch_2.pth")
     refused(
         tmp_path / "epoch_2.pth",
         "named once",
-        load=lambda path: checkpoint.average_checkpoints([tmp_path / "epoch_1.pth", path]),
+        load=lambda path: checkpoints.average_checkpoints([tmp_path / "epoch_1.pth", path]),
     )
 
 

@@ -18,26 +18,26 @@ import torch
 from conftest import TINY_FLAGS, speech_like
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import checkpoint
+import checkpoints
 import easy_inference_demo
 import EER_minDCF
 import eval as scoring
-import make_demo_corpus
 import model
-import protocols
 import train
-import training
-from console import UserError
+from common.console import UserError
+from corpora import protocols
+from corpora.protocols import BONAFIDE, SPOOF
 from data_utils import load_audio
 from model import ModelConfig
-from protocols import BONAFIDE, SPOOF
+from tools import make_demo_corpus
+from training import trainer
 
 ROOT = Path(__file__).parent.parent
 EVAL_LIST = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt"
 
 
 def weights(folder, name):
-    return checkpoint.read_checkpoint(Path(folder) / "checkpoints" / name)["model"]
+    return checkpoints.read_checkpoint(Path(folder) / "checkpoints" / name)["model"]
 
 
 def same(state, other):
@@ -109,7 +109,7 @@ def test_corpus_mistakes(tmp_path, recordings, corpus, fails):
 def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     names = {path.name for path in (finished_run / "checkpoints").iterdir()}
     epochs = {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth"}
-    assert names == epochs | {"best_model.pt", "average_best_2.pth", checkpoint.RESUME_NAME, checkpoint.PREVIOUS_NAME}
+    assert names == epochs | {"best_model.pt", "average_best_2.pth", checkpoints.RESUME_NAME, checkpoints.PREVIOUS_NAME}
     config = json.loads((finished_run / "config.json").read_text())
     assert config["model"]["ssl"] == "tiny" and config["training"]["lr"] == 0.002
     events = EventAccumulator(str(finished_run)).Reload()
@@ -119,8 +119,8 @@ def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     for tag in ("dev/eer", "train/loss"):
         assert [event.step for event in events.Scalars(tag)] == [4, 8, 12]
     assert "config/text_summary" in events.Tags()["tensors"]
-    best = checkpoint.best_checkpoints(finished_run, 2)
-    assert same(weights(finished_run, "average_best_2.pth"), checkpoint.average_checkpoints(best))
+    best = checkpoints.best_checkpoints(finished_run, 2)
+    assert same(weights(finished_run, "average_best_2.pth"), checkpoints.average_checkpoints(best))
     assert same(weights(finished_run, "best_model.pt"), weights(finished_run, best[0].name))
 
 
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, train_flags, finishe
 
 
 def test_a_resumed_run_keeps_its_settings(finished_run, train_flags, fails):
-    resume = ["--resume_checkpoint_path", str(finished_run / "checkpoints" / checkpoint.RESUME_NAME)]
+    resume = ["--resume_checkpoint_path", str(finished_run / "checkpoints" / checkpoints.RESUME_NAME)]
     flags = [*train_flags, "--average_best", "2"]
     fails(train.main, [*flags, *resume, "--seed", "4"], "--seed", "started with 3", "found 4")
     fails(train.main, [*flags, *resume, "--Nes_ratio", "4", "2"], "--Nes_ratio", "[2, 2]", "[4, 2]")
@@ -191,16 +191,16 @@ def test_the_singing_recipe_validates_by_eer_and_names_checkpoints_by_it(tmp_pat
         "lr": 1e-6,
     }
     assert {name: training[name] for name in recipe} == recipe
-    for epoch, path in checkpoint.epoch_checkpoints(folder).items():
-        eer = checkpoint.read_checkpoint(path)["valid"]["eer"]
+    for epoch, path in checkpoints.epoch_checkpoints(folder).items():
+        eer = checkpoints.read_checkpoint(path)["valid"]["eer"]
         assert path.name == f"model_{epoch}_EER_{eer}.pt"
         assert f"dev_eer {100 * eer:.3f}%" in text
-    assert list(checkpoint.epoch_checkpoints(folder)) == [1, 2]
+    assert list(checkpoints.epoch_checkpoints(folder)) == [1, 2]
 
 
 def test_epochs_that_are_validated_with_the_cosine_schedule():
     args = train.parse_args(["--base_dir", "x", "--model_name", "wav2vec2_Nes2Net_X"])
-    validated = [epoch for epoch in range(1, 76) if training.validates(args, epoch)]
+    validated = [epoch for epoch in range(1, 76) if trainer.validates(args, epoch)]
     assert validated == [1, 14, 15, 16, 24, 25, 26, 34, 35, 36, 44, 45, 46, 54, 55, 56, 64, 65, 66, 74, 75]
 
 
@@ -213,7 +213,7 @@ def test_a_frozen_encoder_stays_as_it_was(tmp_path, train_flags, output):
     after = weights(folder, "epoch_1.pth")
     torch.manual_seed(3)
     before = model.build_detector(
-        model.ModelConfig(**checkpoint.read_checkpoint(folder / "checkpoints/epoch_1.pth")["config"])
+        model.ModelConfig(**checkpoints.read_checkpoint(folder / "checkpoints/epoch_1.pth")["config"])
     )
     for name, value in before.state_dict().items():
         if name.startswith("front_end"):
@@ -327,7 +327,7 @@ def test_scores_are_those_of_the_detector_in_trial_order(scores, finished_run, c
     trials = protocols.read_protocol(corpus / EVAL_LIST)
     found = protocols.read_scores(scores)
     assert list(found) == [trial.utt_id for trial in trials]
-    detector = checkpoint.load_detector(average(finished_run))
+    detector = checkpoints.load_detector(average(finished_run))
     for trial in trials[:5]:
         x = load_audio(corpus / "ASVspoof2019_LA_eval" / "flac" / f"{trial.utt_id}.flac")
         with torch.no_grad():
@@ -335,7 +335,7 @@ def test_scores_are_those_of_the_detector_in_trial_order(scores, finished_run, c
 
 
 def test_every_way_to_name_an_average_gives_the_same_scores(tmp_path, scores, finished_run, corpus, output):
-    best = [str(checkpoint.read_checkpoint(path)["epoch"]) for path in checkpoint.best_checkpoints(finished_run, 2)]
+    best = [str(checkpoints.read_checkpoint(path)["epoch"]) for path in checkpoints.best_checkpoints(finished_run, 2)]
     ways = [
         ["--average_best", "2"],
         ["--model_ID_to_average", *best, "--num_average_model", "2"],
@@ -375,7 +375,7 @@ def test_published_scoring_commands(tmp_path, finished_run, ctrsvdd, output, mon
     )
     found = protocols.read_scores("score_DF.txt")
     assert list(found) == ["DF_E_2", "DF_E_0", "DF_E_1"]
-    detector = checkpoint.load_detector(average(finished_run))
+    detector = checkpoints.load_detector(average(finished_run))
     for utt_id, score in found.items():
         x = load_audio(folder / f"{utt_id}.flac")
         x = torch.from_numpy(np.resize(x, 64600))  # numpy's resize repeats from the start
@@ -499,7 +499,7 @@ def test_the_demo_agrees_with_eval_and_says_what_it_means(scores, finished_run, 
     flags = ["--model_path", average(finished_run), "--file_to_test", str(file)]
     text = output(easy_inference_demo.main, [*flags, "--model_name", "wav2vec2_Nes2Net_X"])
     assert float(re.search(r"^score: (\S+)$", text, re.M)[1]) == pytest.approx(score, abs=1e-5)
-    threshold = checkpoint.read_checkpoint(average(finished_run))["valid"]["threshold"]
+    threshold = checkpoints.read_checkpoint(average(finished_run))["valid"]["threshold"]
     assert ("bona fide" if score > threshold else "spoof") + ":" in text
     assert "spoof:" in output(easy_inference_demo.main, [*flags, "--threshold", "1000"])
     assert "bona fide:" in output(easy_inference_demo.main, [*flags, "--threshold", "-1000", "--test_mode", "4s"])

@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 
-import checkpoint
-import compare
+import checkpoints
 import train
 from model import ModelConfig, build_detector, count_parameters
+from tools import compare
 
 
 def test_the_flags_of_every_run_are_those_of_train():
@@ -27,7 +27,7 @@ def test_what_is_trained_is_scored_reported_and_timed(tmp_path, corpus, finished
     path = tmp_path / "logs" / "GF" / "run" / "checkpoints" / "average_best_2.pth"
     config = ModelConfig("wav2vec2_GF", ssl="tiny")
     torch.manual_seed(0)
-    checkpoint.save_checkpoint(path, config, build_detector(config).state_dict())
+    checkpoints.save_checkpoint(path, config, build_detector(config).state_dict())
 
     text = output(compare.main, ["--corpus", str(corpus), "--out", str(tmp_path), "--back_ends", "GF"])
     header, *rows = csv.reader((tmp_path / "table.csv").read_text().splitlines())
@@ -35,7 +35,7 @@ def test_what_is_trained_is_scored_reported_and_timed(tmp_path, corpus, finished
     key = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
     for row in rows:
         row = dict(zip(header, row))
-        detector = checkpoint.load_detector(
+        detector = checkpoints.load_detector(
             tmp_path / "logs" / row["back-end"] / "run" / "checkpoints" / "average_best_2.pth"
         )
         assert int(row["parameters"]) == count_parameters(detector.back_end)

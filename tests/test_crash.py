@@ -15,10 +15,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import checkpoint
-import console
-import run_folder
+import checkpoints
 import train
+from common import console
+from training import run_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,8 +53,8 @@ def assert_same_run(folder, other):
     names = sorted(os.listdir(folder / "checkpoints"))
     assert names == sorted(os.listdir(other / "checkpoints"))
     for name in names:
-        if name != checkpoint.PREVIOUS_NAME:
-            found, expected = (checkpoint.read_checkpoint(run / "checkpoints" / name) for run in (folder, other))
+        if name != checkpoints.PREVIOUS_NAME:
+            found, expected = (checkpoints.read_checkpoint(run / "checkpoints" / name) for run in (folder, other))
             for key in expected:
                 assert same(found[key], expected[key]), (name, key)
     found, expected = (EventAccumulator(str(run)).Reload() for run in (folder, other))
@@ -152,25 +152,31 @@ def stopped(tmp_path, processes, flags):
 
 def test_a_damaged_file_to_resume_from_gives_way_to_the_one_before(stopped, processes, undisturbed):
     folder, flags = stopped
-    newest = folder / "checkpoints" / checkpoint.RESUME_NAME
+    newest = folder / "checkpoints" / checkpoints.RESUME_NAME
     whole = newest.read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 1  # a bit among the weights: only a checksum tells
     newest.write_bytes(damaged)
     (status,), text = processes({"flags": flags})
     assert status == 0 and "resumed after epoch 1 and 0 batches" in text
-    assert f"{newest}: " in text and f"going on from {newest.with_name(checkpoint.PREVIOUS_NAME)}" in text
+    assert f"{newest}: " in text and f"going on from {newest.with_name(checkpoints.PREVIOUS_NAME)}" in text
     assert_same_run(folder, undisturbed[0])
 
 
 def test_a_run_whose_files_to_resume_from_are_all_damaged_does_not_start_anew(stopped, fails):
     folder, flags = stopped
-    for name in (checkpoint.RESUME_NAME, checkpoint.PREVIOUS_NAME):
+    for name in (checkpoints.RESUME_NAME, checkpoints.PREVIOUS_NAME):
         (folder / "checkpoints" / name).write_bytes(b"PK")
-    fails(train.main, flags, str(folder / "checkpoints" / checkpoint.RESUME_NAME))
+    fails(train.main, flags, str(folder / "checkpoints" / checkpoints.RESUME_NAME))
 
 
-HOLD = "import run_folder, sys, time\nwith run_folder.locked(sys.argv[1]):\n print('held', flush=True)\n time.sleep(99)"
+HOLD = """
+import sys, time
+from training import run_folder
+with run_folder.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(99)
+"""
 
 
 def test_two_runs_in_one_folder_are_refused_and_a_stale_lock_is_not(stopped, fails, processes):
@@ -189,13 +195,13 @@ def test_two_runs_in_one_folder_are_refused_and_a_stale_lock_is_not(stopped, fai
 def test_a_full_disk_leaves_the_last_good_file_and_says_what_is_needed(stopped, processes, undisturbed):
     folder, flags = stopped
     before = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
-    limit = (folder / "checkpoints" / checkpoint.RESUME_NAME).stat().st_size // 2
+    limit = (folder / "checkpoints" / checkpoints.RESUME_NAME).stat().st_size // 2
     (status,), text = processes({"flags": flags, "file_limit": limit})
     assert status == 2 and "Traceback" not in text, text
     message = text.strip().splitlines()[-1]
-    assert re.search(rf"{checkpoint.RESUME_NAME}: cannot be written: File too large; needs .* MB, free are", message)
+    assert re.search(rf"{checkpoints.RESUME_NAME}: cannot be written: File too large; needs .* MB, free are", message)
     after = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
-    for name in (checkpoint.RESUME_NAME, checkpoint.PREVIOUS_NAME, "epoch_1.pth"):
+    for name in (checkpoints.RESUME_NAME, checkpoints.PREVIOUS_NAME, "epoch_1.pth"):
         assert after[name] == before[name]
     assert not [name for name in after if name.endswith(".tmp")]
     (status,), text = processes({"flags": flags})
@@ -219,7 +225,7 @@ def test_what_the_run_needs_on_the_disk_is_what_it_writes(tmp_path, train_flags,
     (folder,) = (tmp_path / "run").iterdir()
     sizes = {path.name: path.stat().st_size for path in (folder / "checkpoints").iterdir()}
     # Beside what is there in the end: a third file to resume from, and the epoch's before --keep_best prunes.
-    more = sizes[checkpoint.RESUME_NAME] + ("--keep_best" in case) * sizes["best_model.pt"]
+    more = sizes[checkpoints.RESUME_NAME] + ("--keep_best" in case) * sizes["best_model.pt"]
     assert needed == pytest.approx(2 * [sum(sizes.values()) + more], rel=0.2)
 
 
@@ -281,9 +287,9 @@ def test_two_processes_train_as_one_does(tmp_path, train_flags, processes, case)
     assert statuses == [0, 0] and text.count("finished") == 1, text
     one, two = (next((tmp_path / name).iterdir()) for name in ("one", "two"))
     assert {path.name for path in one.glob("checkpoints/*")} == {path.name for path in two.glob("checkpoints/*")}
-    start = checkpoint.read_checkpoint(one / "checkpoints" / "epoch_1.pth")["model"]
+    start = checkpoints.read_checkpoint(one / "checkpoints" / "epoch_1.pth")["model"]
     for name in ("epoch_1.pth", "epoch_2.pth", "average_best_2.pth"):
-        found, expected = (checkpoint.read_checkpoint(run / "checkpoints" / name) for run in (two, one))
+        found, expected = (checkpoints.read_checkpoint(run / "checkpoints" / name) for run in (two, one))
         assert found["valid"].pop("selected_by") == expected["valid"].pop("selected_by")
         assert found["valid"] == pytest.approx(expected["valid"], rel=1e-5)
         differences = [(value - expected["model"][key]).abs().max() for key, value in found["model"].items()]

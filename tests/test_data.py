@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-import audio
 import data_utils
-from console import UserError
+from common import audio
+from common.console import UserError
+from corpora.protocols import Trial
 from data_utils import (
     BadAudio,
     TrialDataset,
@@ -21,7 +22,6 @@ from data_utils import (
     random_samples,
     repeat_pad,
 )
-from protocols import Trial
 
 
 def sine(n, rate, frequency=440):
@@ -236,7 +236,7 @@ def test_workers_end_with_the_main_process_and_at_no_signal_but_its_own(trials):
     program = f"""
 import multiprocessing, subprocess
 from data_utils import TrialDataset, make_loader
-from protocols import Trial
+from corpora.protocols import Trial
 trials = [Trial(path, label=0, path=path) for path in {[str(trial.path) for trial in trials]}]
 batches = iter(make_loader(TrialDataset(trials, 500), 1, num_workers=2))
 next(batches)

@@ -18,16 +18,17 @@ from scipy import signal
 from sklearn.linear_model import LogisticRegression
 
 import checkpoint
+import checkpoints
 import easy_inference_demo
-import inference
-import make_demo_corpus
-import metrics
-import protocols
-from audio import audio_blocks, load_audio
-from console import UserError
+from common.audio import audio_blocks, load_audio
+from common.console import UserError
+from corpora import protocols
 from data_utils import first_samples
-from inference import Judge, Judged, find_files
+from inference import judging
+from inference.judging import Judge, Judged, find_files
 from model import build_detector
+from reports import metrics
+from tools import make_demo_corpus
 
 main = easy_inference_demo.main
 CPU = torch.device("cpu")
@@ -151,15 +152,15 @@ def test_what_is_held_in_memory_changes_no_score(tmp_path, by_ear, monkeypatch):
     rng = np.random.default_rng(0)
     files = {str(i): wav(tmp_path / f"{i}.wav", rng.uniform(-0.5, 0.5, 16000 * s)) for i, s in enumerate([3, 50, 1, 8])}
     expected = [(judged.file, judged.score, judged.windows) for judged in by_ear.judge(files, timeline=True)]
-    monkeypatch.setattr(inference, "HELD", 5 * 16000)
-    monkeypatch.setitem(inference.BATCH_SAMPLES, "cpu", 5 * 16000)
+    monkeypatch.setattr(judging, "HELD", 5 * 16000)
+    monkeypatch.setitem(judging.BATCH_SAMPLES, "cpu", 5 * 16000)
     for (file, score, windows), judged in zip(expected, by_ear.judge(files, timeline=True), strict=True):
         assert judged.file == file and judged.score == pytest.approx(score, abs=1e-6)
         np.testing.assert_allclose(judged.windows, windows, atol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, by_ear):
-    """Three hours are measured by benchmark.py demo; here 32 minutes take hardly more than 8."""
+    """Three hours are measured by tools/benchmark.py demo; here 32 minutes take hardly more than 8."""
     peaks = []
     noise = np.random.default_rng(0).integers(-9999, 9999, 8 * 60 * 16000).astype(np.int16)
     for repeats in (1, 4):
@@ -234,7 +235,7 @@ def trained(tmp_path_factory, recordings):
     # The threshold of the EER would be the highest spoofed score itself, and each window a matter of rounding.
     valid = {"eer": 0.0, "threshold": (max(spoof) + min(bonafide)) / 2}
     path = tmp_path_factory.mktemp("trained") / "detector.pth"
-    checkpoint.save_checkpoint(path, TINY, detector.state_dict(), valid=valid, trained_on="its dev speaker")
+    checkpoints.save_checkpoint(path, TINY, detector.state_dict(), valid=valid, trained_on="its dev speaker")
     return path, np.concatenate(genuine[test]), np.concatenate(synthetic[test])
 
 
@@ -250,7 +251,7 @@ def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trai
     # A window that holds a little of it may or may not give it away: half a window, and half a hop.
     assert abs(found["start"] - start) <= 1.25 and abs(found["end"] - end) <= 1.25
     (line,) = re.findall(r"^suspicious: (.*)$", text, re.M)
-    assert line.startswith(inference.clock(found["start"]))
+    assert line.startswith(judging.clock(found["start"]))
     assert re.search(r"^bona fide: the mean score of its windows is above ", text, re.M)
     assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above ", text, re.M)
 
@@ -278,7 +279,7 @@ def test_the_picture_shades_what_is_suspicious(tmp_path, trained, output):
 
 def test_a_picture_of_a_long_file_shows_all_of_it(tmp_path):
     x = tone(200, 1000) * np.linspace(0, 1, 200 * 16000)
-    low, high, power, step = inference._outline(wav(tmp_path / "x.wav", x), len(x))
+    low, high, power, step = judging._outline(wav(tmp_path / "x.wav", x), len(x))
     assert len(low) == len(high) == pytest.approx(2000, abs=2) and np.all(np.diff(high) > -1e-3)
     assert power.shape[0] == 257 and power.shape[1] * step == pytest.approx(200, abs=0.2)
     assert np.all(power.argmax(axis=0)[5:] == 32)  # 1 kHz of 8 in 256 steps
@@ -292,7 +293,7 @@ def test_the_demo_agrees_with_scoring_one_at_a_time(tmp_path, untrained, output)
     seconds = [0.02, 0.5, 2, 2, 1, 31, 2]
     files = [wav(tmp_path / f"{i}.wav", speech_like(rng, s)) for i, s in enumerate(seconds)]
     flags = ["--model_path", str(untrained), "--model_name", "wav2vec2_Nes2Net_X"]
-    detector = checkpoint.load_detector(untrained)
+    detector = checkpoints.load_detector(untrained)
 
     def score(x):
         with torch.inference_mode():
@@ -402,7 +403,7 @@ def test_the_verdict_follows_the_threshold(untrained):
 
 
 def test_without_a_threshold_there_is_no_verdict(tmp_path):
-    checkpoint.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict())
+    checkpoints.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict())
     judge = Judge(tmp_path / "x.pth", CPU)
     assert judge.verdict(judged_with(3.0)) is None and "--threshold" in judge.reading(judged_with(3.0))
     windows = [(0, 4, -9.0), (2, 6, -9.0)]
@@ -423,7 +424,7 @@ def test_published_reading_of_the_singing_detectors(untrained, score, verdict):
 def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     judge = Judge(untrained, CPU)
     assert judge.probability(judged_with(1.0)) is None and judge.about_probability(judged_with(1.0)) is None
-    judge.calibration = inference.Calibration(slope=2.0, offset=-1.0, n_bonafide=99, n_spoof=400)
+    judge.calibration = judging.Calibration(slope=2.0, offset=-1.0, n_bonafide=99, n_spoof=400)
     assert judge.probability(judged_with(1.0)) == pytest.approx(1 / (1 + np.exp(-1)))
     assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is bona fide, if both were equally")
     assert judge.about_probability(judged_with(9.0)).startswith("over 0.990 ")
@@ -459,16 +460,16 @@ def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untraine
     assert f"30 bona fide and 90 spoofed utterances of {tmp_path / 'key.txt'}" in judge.about_probability(
         judged_with(0.3)
     )
-    before, after = checkpoint.load_detector(untrained).state_dict(), checkpoint.load_detector(out).state_dict()
+    before, after = checkpoints.load_detector(untrained).state_dict(), checkpoints.load_detector(out).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert checkpoint.read_checkpoint(out)["trained_on"] == "CORPUS"
+    assert checkpoints.read_checkpoint(out)["trained_on"] == "CORPUS"
 
 
 def test_training_leaves_threshold_and_calibration_in_the_checkpoint(finished_run):
     path = finished_run / "checkpoints" / "average_best_2.pth"
     assert Judge(path, CPU).origin == "dev"
-    valid = checkpoint.read_checkpoint(path)["valid"]
-    slope, offset, n_bonafide, n_spoof = (valid[name] for name in checkpoint.CALIBRATION)
+    valid = checkpoints.read_checkpoint(path)["valid"]
+    slope, offset, n_bonafide, n_spoof = (valid[name] for name in checkpoints.CALIBRATION)
     assert (n_bonafide, n_spoof) == (8, 12) and np.isfinite([slope, offset]).all()
 
 
@@ -492,7 +493,7 @@ def test_chance_is_said_beside_what_is_suspicious(untrained):
 
 @pytest.mark.parametrize("seconds, text", [(0, "0:00.0"), (59.96, "1:00.0"), (83.25, "1:23.2"), (3723.4, "1:02:03.4")])
 def test_clock(seconds, text):
-    assert inference.clock(seconds) == text
+    assert judging.clock(seconds) == text
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from FIR import CUTOFFS, apply_fir
+from augmentation.fir import CUTOFFS, apply_fir
 
 
 @pytest.mark.parametrize("kind", CUTOFFS)

@@ -16,10 +16,10 @@ from conftest import ROOT, encode, speech_like
 
 import easy_inference_demo
 import eval as eval_command
-import protocols
-from audio import load_audio
-from console import UserError
-from inference import find_files
+from common.audio import load_audio
+from common.console import UserError
+from corpora import protocols
+from inference.judging import find_files
 
 # Bytes of names: of another encoding, with what ends lines or moves a terminal's cursor, with what ends an id.
 ODD_NAMES = [

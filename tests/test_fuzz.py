@@ -17,10 +17,10 @@ import soundfile
 import torch
 from conftest import encode
 
-import checkpoint
-import console
+import checkpoints
 import EER_minDCF
-import protocols
+from common import console
+from corpora import protocols
 from data_utils import load_audio
 from model import ModelConfig, build_detector
 
@@ -153,7 +153,7 @@ def test_mutated_protocols_and_scores(tmp_path):
 def whole_checkpoint(path):
     torch.manual_seed(0)
     detector = build_detector(CONFIG)
-    checkpoint.save_checkpoint(path, CONFIG, detector.state_dict(), epoch=3, valid={"eer": 0.1, "selected_by": "eer"})
+    checkpoints.save_checkpoint(path, CONFIG, detector.state_dict(), epoch=3, valid={"eer": 0.1, "selected_by": "eer"})
     return path
 
 
@@ -181,10 +181,10 @@ def test_mutated_checkpoints(tmp_path):
             content = torch.load(whole, weights_only=True)
             spoil(content, rng)
             torch.save(content, path)
-        n_loaded += ends_well(lambda path=path: checkpoint.load_detector(path) and None)
+        n_loaded += ends_well(lambda path=path: checkpoints.load_detector(path) and None)
         path.unlink()
     assert n_loaded < 60
-    assert ends_well(lambda: checkpoint.load_detector(whole) and None)
+    assert ends_well(lambda: checkpoints.load_detector(whole) and None)
 
 
 def spoil(content, rng):
@@ -266,8 +266,8 @@ def hostile_files(folder):
 
 JUDGE = """
 import resource, sys, time
-import checkpoint
-from console import UserError
+import checkpoints
+from common.console import UserError
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -275,7 +275,7 @@ def peak():
 for path in sys.argv[1:]:
     before, start = peak(), time.monotonic()
     try:
-        checkpoint.load_detector(path)
+        checkpoints.load_detector(path)
         found = "loaded"
     except UserError as error:
         found = str(error)

@@ -9,51 +9,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train", "eval", "easy_inference_demo", "EER_minDCF", "make_demo_corpus", "benchmark", "compare"}
-WITHOUT_TORCH = [
-    "protocols",
-    "metrics",
-    "RawBoost",
-    "FIR",
-    "recipes",
-    "provenance",
-    "atomic",
-    "audio",
-    "console",
-    "threads",
-    "EER_minDCF",
-    "make_demo_corpus",
-]
-ALLOWED = {
-    "threads": set(),
-    "console": set(),
-    "atomic": {"console"},
-    "audio": {"console"},
-    "protocols": {"atomic", "console"},
-    "metrics": {"console"},
-    "RawBoost": set(),
-    "FIR": set(),
-    "losses": set(),
-    "recipes": set(),
-    "front_ends": {"console"},
-    "distributed": set(),
-    "provenance": {"protocols"},
-    "run_folder": {"atomic", "checkpoint", "console", "provenance"},
-    "model": {"back_ends", "console", "front_ends"},
-    "safe_load": {"console"},
-    "checkpoint": {"atomic", "back_ends", "console", "front_ends", "metrics", "model", "protocols", "safe_load"}
-    | {"threads"},  # a command as well
-    "workers": {"console"},
-    "data_utils": {"FIR", "RawBoost", "audio", "console", "protocols", "workers"},
-    "training": {"checkpoint", "console", "distributed", "protocols", "run_folder"},
-    "precision": {"console", "front_ends"},
-    "scoring": {"audio", "console", "data_utils", "front_ends", "precision", "workers"},
-    "inference": {
-        *("atomic", "audio", "checkpoint", "console", "data_utils", "front_ends", "precision", "protocols", "scoring")
-    },
-    "web_demo": {"console", "inference"},
+COMMANDS = ["train", "eval", "easy_inference_demo", "EER_minDCF", "checkpoint"]
+TOOLS = ["make_demo_corpus", "benchmark", "compare"]
+# Each folder, and each module that stands at the top, with what it may import of ours besides itself.
+BASE = {"common"}
+LOWER = {*BASE, "corpora", "front_ends", "back_ends", "augmentation", "RawBoost"}
+MAY_IMPORT = {
+    "common": set(),
+    "corpora": BASE,
+    "front_ends": BASE,
+    "back_ends": set(),
+    "RawBoost": BASE,
+    "augmentation": {*BASE, "RawBoost"},
+    "model": LOWER,
+    "data_utils": LOWER,
+    "reports": {*BASE, "corpora"},
+    "checkpoints": {*LOWER, "model", "data_utils", "reports"},
+    "training": {*LOWER, "model", "data_utils", "reports", "checkpoints"},
+    "inference": {*LOWER, "model", "data_utils", "reports", "checkpoints"},
 }
-OURS = {path.stem for path in ROOT.glob("*.py")} | {"back_ends"}
+MAY_IMPORT |= dict.fromkeys([*COMMANDS, "tools"], set(MAY_IMPORT))
+WITHOUT_TORCH = ["common", "corpora", "augmentation", "reports"]
+
+
+def files_of(name):
+    """The Python files of a folder, or of a module at the top."""
+    return sorted((ROOT / name).glob("*.py")) or [ROOT / f"{name}.py"]
 
 
 def imports_of(path):
@@ -66,21 +47,21 @@ def imports_of(path):
     return names
 
 
-def test_nothing_imports_a_script_or_upward():
-    assert OURS == SCRIPTS & OURS | set(ALLOWED) | {"back_ends"}
-    for path in ROOT.glob("*.py"):
-        ours = imports_of(path) & OURS
-        assert not ours & SCRIPTS, path
-        if path.stem in ALLOWED:
-            assert ours <= ALLOWED[path.stem], path
+def test_imports_run_one_way_by_folder():
+    folders = {path.parent.name for path in ROOT.glob("*/*.py")} - {"tests"}
+    ours = folders | {path.stem for path in ROOT.glob("*.py")}
+    assert ours == set(MAY_IMPORT)
+    for name, allowed in MAY_IMPORT.items():
+        for path in files_of(name):
+            assert imports_of(path) & ours <= {*allowed, name}, path
 
 
 def test_commands_set_how_threads_wait_before_anything_that_has_some():
-    for name in [*SCRIPTS, "checkpoint"]:
-        nodes = [node for node in ast.parse((ROOT / f"{name}.py").read_text()).body if "Import" in type(node).__name__]
+    for path in [*(ROOT / f"{name}.py" for name in COMMANDS), *(ROOT / "tools" / f"{name}.py" for name in TOOLS)]:
+        nodes = [node for node in ast.parse(path.read_text()).body if "Import" in type(node).__name__]
         names = [getattr(node, "module", None) or node.names[0].name for node in nodes]
         others = [name for name in names if name.split(".")[0] not in sys.stdlib_module_names]
-        assert others[0] == "threads", name
+        assert others[0] == "common.threads", path
 
 
 @pytest.mark.parametrize(
@@ -99,13 +80,17 @@ def test_back_ends_import_torch_alone():
         assert imports_of(path) <= {"back_ends", "collections", "functools", "math", "torch"} | optional, path
 
 
-def test_only_front_ends_imports_fairseq():
-    for path in [*ROOT.glob("*.py"), *(ROOT / "back_ends").glob("*.py")]:
-        assert ("fairseq" in imports_of(path)) == (path.stem == "front_ends"), path
+def test_only_front_ends_import_fairseq():
+    for name in MAY_IMPORT:
+        assert name == "front_ends" or not any("fairseq" in imports_of(path) for path in files_of(name)), name
 
 
 def test_reports_start_without_torch():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    code += "\n".join(f"import {name}" for name in WITHOUT_TORCH)
-    code += "\nassert not {'torch', 'fairseq', 'librosa', 'sklearn'} & set(sys.modules)"
+    for name in WITHOUT_TORCH:
+        code += "".join(f"import {name}.{path.stem}\n" for path in files_of(name) if path.stem != "__init__")
+    code += (
+        "import RawBoost, EER_minDCF\nfrom tools import make_demo_corpus\nfrom training import provenance, recipes\n"
+    )
+    code += "assert not {'torch', 'fairseq', 'librosa', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

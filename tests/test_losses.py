@@ -5,9 +5,9 @@ import torch
 
 from back_ends import BACK_ENDS
 from back_ends.common import CosineLinear
-from console import UserError
-from losses import LOSSES, Loss
+from common.console import UserError
 from model import ModelConfig, build_detector
+from training.losses import LOSSES, Loss
 
 OUTPUTS = torch.tensor([[0.7, -0.2], [0.1, 0.95], [-0.4, 0.3]])
 LABELS = torch.tensor([0, 1, 1])

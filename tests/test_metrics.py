@@ -8,9 +8,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
-import metrics
-from console import UserError
-from metrics import (
+from common.console import UserError
+from reports import metrics
+from reports.metrics import (
     bootstrap_eer,
     compute_a_dcf,
     compute_act_dcf,

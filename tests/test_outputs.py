@@ -13,18 +13,17 @@ import pytest
 import soundfile
 import torch
 
-import atomic
-import benchmark
 import checkpoint
-import compare
+import checkpoints
 import easy_inference_demo
 import EER_minDCF
 import eval as scoring
-import make_demo_corpus
-import protocols
 import train
-from atomic import atomic_open
+from common import atomic
+from common.atomic import atomic_open
+from corpora import protocols
 from model import ModelConfig, build_detector
+from tools import benchmark, compare, make_demo_corpus
 
 ROOT = Path(__file__).parent.parent
 TINY = ModelConfig(model_name="wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
@@ -51,7 +50,7 @@ def folder(tmp_path):
     torch.manual_seed(0)
     valid = {"eer": 0.1, "threshold": 0.0, "selected_by": "eer"}
     state = build_detector(TINY).state_dict()
-    checkpoint.save_checkpoint(tmp_path / "run" / "checkpoints" / "epoch_1.pth", TINY, state, valid=valid)
+    checkpoints.save_checkpoint(tmp_path / "run" / "checkpoints" / "epoch_1.pth", TINY, state, valid=valid)
     return tmp_path
 
 
@@ -177,7 +176,7 @@ def test_what_cannot_be_written_is_told_before_work_starts(folder, fails, name, 
         (scoring, "read_detector"),
         (easy_inference_demo, "read_judge"),
         (protocols, "read_score_columns"),
-        (checkpoint, "read_detector"),
+        (checkpoints, "read_detector"),
         (benchmark, "machine"),
     ]:
         monkeypatch.setattr(module, function, work)
@@ -325,7 +324,7 @@ def test_devices_are_written_to(tmp_path):
 
 STANDARD_OUTPUT = """
 import sys
-from atomic import atomic_open
+from common.atomic import atomic_open
 print("before")
 with atomic_open(sys.argv[1]) as file:
     file.write("table\\n")

@@ -21,13 +21,13 @@ import soundfile
 import torch
 from conftest import speech_like
 
-import inference
-from console import UserError
+from common.console import UserError
+from inference import judging
 
 pytest.importorskip("starlette", reason="starlette is not installed (pip install -r requirements-web.txt)")
 from starlette.exceptions import HTTPException  # noqa: E402
 
-import web_demo  # noqa: E402
+from inference import web_page  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -35,15 +35,17 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 COMMAND = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
-import numpy, console, easy_inference_demo, inference, web_demo
-web_demo.MAX_UPLOAD, web_demo.PATIENCE = 2_000_000, 5
-audio_blocks = inference.audio_blocks
+import numpy, easy_inference_demo
+from common import console
+from inference import judging, web_page
+web_page.MAX_UPLOAD, web_page.PATIENCE = 2_000_000, 5
+audio_blocks = judging.audio_blocks
 def audio_blocks_or_endless(path):
     while open(path, "rb").read(7) == b"ENDLESS":
         time.sleep(0.02)
         yield numpy.zeros(16, numpy.float32)
     yield from audio_blocks(path)
-inference.audio_blocks = audio_blocks_or_endless
+judging.audio_blocks = audio_blocks_or_endless
 console.run(easy_inference_demo.main)
 """
 
@@ -272,7 +274,7 @@ def test_the_size_of_a_request_is_limited(page):
 
 def test_the_slow_do_not_keep_others_waiting(page, speech):
     with contextlib.ExitStack() as stack:  # uploads of which a byte comes now and then
-        slow = [stack.enter_context(page.begin(b"x")) for _ in range(web_demo.UPLOADS)]
+        slow = [stack.enter_context(page.begin(b"x")) for _ in range(web_page.UPLOADS)]
         for _ in range(100):  # until all of them have come
             status, text, headers = page.request("POST", "/judge", b"x", OCTETS)
             if status == 503:
@@ -290,11 +292,11 @@ def test_the_slow_do_not_keep_others_waiting(page, speech):
                 break
         assert answer.startswith(b"HTTP/1.1 408")
     with contextlib.ExitStack() as stack:  # and recordings that do not end
-        for _ in range(web_demo.WORKERS - 1):
+        for _ in range(web_page.WORKERS - 1):
             stack.enter_context(page.begin(b"ENDLESS", length=7))
-        page.wait_until_stored(web_demo.WORKERS - 1)
+        page.wait_until_stored(web_page.WORKERS - 1)
         assert page.judge(speech.read_bytes())[0] == 200
-        assert len(page.stored()) == web_demo.WORKERS - 1
+        assert len(page.stored()) == web_page.WORKERS - 1
     page.wait_until_stored(0)  # they left
 
 
@@ -306,7 +308,7 @@ def test_whoever_leaves_midway_leaves_nothing(page):
 
 def test_visitors_at_once_get_their_own_answers(page, tmp_path):
     files = {}
-    for i in range(web_demo.WORKERS):
+    for i in range(web_page.WORKERS):
         soundfile.write(tmp_path / "x.wav", speech_like(np.random.default_rng(i), 1 + 3 * i), 16000)
         files[f"{i}.wav"] = (tmp_path / "x.wav").read_bytes()
 
@@ -320,7 +322,7 @@ def test_visitors_at_once_get_their_own_answers(page, tmp_path):
 
 
 def test_audio_without_end_and_judging_that_takes_too_long_end(untrained, monkeypatch, tmp_path):
-    judge = inference.Judge(untrained, torch.device("cpu"))
+    judge = judging.Judge(untrained, torch.device("cpu"))
     path = tmp_path / "x"
     path.write_bytes(b"x")
 
@@ -328,17 +330,17 @@ def test_audio_without_end_and_judging_that_takes_too_long_end(untrained, monkey
         while True:
             yield np.zeros(round(16000 * seconds), np.float32)
 
-    monkeypatch.setattr(inference, "audio_blocks", lambda path: blocks(60))
+    monkeypatch.setattr(judging, "audio_blocks", lambda path: blocks(60))
     with pytest.raises(HTTPException, match="413: x: expected audio of at most 3 hours"):
-        web_demo.answer(judge, str(path), "x")
-    monkeypatch.setattr(inference, "audio_blocks", lambda path: blocks(0.1))
+        web_page.answer(judge, str(path), "x")
+    monkeypatch.setattr(judging, "audio_blocks", lambda path: blocks(0.1))
     now = iter(range(10**6))
-    monkeypatch.setattr(web_demo, "time", type("Clock", (), {"monotonic": lambda: next(now)}))
+    monkeypatch.setattr(web_page, "time", type("Clock", (), {"monotonic": lambda: next(now)}))
     with pytest.raises(HTTPException, match="503: x: took more than .* s, the limit for .* s of audio"):
-        web_demo.answer(judge, str(path), "x")
+        web_page.answer(judge, str(path), "x")
     left = iter([False, False, True])
     with pytest.raises(HTTPException, match="503: the page is being closed"):
-        web_demo.answer(judge, str(path), "x", lambda: next(left))
+        web_page.answer(judge, str(path), "x", lambda: next(left))
 
 
 def test_nothing_outlives_the_program(pages):
@@ -356,16 +358,16 @@ def test_nothing_outlives_the_program(pages):
 
 
 def test_the_address_is_printed_as_a_browser_takes_it(pages, untrained, monkeypatch, capsys):
-    monkeypatch.setattr(web_demo.uvicorn.Server, "run", lambda server, sockets: sockets[0].close())
-    judge = inference.Judge(untrained, torch.device("cpu"))
+    monkeypatch.setattr(web_page.uvicorn.Server, "run", lambda server, sockets: sockets[0].close())
+    judge = judging.Judge(untrained, torch.device("cpu"))
     assert pages[1].host == "127.0.0.1" and pages[3].host in ("127.0.0.1", "[::1]")
-    web_demo.serve(judge, "0.0.0.0", 0)
+    web_page.serve(judge, "0.0.0.0", 0)
     assert "http://0.0.0.0:" in (said := capsys.readouterr().out) and "other machines can reach it" in said
-    web_demo.serve(judge, "127.0.0.1", 0)
+    web_page.serve(judge, "127.0.0.1", 0)
     assert "other machines" not in capsys.readouterr().out
     for host in ("::zz", "a..b"):
         with pytest.raises(UserError, match=f"--host {host} --port 0: cannot be listened on"):
-            web_demo.serve(judge, host, 0)
+            web_page.serve(judge, host, 0)
 
 
 def test_web_mistakes(untrained, fails):

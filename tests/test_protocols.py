@@ -3,9 +3,9 @@ import os
 import numpy as np
 import pytest
 
-import protocols
-from console import UserError
-from protocols import BONAFIDE, SPOOF, Trial
+from common.console import UserError
+from corpora import protocols
+from corpora.protocols import BONAFIDE, SPOOF, Trial
 
 # Two official lines or three of each corpus, a bona fide one among them, and the labels.
 SAMPLES = {

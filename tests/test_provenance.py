@@ -9,11 +9,10 @@ import shutil
 import pytest
 import torch
 
-import checkpoint
-import protocols
-import provenance
+import checkpoints
 import train
-import training
+from corpora import protocols
+from training import provenance, trainer
 
 TRAIN = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt"
 DEV = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.dev.trl.txt"
@@ -64,7 +63,7 @@ def test_a_corpus_that_moved_is_the_same_data(goes_on, begun, train_flags, tmp_p
     assert "resumed after epoch 1" in output(train.main, flags)
     output(train.main, flags_of(train_flags, begun[0], tmp_path / "whole", "--epochs", "2"))
     (whole,) = (tmp_path / "whole" / "run").iterdir()
-    found, expected = (checkpoint.read_checkpoint(run / "checkpoints" / "epoch_2.pth") for run in (folder, whole))
+    found, expected = (checkpoints.read_checkpoint(run / "checkpoints" / "epoch_2.pth") for run in (folder, whole))
     assert all(torch.equal(found["model"][name], value) for name, value in expected["model"].items())
 
 
@@ -128,14 +127,14 @@ def vanishes(monkeypatch):
     """vanishes(remove, epoch, name): remove() is called when Training.name is, in that epoch."""
 
     def call(remove, epoch, name):
-        original = getattr(training.Training, name)
+        original = getattr(trainer.Training, name)
 
         def hooked(self, *args):
             if self.state["epoch"] == epoch:
                 remove()
             return original(self, *args)
 
-        monkeypatch.setattr(training.Training, name, hooked)
+        monkeypatch.setattr(trainer.Training, name, hooked)
 
     return call
 
@@ -191,13 +190,13 @@ def test_a_run_goes_on_without_a_deleted_checkpoint_unless_the_average_needs_it(
     flags = flags_of(train_flags, corpus, tmp_path, "--average_best", "1")
     output(train.main, [*flags, "--epochs", "2"])
     (folder,) = (tmp_path / "run").iterdir()
-    (best,) = checkpoint.read_checkpoint(folder / "checkpoints" / "average_best_1.pth")["averaged"]
+    (best,) = checkpoints.read_checkpoint(folder / "checkpoints" / "average_best_1.pth")["averaged"]
     other = {"epoch_1.pth": "epoch_2.pth", "epoch_2.pth": "epoch_1.pth"}[best]
     (folder / "checkpoints" / other).unlink()
     output(train.main, [*flags, "--epochs", "3"])
     assert f"going on without {other}" in capsys.readouterr().err
     (folder / "checkpoints" / "average_best_1.pth").unlink()
-    state = checkpoint.read_checkpoint(folder / "checkpoints" / checkpoint.RESUME_NAME)
+    state = checkpoints.read_checkpoint(folder / "checkpoints" / checkpoints.RESUME_NAME)
     best = min(state["kept"], key=lambda epoch: state["kept"][epoch]["loss"])
     (folder / "checkpoints" / f"epoch_{best}.pth").unlink()
     fails(train.main, [*flags, "--epochs", "3"], "--average_best 1 needs", f"found no epoch_{best}.pth")
@@ -208,7 +207,7 @@ def test_a_strange_checkpoint_in_the_folder_is_not_averaged(goes_on, vanishes, t
 
     def add():
         for path in (tmp_path / "other" / "run").glob("*/checkpoints/epoch_1.pth"):
-            content = checkpoint.read_checkpoint(path)
+            content = checkpoints.read_checkpoint(path)
             content["valid"] = {
                 name: value if name == "selected_by" else 0.0 for name, value in content["valid"].items()
             }

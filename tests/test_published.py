@@ -11,8 +11,9 @@ import torch
 from conftest import read_reference, reference_weights
 
 import checkpoint
-from console import UserError
-from front_ends import PRESETS, _convolutions
+import checkpoints
+from common.console import UserError
+from front_ends.encoders import PRESETS, _convolutions
 from model import ModelConfig, build_detector, count_parameters, use_utterance_batch_norm
 
 HEADS = {"quantizer.vars": torch.zeros(1, 4), "project_q.weight": torch.zeros(2, 2), "final_proj.bias": torch.zeros(2)}
@@ -59,7 +60,7 @@ def test_a_published_detector_is_recognised_and_loads(tmp_path, model_name, agg)
     options = {} if model_name.endswith("AASIST") else {"SE_ratio": (2,), "pool_func": "ASTP", "Nes_ratio": (4, 2)}
     detector = small_detector(model_name, agg=agg, n_output_logits=2, **options)
     torch.save(published_layout(detector), tmp_path / "epoch_7.pth")
-    found = checkpoint.load_detector(tmp_path / "epoch_7.pth", model_name=model_name)
+    found = checkpoints.load_detector(tmp_path / "epoch_7.pth", model_name=model_name)
     assert found.config == detector.config
     assert not found.training
     assert same_scores(found, detector)
@@ -85,8 +86,8 @@ def test_wrappings_endings_and_pretraining_heads_do_not_matter(tmp_path):
         tmp_path / "g.pt",
     )
     for name in [*files, "e.pt", "f.safetensors"]:
-        assert same_scores(checkpoint.load_detector(tmp_path / name), detector), name
-    half = checkpoint.load_detector(tmp_path / "g.pt")
+        assert same_scores(checkpoints.load_detector(tmp_path / name), detector), name
+    half = checkpoints.load_detector(tmp_path / "g.pt")
     assert {p.dtype for p in half.parameters()} == {torch.float32}
     assert not same_scores(half, detector)  # but for what half precision lost
 
@@ -95,8 +96,8 @@ def test_models_that_no_weight_tells_apart_need_their_name(tmp_path):
     detector = small_detector("WavLM_Nes2Net_X_SeLU")
     torch.save(published_layout(detector), tmp_path / "a.pt")
     with pytest.raises(UserError, match="WavLM_Nes2Net_X and WavLM_Nes2Net_X_SeLU.*--model_name"):
-        checkpoint.load_detector(tmp_path / "a.pt")
-    assert checkpoint.show(tmp_path / "a.pt")["model_name"] == "WavLM_Nes2Net_X or WavLM_Nes2Net_X_SeLU"
+        checkpoints.load_detector(tmp_path / "a.pt")
+    assert checkpoints.show(tmp_path / "a.pt")["model_name"] == "WavLM_Nes2Net_X or WavLM_Nes2Net_X_SeLU"
 
 
 @pytest.mark.parametrize(
@@ -108,10 +109,10 @@ def test_flags_are_compared_with_the_weights(tmp_path, flag, value):
     torch.save(published_layout(detector), tmp_path / "a.pt")
     given = {"model_name": "WavLM_Nes2Net_X", flag: value}
     if flag == "ssl":
-        assert same_scores(checkpoint.load_detector(tmp_path / "a.pt", **given), detector)
+        assert same_scores(checkpoints.load_detector(tmp_path / "a.pt", **given), detector)
         return
     with pytest.raises(UserError, match=f"--{flag}.* was trained with"):
-        checkpoint.load_detector(tmp_path / "a.pt", **given)
+        checkpoints.load_detector(tmp_path / "a.pt", **given)
 
 
 def test_what_does_not_fit_is_refused_and_named(tmp_path):
@@ -121,7 +122,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path):
     def refused(weights, *words, model_name="wav2vec2_Nes2Net_X"):
         torch.save(weights, path)
         with pytest.raises(UserError) as raised:
-            checkpoint.load_detector(path, **({"model_name": model_name} if model_name else {}))
+            checkpoints.load_detector(path, **({"model_name": model_name} if model_name else {}))
         text = "\n".join([str(raised.value), *raised.value.details])
         for word in words:
             assert word in text, text
@@ -159,10 +160,10 @@ def test_a_published_detector_of_real_size_loads_key_for_key(tmp_path, model_nam
         for name, tensor in names.items()
     }
     torch.save(weights, tmp_path / "a.pt")
-    found = checkpoint.load_detector(tmp_path / "a.pt", model_name=model_name)
+    found = checkpoints.load_detector(tmp_path / "a.pt", model_name=model_name)
     assert found.config == ModelConfig(model_name)
     assert torch.equal(found.front_end.model.encoder.layers[5].fc1.weight, one_each[: 4096 * 1024].view(4096, 1024))
-    shown = checkpoint.show(tmp_path / "a.pt")
+    shown = checkpoints.show(tmp_path / "a.pt")
     assert shown["parameters, back_end"] == ("511,014" if model_name.startswith("WavLM") else "512,039")
 
 
@@ -172,8 +173,8 @@ def test_averages_may_be_of_published_files(tmp_path):
         detectors[1].back_end.fc.bias += 2
     for epoch, detector in enumerate(detectors):
         torch.save(published_layout(detector), tmp_path / f"epoch_{epoch}.pth")
-    paths = checkpoint.checkpoints_of_epochs(tmp_path, [1, 0])
-    found = checkpoint.load_average(paths, model_name="wav2vec2_Nes2Net_X")
+    paths = checkpoints.checkpoints_of_epochs(tmp_path, [1, 0])
+    found = checkpoints.load_average(paths, model_name="wav2vec2_Nes2Net_X")
     assert torch.allclose(found.back_end.fc.bias, detectors[0].back_end.fc.bias + 1)
 
 
@@ -184,13 +185,13 @@ def test_convert_average_and_show_as_commands(tmp_path, output, fails):
     paths = [str(tmp_path / f"epoch_{epoch}.pth") for epoch in (4, 9)]
     flags = ["--model_name", "wav2vec2_Nes2Net_X", "--dilation", "1"]
     output(checkpoint.main, ["convert", paths[0], str(tmp_path / "ours.pth"), *flags])
-    assert same_scores(checkpoint.load_detector(tmp_path / "ours.pth"), detector)
+    assert same_scores(checkpoints.load_detector(tmp_path / "ours.pth"), detector)
     shown = output(checkpoint.main, ["show", str(tmp_path / "ours.pth")])
     for line in ("detector of this project", "model_name: ", "wav2vec2_Nes2Net_X", "dilation: ", "epoch: "):
         assert line in shown
     assert "no weight tells it" in output(checkpoint.main, ["show", paths[0]])
     output(checkpoint.main, ["average", str(tmp_path / "mean.pth"), *paths, *flags])
-    assert same_scores(checkpoint.load_detector(tmp_path / "mean.pth"), detector)
+    assert same_scores(checkpoints.load_detector(tmp_path / "mean.pth"), detector)
     assert "epoch_4.pth, epoch_9.pth" in output(checkpoint.main, ["show", str(tmp_path / "mean.pth")])
     before = sorted(tmp_path.iterdir())
     fails(checkpoint.main, ["average", paths[0], *paths, *flags], paths[0], "an input as well")
@@ -201,15 +202,15 @@ def test_convert_average_and_show_as_commands(tmp_path, output, fails):
 
 def test_weights_are_mapped_not_copied(tmp_path):
     detector = small_detector("wav2vec2_Nes2Net_X")
-    checkpoint.save_checkpoint(tmp_path / "a.pth", detector.config, detector.state_dict())
-    found = checkpoint.load_detector(tmp_path / "a.pth")
-    read = checkpoint.read_detector(tmp_path / "a.pth")["model"]
+    checkpoints.save_checkpoint(tmp_path / "a.pth", detector.config, detector.state_dict())
+    found = checkpoints.load_detector(tmp_path / "a.pth")
+    read = checkpoints.read_detector(tmp_path / "a.pth")["model"]
     assert not any(tensor.is_meta for tensor in found.state_dict().values())
     assert all(parameter.requires_grad for parameter in found.parameters())
     with torch.no_grad():
         found.back_end.fc.bias += 1  # a private copy: the file stays as it is
     assert torch.equal(
-        checkpoint.read_detector(tmp_path / "a.pth")["model"]["back_end.fc.bias"], read["back_end.fc.bias"]
+        checkpoints.read_detector(tmp_path / "a.pth")["model"]["back_end.fc.bias"], read["back_end.fc.bias"]
     )
 
 
@@ -259,14 +260,14 @@ def test_a_fairseq_encoder_says_its_own_shape(tmp_path, layout):
     weights = encoder_weights("wav2vec2_Nes2Net_X", fields)
     settings = fairseq_settings({name: value for name, value in fields.items() if name != "normalize"})
     torch.save({**FAIRSEQ_LAYOUTS[layout](settings), "model": weights | HEADS}, tmp_path / "ssl.pt")
-    config = checkpoint.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X", "Nes_ratio": (2, 2)}, tmp_path / "ssl.pt")
+    config = checkpoints.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X", "Nes_ratio": (2, 2)}, tmp_path / "ssl.pt")
     assert (config.ssl, config.ssl_config) == ("from_file", fields)
-    detector = checkpoint.new_detector(config, tmp_path / "ssl.pt")
+    detector = checkpoints.new_detector(config, tmp_path / "ssl.pt")
     for name, tensor in detector.front_end.model.state_dict().items():
         assert torch.equal(tensor, weights[name])
     # The detector's own checkpoint is enough to build it again.
-    checkpoint.save_checkpoint(tmp_path / "a.pth", config, detector.state_dict())
-    assert same_scores(checkpoint.load_detector(tmp_path / "a.pth"), detector.eval())
+    checkpoints.save_checkpoint(tmp_path / "a.pth", config, detector.state_dict())
+    assert same_scores(checkpoints.load_detector(tmp_path / "a.pth"), detector.eval())
 
 
 @pytest.mark.parametrize(
@@ -285,12 +286,12 @@ def test_the_published_encoders_are_recognised(tmp_path, preset, model_name):
         written.pop("normalize")
         content = {"args": None, "cfg": {"model": fairseq_settings(written), "task": {"normalize": True}}}
     torch.save({**content, "model": {"mask_emb": torch.zeros(1024)}}, tmp_path / "ssl.pt")
-    assert checkpoint.resolve_encoder({"model_name": model_name}, tmp_path / "ssl.pt") == ModelConfig(model_name)
+    assert checkpoints.resolve_encoder({"model_name": model_name}, tmp_path / "ssl.pt") == ModelConfig(model_name)
     other = {"xlsr_300m": "WavLM_Nes2Net_X", "wavlm_large": "wav2vec2_Nes2Net_X"}[preset]
     with pytest.raises(UserError, match="expected a pre-trained"):
-        checkpoint.resolve_encoder({"model_name": other}, tmp_path / "ssl.pt")
+        checkpoints.resolve_encoder({"model_name": other}, tmp_path / "ssl.pt")
     with pytest.raises(UserError, match="missing mask_emb|missing feature_extractor"):
-        checkpoint.new_detector(ModelConfig(model_name), tmp_path / "ssl.pt")
+        checkpoints.new_detector(ModelConfig(model_name), tmp_path / "ssl.pt")
 
 
 def test_a_hubert_file_with_its_dictionaries_loads(tmp_path):
@@ -304,9 +305,9 @@ def test_a_hubert_file_with_its_dictionaries_loads(tmp_path):
         "model": weights | {"label_embs_concat": torch.zeros(3, 2), "final_proj.weight": torch.zeros(2, 2)},
     }
     torch.save(content, tmp_path / "hubert.pt")
-    found, state_dict = checkpoint.read_pretrained(tmp_path / "hubert.pt", "wav2vec2")
+    found, state_dict = checkpoints.read_pretrained(tmp_path / "hubert.pt", "wav2vec2")
     assert (found, state_dict.keys()) == (fields, weights.keys())
-    assert checkpoint.show(tmp_path / "hubert.pt")["kind"].startswith("pre-trained wav2vec2 encoder")
+    assert checkpoints.show(tmp_path / "hubert.pt")["kind"].startswith("pre-trained wav2vec2 encoder")
 
 
 @pytest.mark.parametrize("name", read_reference("hugging_face.json")["cases"])
@@ -325,8 +326,8 @@ def test_a_hugging_face_folder_gives_the_hidden_states_of_transformers(tmp_path,
         torch.save(weights, tmp_path / file)
     else:
         safetensors.torch.save_file(weights, tmp_path / file)
-    config = checkpoint.resolve_encoder({"model_name": f"{case['front_end']}_Nes2Net", "Nes_ratio": (2, 2)}, tmp_path)
-    encoder = checkpoint.new_detector(config, tmp_path).front_end.eval()
+    config = checkpoints.resolve_encoder({"model_name": f"{case['front_end']}_Nes2Net", "Nes_ratio": (2, 2)}, tmp_path)
+    encoder = checkpoints.new_detector(config, tmp_path).front_end.eval()
     assert config.ssl_config["normalize"] == (name == "wavlm_stable")
     x = 0.3 * np.random.default_rng(reference["seed"]).standard_normal(reference["shape"])
     with torch.no_grad():
@@ -340,13 +341,13 @@ def test_a_hugging_face_folder_gives_the_hidden_states_of_transformers(tmp_path,
 
 def test_a_hugging_face_folder_that_is_incomplete_is_named(tmp_path):
     with pytest.raises(UserError, match="config.json"):
-        checkpoint.read_pretrained(tmp_path, "wav2vec2")
+        checkpoints.read_pretrained(tmp_path, "wav2vec2")
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(UserError, match="model_type whisper"):
-        checkpoint.read_pretrained(tmp_path, "wav2vec2")
+        checkpoints.read_pretrained(tmp_path, "wav2vec2")
     shutil.rmtree(tmp_path)
     with pytest.raises(UserError, match="cannot be read"):
-        checkpoint.read_pretrained(tmp_path, "wav2vec2")
+        checkpoints.read_pretrained(tmp_path, "wav2vec2")
 
 
 def test_the_convolutions_of_a_file_are_numbers_and_never_code(tmp_path):
@@ -366,5 +367,5 @@ def test_the_convolutions_of_a_file_are_numbers_and_never_code(tmp_path):
             _convolutions(text)
         torch.save({"cfg": {"model": own_shape() | {"conv_feature_layers": text}}, "model": {}}, tmp_path / "ssl.pt")
         with pytest.raises(UserError, match="expected a pre-trained wav2vec2 encoder"):
-            checkpoint.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X"}, tmp_path / "ssl.pt")
+            checkpoints.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X"}, tmp_path / "ssl.pt")
     assert not marker.exists()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from conftest import read_reference
 
-from benchmark import COMPOSITIONS, direct_rawboost  # the naive way: scipy's filter design and direct filtering
 from RawBoost import ALGORITHMS, RawBoostParams, apply_rawboost
+from tools.benchmark import COMPOSITIONS, direct_rawboost  # the naive way: scipy's filter design and direct filtering
 
 REFERENCE = read_reference("rawboost.json")
 

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-import checkpoint
+import checkpoints
 import train
-import training
 from back_ends import RIVALS
-from recipes import RECIPES
+from training import trainer
+from training.recipes import RECIPES
 
 
 def parse(*flags):
@@ -52,7 +52,7 @@ def rates(schedule, n_steps=4, **flags):
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     args = parse("--model_name", "wav2vec2_GF", "--schedule", schedule, "--lr", "1", "--epochs", "9", *words)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler, every_step = training.build_schedule(args, optimizer, n_steps)
+    scheduler, every_step = trainer.build_schedule(args, optimizer, n_steps)
     found = []
     for _ in range(args.epochs):
         found.append(optimizer.param_groups[0]["lr"])
@@ -86,9 +86,9 @@ def test_one_class_softmax_with_filters_until_it_gets_no_better(tmp_path, train_
     (folder,) = (tmp_path / "run").iterdir()
     training = json.loads((folder / "config.json").read_text())["training"]
     assert (training["augment"], training["early_stop"], training["loss"]) == ("FIR-NB", 1, "OC_softmax")
-    kept = checkpoint.read_checkpoint(folder / "checkpoints" / "average_best_1.pth")
+    kept = checkpoints.read_checkpoint(folder / "checkpoints" / "average_best_1.pth")
     assert kept["averaged"] == [f"epoch_{len(losses) - 1}.pth"]
-    detector = checkpoint.load_detector(folder / "checkpoints" / "average_best_1.pth")
+    detector = checkpoints.load_detector(folder / "checkpoints" / "average_best_1.pth")
     assert detector.config.output == "cosine"
     with torch.inference_mode():
         assert detector.score(100 * torch.randn(5, 8000)).abs().max() <= 1

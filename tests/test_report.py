@@ -15,8 +15,8 @@ from conftest import REFERENCE
 from sklearn.metrics import roc_curve
 
 import EER_minDCF
-import metrics
-import protocols
+from corpora import protocols
+from reports import metrics
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--replicates", "50"]

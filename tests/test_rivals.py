@@ -8,12 +8,12 @@ import torch
 from conftest import read_reference, reference_input, reference_weights
 from torch.nn import functional as F
 
-import checkpoint
+import checkpoints
 from back_ends import RIVALS, build_back_end, mamba, takes_hidden_states, tcm, unused_tensors
 from back_ends.conformer import FARTHEST, RelativeAttention
 from back_ends.moe import ExpertFusion
-from console import UserError
-from front_ends import _HUGGING_FACE_NAMES, PRESETS, build_front_end, empty_weights
+from common.console import UserError
+from front_ends.encoders import _HUGGING_FACE_NAMES, PRESETS, build_front_end, empty_weights
 from model import ModelConfig, build_detector, count_parameters
 
 # name -> file of the published output, and number of hidden states
@@ -286,12 +286,12 @@ def test_a_step_saved_loaded_averaged_and_scored(name, tmp_path):
         loss = F.cross_entropy(detector(torch.randn(4, 9000, generator=generator)), torch.tensor([0, 1, 1, 0]))
         loss.backward()
         optimizer.step()
-        checkpoint.save_checkpoint(file, detector.config, detector.state_dict(), epoch=epoch)
+        checkpoints.save_checkpoint(file, detector.config, detector.state_dict(), epoch=epoch)
     trained = detector.front_end.model.encoder.layers[0].fc1.weight.grad
     assert trained.abs().sum() > 0
 
-    averaged = checkpoint.load_average(files)
-    loaded = [checkpoint.load_detector(file) for file in files]
+    averaged = checkpoints.load_average(files)
+    loaded = [checkpoints.load_detector(file) for file in files]
     for key, tensor in averaged.state_dict().items():
         if tensor.is_floating_point():
             mean = sum(d.state_dict()[key].double() for d in loaded) / 2
@@ -381,7 +381,7 @@ def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypat
     monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"]._replace(fields=fields))
     detector = published_detector(name).eval()
     released_file(tmp_path / "a.pth", detector)
-    found = checkpoint.load_detector(tmp_path / "a.pth")
+    found = checkpoints.load_detector(tmp_path / "a.pth")
     x = normalized = torch.randn(2, 7000)
     if name == "MHFA":  # whose encoder had its waveform normalised
         assert found.config.ssl_config == fields | {"normalize": True}
@@ -393,7 +393,7 @@ def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypat
 
     released_file(tmp_path / "b.pth", detector, more=["more.weight"])
     with pytest.raises(UserError) as refused:
-        checkpoint.load_detector(tmp_path / "b.pth", model_name=f"wav2vec2_{name}")
+        checkpoints.load_detector(tmp_path / "b.pth", model_name=f"wav2vec2_{name}")
     assert any("left over back_end.more.weight" in line for line in refused.value.details)
 
 
@@ -409,5 +409,5 @@ def test_the_first_layers_of_wavlm(tmp_path):
     front_end = cut.front_end.model.state_dict()
     assert len(whole) - len(front_end) == 12 * len([name for name in whole if ".layers.12." in name])
     config = ModelConfig("WavLM_ASP_MLP", ssl="wavlm_large_12")
-    detector = checkpoint.new_detector(config, tmp_path / "WavLM-Large.pt")
+    detector = checkpoints.new_detector(config, tmp_path / "WavLM-Large.pt")
     assert detector.front_end.n_hidden_states == 13

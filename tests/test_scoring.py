@@ -12,13 +12,12 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-import checkpoint
+import checkpoints
 import eval as eval_script
-import precision
-import protocols
-import scoring
+from corpora import protocols
 from data_utils import load_audio, repeat_pad
-from front_ends import PRESETS, n_frames
+from front_ends.encoders import PRESETS, n_frames
+from inference import precision, scoring
 from model import ModelConfig, build_detector
 
 ROOT = Path(__file__).parent.parent
@@ -157,7 +156,7 @@ def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
 def command(monkeypatch, files, tmp_path):
     """Flags of eval.py for the folder of `files`, a batch a trial or two; --eval_output is left to the test."""
     detector = make_detector(monkeypatch, True, {})
-    checkpoint.save_checkpoint(tmp_path / "detector.pth", detector.config, detector.state_dict())
+    checkpoints.save_checkpoint(tmp_path / "detector.pth", detector.config, detector.state_dict())
     flags = ["--base_dir", str(tmp_path), "--model_path", str(tmp_path / "detector.pth"), "--num_workers", "0"]
     return [*flags, "--batch_samples", "9000"]
 
@@ -166,9 +165,9 @@ CHILDREN = """
 import json, os, sys, time, zlib
 import torch
 torch.set_num_threads(1)
-import checkpoint, eval as scoring
+import checkpoints, eval as scoring
 argv, model, out = json.loads(sys.argv[1])
-checkpoint.load_detector(model)  # imports fairseq: a child starts in no time
+checkpoints.load_detector(model)  # imports fairseq: a child starts in no time
 
 def start(*extra):
     pid = os.fork()
@@ -338,10 +337,10 @@ def test_what_else_differs_in_a_run_that_was_cut_short_is_said(cut_short, tmp_pa
     text = capsys.readouterr()
     assert "going on with" in text.out and f"other threads {threads} before, {threads + 1} now:" in text.err
     flag = command.index("--model_path") + 1
-    detector = checkpoint.load_detector(command[flag])
+    detector = checkpoints.load_detector(command[flag])
     with torch.no_grad():
         next(detector.back_end.parameters()).add_(0.1)
-    checkpoint.save_checkpoint(tmp_path / "other.pth", detector.config, detector.state_dict())
+    checkpoints.save_checkpoint(tmp_path / "other.pth", detector.config, detector.state_dict())
     for flags, name in [
         ([*command[:flag], str(tmp_path / "other.pth"), *command[flag + 1 :]], "detector"),
         ([*command, "--batch_samples", "4000"], "plan of batches"),
@@ -406,7 +405,7 @@ def test_batch_norm_by_utterance_scores_one_at_a_time_in_training_mode(command, 
     out = tmp_path / "scores.txt"
     # Files of one frame have no statistics over time: they are listed, not scored.
     assert eval_script.main([*command, "--eval_output", str(out), "--batch_norm", "utterance"]) == 1
-    detector = checkpoint.load_detector(command[command.index("--model_path") + 1])
+    detector = checkpoints.load_detector(command[command.index("--model_path") + 1])
     scores = protocols.read_scores(out)
     failed = [line.split("\t")[0] for line in out.with_name(f"{out.name}.errors.tsv").read_text().splitlines()]
     assert sorted([*scores, *failed]) == sorted(path.stem for path in files)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import benchmark
 from back_ends import build_back_end
 from back_ends.nes2net import SELU
 from model import ModelConfig
+from tools import benchmark
 
 
 @pytest.mark.parametrize("name", ["Nes2Net", "Nes2Net_X", "Nes2Net_X_SeLU"])

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-import checkpoint
+import checkpoints
 import data_utils
-import distributed
-import protocols
 import train
-import training
+from corpora import protocols
+from training import distributed, trainer
 
 NAN = float("nan")
 
@@ -29,7 +28,7 @@ def trained(tmp_path, train_flags, output):
 
 
 def weights(folder, name="epoch_1.pth"):
-    return checkpoint.read_checkpoint(folder / "checkpoints" / name)["model"]
+    return checkpoints.read_checkpoint(folder / "checkpoints" / name)["model"]
 
 
 def snapshot(training):
@@ -63,7 +62,7 @@ def test_a_step_without_a_finite_loss_changes_nothing(poisoned, trained, capsys,
     assert len(untouched) == 12 and all(untouched[2]) and all(untouched[5]) and len(untouched[2]) > 200
     assert not any(all(step) for i, step in enumerate(untouched) if i not in (2, 5))
     assert all(torch.isfinite(value).all() and value.dtype != torch.bfloat16 for value in weights(folder).values())
-    state = checkpoint.read_checkpoint(folder / "checkpoints" / checkpoint.RESUME_NAME)
+    state = checkpoints.read_checkpoint(folder / "checkpoints" / checkpoints.RESUME_NAME)
     assert state["skipped"] == 2 and state["in_a_row"] == 0
     assert "epoch 2: skipped 1 steps without a finite loss" in capsys.readouterr().err
 
@@ -142,10 +141,10 @@ def test_a_frozen_encoder_costs_no_backward_pass(trained, monkeypatch):
 
 
 def test_a_slow_loader_is_noticed():
-    assert training.starved(waited=5, busy=9.9, seconds=10)
-    assert not training.starved(waited=0.1, busy=9.9, seconds=10)  # busy, but ahead of the steps
-    assert not training.starved(waited=5, busy=3, seconds=10)  # waited for something else: the disk has not warmed up
-    assert not training.starved(waited=0.5, busy=0.9, seconds=0.9)
+    assert trainer.starved(waited=5, busy=9.9, seconds=10)
+    assert not trainer.starved(waited=0.1, busy=9.9, seconds=10)  # busy, but ahead of the steps
+    assert not trainer.starved(waited=5, busy=3, seconds=10)  # waited for something else: the disk has not warmed up
+    assert not trainer.starved(waited=0.5, busy=0.9, seconds=0.9)
 
 
 def test_the_environment_is_written_beside_the_run(finished_run):

@@ -13,16 +13,16 @@ import soundfile
 import torch
 from conftest import ROOT, TINY_FLAGS, speech_like
 
-import checkpoint
-import console
+import checkpoints
 import data_utils
 import easy_inference_demo
 import eval as eval_script
-import make_demo_corpus
 import train
 from back_ends import BACK_ENDS, build_back_end, least_batch, takes_hidden_states
+from common import console
+from common.workers import Workers
 from model import ModelConfig, build_detector
-from workers import Workers
+from tools import make_demo_corpus
 
 N_FILES = 12
 
@@ -41,7 +41,7 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.pth"
     torch.manual_seed(0)
     config = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
-    checkpoint.save_checkpoint(path, config, build_detector(config).state_dict())
+    checkpoints.save_checkpoint(path, config, build_detector(config).state_dict())
     return path
 
 
@@ -202,7 +202,7 @@ REPORT = ["EER_minDCF.py", "--help"]
 TALK = """
 import sys
 sys.path.insert(0, {root!r})
-from console import UserError, progress, run, warn
+from common.console import UserError, progress, run, warn
 def main():
     warn("careful")
     for _ in progress(range(3), disable=False):
@@ -337,7 +337,7 @@ def test_unequal_numbers_of_parts_on_several_processes_are_refused(monkeypatch):
 
 def test_utterance_batch_norm_is_refused_where_one_utterance_has_no_statistics(command, tmp_path, fails):
     config = ModelConfig("wav2vec2_MHFA", ssl="tiny")
-    checkpoint.save_checkpoint(tmp_path / "m.pth", config, build_detector(config).state_dict())
+    checkpoints.save_checkpoint(tmp_path / "m.pth", config, build_detector(config).state_dict())
     flags = [str(tmp_path / "m.pth") if flag == command[3] else flag for flag in command]
     flags += ["--batch_norm", "utterance", "--eval_output", str(tmp_path / "s.txt")]
     fails(eval_script.main, flags, "--batch_norm utterance", "MHFA")

@@ -1,7 +1,7 @@
 """Build a small anti-spoofing corpus from real speech, in the layout of ASVspoof 2019 LA.
 
-    python make_demo_corpus.py --out demo/corpus
-    python make_demo_corpus.py --out my_corpus --speech_dir RECORDINGS      (RECORDINGS/SPEAKER/*.wav, any system)
+    python tools/make_demo_corpus.py --out demo/corpus
+    python tools/make_demo_corpus.py --out my_corpus --speech_dir RECORDINGS      (RECORDINGS/SPEAKER/*.wav, any system)
 
 Bona fide trials are recordings of people: telephone prompts out of Debian's packages, or --speech_dir. Spoofed
 trials are made here, by speech synthesisers (Debian's, unpacked beside the corpus, never installed) and by
@@ -21,22 +21,25 @@ import os
 import shutil
 import signal as signals
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import threads  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project, from wherever this is started
+
+import common.threads  # noqa: F401
 
 import numpy as np
 import soundfile
 from scipy import linalg, signal
 
-from atomic import atomic_open, check_folder
-from console import AT_LEAST_1, OF_THE_MACHINE, SEED, UserError, progress, run
-from metrics import bootstrap_eer, compute_eer
-from protocols import write_scores
+from common.atomic import atomic_open, check_folder
+from common.console import AT_LEAST_1, OF_THE_MACHINE, SEED, UserError, progress, run
+from corpora.protocols import write_scores
+from reports.metrics import bootstrap_eer, compute_eer
 
 RATE = 8000  # Hz, of the recordings and of everything until the last step
 RATE_OUT = 16000
@@ -708,7 +711,7 @@ def write_lists(folder, items, attacks):
 def describe(settings, items, attacks, left_out, speaker_ids, table):
     """The text of the corpus's own README."""
     counts = Counter((item.split, item.attack) for item in items)
-    lines = ["# Demo corpus", "", f"Made by `make_demo_corpus.py`, settings `{json.dumps(settings)}`.", ""]
+    lines = ["# Demo corpus", "", f"Made by `tools/make_demo_corpus.py`, settings `{json.dumps(settings)}`.", ""]
     if not settings["speech_dir"]:
         lines += ["Bona fide speech, changed as described below:", ""]
         lines += [f"- {person}: Debian package `{package}`, {split}" for package, _, person, split in RECORDINGS]

@@ -1,6 +1,6 @@
 """Train every back-end on one corpus with the same seed, flags and budget, score, and put them side by side.
 
-    python compare.py --corpus demo/corpus --out demo/rivals
+    python tools/compare.py --corpus demo/corpus --out demo/rivals
 Prints a table, and writes it as OUT/table.md and OUT/table.csv, with a picture, OUT/table.png. What is done already
 is kept: a comparison that was killed goes on where it was.
 """
@@ -14,18 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-import threads  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project, from wherever this is started
+
+import common.threads  # noqa: F401
 
 import torch
 
-import checkpoint
-from atomic import atomic_open, check_outputs
+import checkpoints
 from back_ends import BACK_ENDS, build_back_end
-from console import AT_LEAST_1, UserError, progress, run
+from common.atomic import atomic_open, check_outputs
+from common.console import AT_LEAST_1, UserError, progress, run
 from data_utils import SAMPLE_RATE
-from losses import Loss
 from model import ModelConfig, count_parameters
+from training.losses import Loss
 
+ROOT = Path(__file__).resolve().parent.parent
 BASELINE = "Nes2Net_X"
 NAMES = [BASELINE, *(name for name in BACK_ENDS if not name.startswith("Nes2Net")), "Nes2Net", "Nes2Net_X_SeLU"]
 BATCH, CROP = 16, 24000  # trials, samples
@@ -44,7 +47,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Train every back-end alike and compare.", formatter_class=formatter, allow_abbrev=False
     )
-    parser.add_argument("--corpus", default="demo/corpus", help="folder that make_demo_corpus.py built")
+    parser.add_argument("--corpus", default="demo/corpus", help="folder that tools/make_demo_corpus.py built")
     parser.add_argument("--out", default="demo/rivals", help="folder of runs, scores and the table")
     parser.add_argument("--epochs", type=AT_LEAST_1, default=10, help="of every run")
     parser.add_argument("--back_ends", nargs="+", choices=NAMES, default=NAMES, help=f"{BASELINE} is always among them")
@@ -55,7 +58,7 @@ def parse_args(argv=None):
 
 def script(name, *flags, **options):
     """Run another script of this folder. Raises UserError where it fails; it has said why."""
-    command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *map(str, flags)]
+    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, flags)]
     done = subprocess.run(command, **options)
     if done.returncode:
         raise UserError(f"{' '.join(command)}: ended with status {done.returncode}")
@@ -115,7 +118,7 @@ def measure(paths, turns=5):
     The detectors take turns, so that what else the machine does falls on all of them; medians, the first not counted.
     The step is that of the comparison's batch; the factor is seconds of work a second of audio, 4 s at a time.
     """
-    detectors = {name: checkpoint.load_detector(path) for name, path in paths.items()}
+    detectors = {name: checkpoints.load_detector(path) for name, path in paths.items()}
     optimizers = {name: torch.optim.AdamW(d.parameters(), lr=1e-6, fused=True) for name, d in detectors.items()}
     criterion = Loss("weighted_CCE", [0.5, 0.5])
     labels = torch.arange(BATCH) % 2

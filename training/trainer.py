@@ -12,11 +12,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recomputed
 
-import checkpoint
-import distributed
-import run_folder
-from console import UserError, progress, warn
-from protocols import BONAFIDE
+import checkpoints
+from common.console import UserError, progress, warn
+from corpora.protocols import BONAFIDE
+from training import distributed, run_folder
 
 LOG_EVERY = 50  # steps
 STOP_AFTER = 10  # steps in a row without a finite loss
@@ -106,7 +105,7 @@ class Training:
                 saved = self.keep_validated(epoch, {**dev, "train_loss": train_loss})
             if not self.every_step:
                 self.scheduler.step()
-            shown = {f"dev/{name}": dev[name] for name in dev.keys() - checkpoint.CALIBRATION}
+            shown = {f"dev/{name}": dev[name] for name in dev.keys() - checkpoints.CALIBRATION}
             self.write_figures(shown, epoch * self.n_steps)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0, "logged": {}}
             self.save()
@@ -129,14 +128,14 @@ class Training:
 
     def save(self):
         """Write the file to resume from."""
-        states = distributed.gather(checkpoint.random_states())
+        states = distributed.gather(checkpoints.random_states())
         if distributed.rank() == 0:
             self.check_folder()
             waiting = [[value.cpu() for value in step] for step in self.state["waiting"]]
             facts = {**self.state, "waiting": waiting, "scaler": self.scaler.state_dict()}
-            path = self.checkpoints / checkpoint.RESUME_NAME
+            path = self.checkpoints / checkpoints.RESUME_NAME
             self.writer.flush()  # first: what was logged up to here is not logged again
-            checkpoint.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
+            checkpoints.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
         self.saved_at = time.monotonic()
 
     def resume(self, paths):
@@ -144,7 +143,7 @@ class Training:
         reasons = []
         for path in paths:
             try:
-                content = checkpoint.load_resume(
+                content = checkpoints.load_resume(
                     path, self.detector, self.optimizer, self.scheduler, distributed.rank()
                 )
             except UserError as error:
@@ -243,7 +242,7 @@ class Training:
         if distributed.rank() == 0:
             self.check_folder()
             state = self.detector.state_dict()
-            checkpoint.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
+            checkpoints.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
 
     def prune(self):
         """Delete checkpoints that --keep_last and --keep_best do not name and the average does not need."""
@@ -435,7 +434,7 @@ class Training:
             figures["loss" + suffix] = self.criterion(logits.to(self.device), labels.to(self.device)).item()
             if not suffix:
                 scores, is_bonafide = self.detector.scores_of(logits).numpy(), labels.numpy() == BONAFIDE
-                figures |= checkpoint.dev_figures(scores[is_bonafide], scores[~is_bonafide])
+                figures |= checkpoints.dev_figures(scores[is_bonafide], scores[~is_bonafide])
         return figures
 
     def average_best(self):
@@ -448,10 +447,10 @@ class Training:
             )
         out = self.checkpoints / f"average_best_{args.average_best}.pth"
         averaged = sorted(path.name for path in paths)
-        if out.exists() and checkpoint.read_checkpoint(out)["averaged"] == averaged:
+        if out.exists() and checkpoints.read_checkpoint(out)["averaged"] == averaged:
             distributed.say(f"{out} is there already")
             return
-        self.detector.load_state_dict(checkpoint.average_checkpoints(paths))
+        self.detector.load_state_dict(checkpoints.average_checkpoints(paths))
         figures = self.validate("average")
         self.save_weights(out.name, figures, averaged=averaged)
         distributed.say(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from console import Number, UserError, check, shown, unfit
+from common.console import Number, UserError, check, shown, unfit
 
 SAMPLE_RATE = 16000
 STRIDE, RECEPTIVE_FIELD = 320, 400

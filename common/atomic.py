@@ -7,7 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
-from console import UserError
+from common.console import UserError
 
 
 @contextlib.contextmanager

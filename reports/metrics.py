@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from console import UserError
+from common.console import UserError
 
 # The DET curve: false rejection and false acceptance rate at every operating point, thresholds ascending.
 # frr, far: (points,), or (replicates, points) for a bootstrap. cllr, which no curve tells, stands with it where it was

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atomic import atomic_open
-from console import UserError, shown, warn
+from common.atomic import atomic_open
+from common.console import UserError, shown, warn
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 

@@ -1,7 +1,7 @@
 """How fast is every stage on this machine? Each is timed against the naive way in the same run.
 
-    python benchmark.py all --json benchmark.json
-    python benchmark.py rawboost --repeats 21
+    python tools/benchmark.py all --json benchmark.json
+    python tools/benchmark.py rawboost --repeats 21
 Prints a table a stage: the median of the seconds, their spread (the range of the middle half) and how many times
 faster than the naive way, the first of its kind.
 """
@@ -19,7 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import threads  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project, from wherever this is started
+
+import common.threads  # noqa: F401
 
 import numpy as np
 import soundfile
@@ -28,21 +30,23 @@ from scipy import signal
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-import checkpoint
-import front_ends
-import metrics
-from atomic import atomic_open, check_outputs
+import checkpoints
 from back_ends import build_back_end
 from back_ends.nes2net import Nes2Net
-from console import ABOVE_0, AT_LEAST_1, run
+from common.atomic import atomic_open, check_outputs
+from common.console import ABOVE_0, AT_LEAST_1, run
+from corpora.protocols import Trial
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
-from losses import Loss
+from front_ends import encoders
+from inference.precision import PRECISIONS, prepare
+from inference.scoring import readers, score_files, usable_cores
 from model import ModelConfig, build_detector
-from precision import PRECISIONS, prepare
-from protocols import Trial
 from RawBoost import RawBoostParams, apply_rawboost
-from scoring import readers, score_files, usable_cores
-from training import Training
+from reports import metrics
+from training.losses import Loss
+from training.trainer import Training
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def time_ways(ways, repeats, device="cpu", warm_up=1):
@@ -222,10 +226,10 @@ with open("/proc/self/status") as file:
 """
 START_WRITE = """
 import sys
-import checkpoint
+import checkpoints
 from model import ModelConfig, build_detector
 config = ModelConfig("wav2vec2_Nes2Net_X")
-checkpoint.save_checkpoint(sys.argv[1], config, build_detector(config).state_dict())
+checkpoints.save_checkpoint(sys.argv[1], config, build_detector(config).state_dict())
 """
 START_NAIVE = (
     """
@@ -241,8 +245,8 @@ with torch.inference_mode():
 START = (
     """
 import sys, torch
-import checkpoint
-detector = checkpoint.load_detector(sys.argv[1])
+import checkpoints
+detector = checkpoints.load_detector(sys.argv[1])
 with torch.inference_mode():
     print(detector.score(torch.zeros(1, 16000)).item())
 """
@@ -254,12 +258,14 @@ def start(args):
     """From command to first score with a detector of 1.3 GB, against random weights, reading, and copying."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "detector.pth")
-        subprocess.run([sys.executable, "-c", START_WRITE, path], stderr=subprocess.DEVNULL, check=True)
+        subprocess.run([sys.executable, "-c", START_WRITE, path], cwd=ROOT, stderr=subprocess.DEVNULL, check=True)
         memory, scores = {}, {}
 
         def way(name, code):
             command = [sys.executable, "-c", code, path]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+            )
             scores[name], peak = done.stdout.split()
             memory.setdefault(name, []).append(int(peak) / 2**20)
 
@@ -297,7 +303,9 @@ def demo(args):
     with tempfile.TemporaryDirectory() as folder:
         model, files, long = (os.path.join(folder, name) for name in ("detector.pth", "files", "long.wav"))
         config = ModelConfig("wav2vec2_Nes2Net_X", ssl=args.ssl)
-        checkpoint.save_checkpoint(model, config, build_detector(config).state_dict(), valid={"threshold": 0, "eer": 0})
+        checkpoints.save_checkpoint(
+            model, config, build_detector(config).state_dict(), valid={"threshold": 0, "eer": 0}
+        )
         os.mkdir(files)
         for i, seconds in enumerate(rng.uniform(1, 10, 100)):
             soundfile.write(os.path.join(files, f"{i}.flac"), 0.1 * rng.standard_normal(int(16000 * seconds)), 16000)
@@ -322,8 +330,7 @@ def demo(args):
 def _run(command):
     """Run a command here whose last word is its peak memory in kB: (seconds, GB)."""
     started = time.perf_counter()
-    folder = os.path.dirname(os.path.abspath(__file__))
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - started, int(done.stdout.split()[-1]) / 2**20
 
 
@@ -416,7 +423,7 @@ def report(args):
             memory = []
 
             def way(command=command, memory=memory):
-                done = subprocess.run(command, cwd=os.path.dirname(os.path.abspath(__file__)), check=True, **PIPES)
+                done = subprocess.run(command, cwd=ROOT, check=True, **PIPES)
                 memory.append(int(done.stderr.split()[-1]) / 2**20)
 
             row = time_ways({f"report on {corpus}": way}, min(args.repeats, 3))[0]
@@ -478,14 +485,14 @@ def plainly(detector):
     """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm, and the
     plain formulation of Nes2Net.
     """
-    extract, back_end = front_ends.channels_last, detector.back_end
-    front_ends.channels_last = lambda extractor, waveforms: extractor(waveforms)
+    extract, back_end = encoders.channels_last, detector.back_end
+    encoders.channels_last = lambda extractor, waveforms: extractor(waveforms)
     if isinstance(back_end, Nes2Net):
         back_end.forward = functools.partial(plain_nes2net, back_end)
     try:
         yield
     finally:
-        front_ends.channels_last = extract
+        encoders.channels_last = extract
         back_end.__dict__.pop("forward", None)
 
 

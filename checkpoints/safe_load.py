@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from console import UserError, shown
+from common.console import UserError, shown
 
 MEMORY = 2 << 30  # bytes that reading a file may take beside its tensors, which stay on the disk until used
 LONGEST_PICKLE = 16 << 20  # bytes, of a safetensors header as well; those of a detector have a tenth of a million

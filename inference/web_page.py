@@ -24,8 +24,8 @@ from base64 import b64encode
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from console import Stopped, UserError
-from inference import clock, draw
+from common.console import Stopped, UserError
+from inference.judging import clock, draw
 
 try:  # matplotlib too, which `draw` would miss only in the first answer
     import anyio

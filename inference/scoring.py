@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from audio import SAMPLE_RATE, header_seconds, load_audio
-from console import UserError
+from common.audio import SAMPLE_RATE, header_seconds, load_audio
+from common.console import UserError
+from common.workers import Workers
 from data_utils import first_samples, repeat_pad
-from front_ends import RECEPTIVE_FIELD, STRIDE, n_frames
-from precision import autocast
-from workers import Workers
+from front_ends.encoders import RECEPTIVE_FIELD, STRIDE, n_frames
+from inference.precision import autocast
 
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}

@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkpoint
-from atomic import atomic_open
-from audio import SAMPLE_RATE, audio_blocks, header_seconds
-from console import UserError, printable, progress, shown
+import checkpoints
+from common.atomic import atomic_open
+from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
+from common.console import UserError, printable, progress, shown
+from corpora.protocols import list_audio, warn_of_others
 from data_utils import first_samples, repeat_pad
-from front_ends import RECEPTIVE_FIELD
-from precision import prepare
-from protocols import list_audio, warn_of_others
-from scoring import BATCH_SAMPLES, ready, score_batch
+from front_ends.encoders import RECEPTIVE_FIELD
+from inference.precision import prepare
+from inference.scoring import BATCH_SAMPLES, ready, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
@@ -110,7 +110,7 @@ class Judged:
     error: str = None
 
 
-Calibration = namedtuple("Calibration", "slope offset n_bonafide n_spoof")  # see checkpoint.dev_figures
+Calibration = namedtuple("Calibration", "slope offset n_bonafide n_spoof")  # see checkpoints.dev_figures
 
 
 class Judge:
@@ -118,7 +118,7 @@ class Judge:
 
     threshold: scores above it are bona fide; None: the checkpoint's own. test_mode: "full", or "4s" for the first
     four seconds. window, hop: seconds; hop None: half a window. precision: fp32, bf16 or, on a CPU, int8.
-    flags: see checkpoint.load_detector.
+    flags: see checkpoints.load_detector.
     Raises UserError as load_detector, and for a window or a hop that makes no sense.
     """
 
@@ -133,8 +133,8 @@ class Judge:
         if not 1 / SAMPLE_RATE <= hop <= window:
             raise UserError(f"--hop: expected more than 0 and at most --window {window:g}, found {hop:g}")
         started = time.monotonic()
-        content = checkpoint.read_detector(model_path, **flags)
-        self.detector = checkpoint.detector_from(model_path, content["config"], content["model"]).to(device)
+        content = checkpoints.read_detector(model_path, **flags)
+        self.detector = checkpoints.detector_from(model_path, content["config"], content["model"]).to(device)
         self.loading_took = time.monotonic() - started
         self.device, self.test_mode, self.precision = device, test_mode, precision
         self.difference = None  # of the first scores from those in float32
@@ -146,8 +146,8 @@ class Judge:
         config = self.detector.config
         figures = {name: value for name, value in valid.items() if isinstance(value, float | int)}
         self.eer, self.calibration = figures.get("eer"), None
-        if figures.keys() >= set(checkpoint.CALIBRATION):
-            calibration = Calibration(*(figures[name] for name in checkpoint.CALIBRATION))
+        if figures.keys() >= set(checkpoints.CALIBRATION):
+            calibration = Calibration(*(figures[name] for name in checkpoints.CALIBRATION))
             # With a slope below 0 it would take the one class for the other.
             self.calibration = calibration if calibration.slope > 0 else None
         self.threshold, self.origin = threshold, "given"

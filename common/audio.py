@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from console import OF_THE_MACHINE, UserError
+from common.console import OF_THE_MACHINE, UserError
 
 SAMPLE_RATE = 16000
 LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from console import UserError, warn
-from front_ends import Attention
+from common.console import UserError, warn
+from front_ends.encoders import Attention
 
 PRECISIONS = ["fp32", "bf16", "int8"]
 

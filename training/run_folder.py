@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-import checkpoint
-import provenance
-from atomic import atomic_open
-from console import UserError, warn
+import checkpoints
+from common.atomic import atomic_open
+from common.console import UserError, warn
+from training import provenance
 
 
 def choose(log_dir, foldername, resume=None, resume_checkpoint_path=None):
@@ -38,7 +38,7 @@ def choose(log_dir, foldername, resume=None, resume_checkpoint_path=None):
         return path.resolve().parent.parent, [path]
     folder = Path(log_dir) / foldername
     if resume:
-        names = (checkpoint.RESUME_NAME, checkpoint.PREVIOUS_NAME)
+        names = (checkpoints.RESUME_NAME, checkpoints.PREVIOUS_NAME)
         for run in sorted({path.parent.parent for name in names for path in folder.glob(f"*/checkpoints/{name}")})[-1:]:
             return run, [path for path in (run / "checkpoints" / name for name in names) if path.exists()]
     return folder / datetime.datetime.now().strftime("%Y%m%d-%H%M%S"), []
@@ -178,7 +178,7 @@ def _rounding(start):
 def environment(device):
     """What the numbers of a run may depend on beside its settings, as plain data."""
     packages = "torch torchaudio fairseq-fixed fairseq numpy scipy soundfile av soxr".split()
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     found = {
         "started": datetime.datetime.now().isoformat(timespec="seconds"),
         "host": socket.gethostname(),

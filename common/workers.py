@@ -17,9 +17,8 @@ from collections import deque
 from multiprocessing import util
 
 import numpy as np
-import torch
 
-from console import UserError
+from common.console import UserError
 
 AHEAD = 2  # tasks per process that are asked for before their turn
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,6 +43,8 @@ class Workers:
         Raises what make raises, and UserError where a process cannot be started or dies.
         """
         if not self.n:
+            import torch
+
             for task in tasks:
                 arrays, rest = self.make(task)
                 tensors = [torch.from_numpy(array) for array in arrays]
@@ -109,6 +110,8 @@ class Workers:
             raise UserError(f"--num_workers {self.n}: {who} {how}{advice}") from error
 
     def _receive(self, connection):
+        import torch  # here, so that what needs no torch may import this folder
+
         shapes, rest = connection.recv()
         tensors = [torch.empty(shape, pin_memory=self.pin_memory) for shape in shapes]
         for x in tensors:
@@ -123,6 +126,8 @@ class Workers:
 
 def _serve(connection, other_end, make):
     """What a process does until the main process closes its end of the connection or is gone."""
+    import torch
+
     other_end.close()  # a copy; the main process's is to be the only one
     torch.set_num_threads(1)
     while True:
