@@ -30,6 +30,7 @@ import eval as eval_script
 import train
 from inference import scoring
 from model import Detector
+from reports import metrics
 from training.losses import Loss
 
 CLONE_NEWNS = 0x20000
@@ -39,7 +40,7 @@ HOOKS = {
     "send": [(os, "write")],
     "scored": [(eval_script.PartialScores, "add")],
     "step": [(train.Training, "step")],
-    "validation": [(train.Training, "validate"), (train.checkpoint.metrics, "compute_eer")],
+    "validation": [(train.Training, "validate"), (metrics, "compute_eer")],
 }
 
 

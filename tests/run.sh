@@ -7,4 +7,4 @@ echo "== lint"
 $PYTHON -m ruff check .
 $PYTHON -m ruff format --check .
 echo "== tests"
-$PYTHON -m pytest "$@"
+$PYTHON -m pytest -n 2 --dist loadfile "$@"  # a file of tests shares its fixtures

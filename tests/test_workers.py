@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_a_killed_worker_is_named_and_no_score_lost(command, expected, tmp_path,
     line = error_line(text)
     assert statuses == [2] and f"was killed by {number.name}" in line and "--num_workers 2" in line, text
     assert ("--num_workers 0" in line) == (number == signal.SIGKILL)
-    assert not out.exists() and not out.with_suffix(".errors.tsv").exists()
+    assert not out.exists() and not Path(f"{out}.errors.tsv").exists()
     statuses, text = processes(run)
     assert statuses == [0] and re.search(r"[1-5] of 12 batches are done", text), text
     assert out.read_bytes() == expected and len(list(tmp_path.iterdir())) == 1
@@ -172,7 +173,7 @@ def test_too_many_open_files_are_no_fault_of_a_trial(command, expected, tmp_path
         flags = [*command, "--num_workers", "2", "--eval_output", str(out)]
         statuses, text = processes({"command": "eval", "flags": flags, "more_files": more})
         assert statuses in ([0], [2]) and "Traceback" not in text, text
-        assert not out.with_suffix(".errors.tsv").exists()
+        assert not Path(f"{out}.errors.tsv").exists()
         if statuses == [2]:
             assert "Too many open files" in error_line(text) and not out.exists()
         else:
@@ -187,11 +188,11 @@ def test_what_the_machine_lacks_is_no_fault_of_a_trial(command, tmp_path, fails,
     def lacking(*_, **__):
         raise error
 
-    monkeypatch.setattr("audio._by_libsndfile", lacking)
+    monkeypatch.setattr("common.audio._by_libsndfile", lacking)
     out = tmp_path / "s.txt"
     what = "out of memory" if isinstance(error, MemoryError) else "Too many open files"
     fails(eval_script.main, [*command, "--num_workers", num_workers, "--eval_output", str(out)], what)
-    assert not out.with_suffix(".errors.tsv").exists() and not out.exists()
+    assert not Path(f"{out}.errors.tsv").exists() and not out.exists()
     fails(easy_inference_demo.main, ["--model_path", command[3], "--file_to_test", command[1]], what)
 
 
@@ -254,7 +255,7 @@ def test_a_standard_input_that_cannot_be_read_is_told(command, fails, monkeypatc
 
 
 def test_a_bug_keeps_its_traceback_and_a_command_its_own_status():
-    program = "from console import run\nprint('said')\nrun(lambda: 1 // 0)"
+    program = "from common.console import run\nprint('said')\nrun(lambda: 1 // 0)"
     status, out, errors = shell('"$@"', "-c", program)
     assert status == 1 and out == "said\n" and "ZeroDivisionError" in errors
     assert shell('"$@"', "-c", program.replace("1 // 0", "7"))[0] == 7
@@ -293,7 +294,7 @@ def test_a_part_of_one_trial_is_refused_where_the_back_end_normalises_over_trial
     def loaded(*_, **__):
         raise SystemExit(99)
 
-    for owner, name in [(train.checkpoint, "new_detector"), (data_utils, "load_audio")]:
+    for owner, name in [(train.checkpoints, "new_detector"), (data_utils, "load_audio")]:
         monkeypatch.setattr(owner, name, loaded)
     flags = [*train_flags, "--log_dir", str(tmp_path), *case]
     flags = ["wav2vec2_MHFA" if flag == TINY_FLAGS[1] else flag for flag in flags]
