@@ -7,4 +7,5 @@ echo "== lint"
 $PYTHON -m ruff check .
 $PYTHON -m ruff format --check .
 echo "== tests"
-$PYTHON -m pytest -n 2 --dist loadfile "$@"  # a file of tests shares its fixtures
+# Two processes, a file of tests each, for its tests share fixtures. Threads that spin would slow the other process.
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} $PYTHON -m pytest -n 2 --dist loadfile "$@"
