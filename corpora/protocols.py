@@ -499,7 +499,7 @@ def _inside(folder, utt_id):
     parts = utt_id.split("/")
     if ".." in parts or os.path.isabs(utt_id):
         return None
-    paths = (os.path.join(folder, utt_id + ending) for ending in AUDIO_EXTENSIONS)
+    paths = (os.path.join(folder, utt_id + ending) for ending in (*AUDIO_EXTENSIONS, ""))
     return next((path for path in paths if os.path.isfile(path)), None)
 
 

@@ -102,6 +102,8 @@ def test_names_that_differ_in_their_ending_are_several_trials(tmp_path):
     (tmp_path / "twice.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\na.wav,bonafide\n")
     with pytest.raises(UserError, match="twice.csv:4: a.wav"):
         protocols.read_protocol(tmp_path / "twice.csv")
+    (tmp_path / "audio" / "pairs.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\n")
+    assert len(protocols.read_trials(tmp_path / "audio" / "pairs.csv")) == 2  # its audio is found around it
     # A list without endings means the first of them.
     (tmp_path / "list.txt").write_text("a\nb\n")
     assert protocols.read_trials(tmp_path / "list.txt", tmp_path / "audio")[0].path.endswith("a.wav")
