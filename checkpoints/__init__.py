@@ -1,35 +1,14 @@
 """Detectors on disk: saving, resuming, loading, published layouts, averaging."""
 
-from checkpoints.detectors import (
-    CALIBRATION,
-    FORMAT,
-    PREVIOUS_NAME,
-    RESUME_NAME,
-    AmbiguousModel,
-    average_checkpoints,
-    average_to,
-    best_checkpoints,
-    calibrate,
-    check_weights,
-    checkpoints_folder,
-    checkpoints_of_epochs,
-    detector_from,
-    dev_figures,
-    epoch_checkpoints,
-    load_average,
-    load_detector,
-    load_resume,
-    load_strictly,
-    new_detector,
-    random_states,
-    read_checkpoint,
-    read_detector,
-    read_pretrained,
-    resolve_encoder,
-    save_checkpoint,
-    save_resume,
-    show,
-)
+from checkpoints.averaging import average_checkpoints, average_to, load_average
+from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
+from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
+from checkpoints.folders import best_checkpoints, checkpoints_folder, checkpoints_of_epochs, epoch_checkpoints
+from checkpoints.format import FORMAT, load_strictly, read_checkpoint, save_checkpoint
+from checkpoints.pretrained import new_detector, read_pretrained, resolve_encoder
+from checkpoints.published import AmbiguousModel
+from checkpoints.resuming import PREVIOUS_NAME, RESUME_NAME, load_resume, random_states, save_resume
+from checkpoints.showing import show
 
 __all__ = [
     "AmbiguousModel",

@@ -1,0 +1,148 @@
+"""Pre-trained encoders from fairseq's, Microsoft's and Hugging Face's files, to start training from."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from checkpoints.format import PRETRAINING_HEADS, load_file, load_strictly, weights_of
+from common.console import UserError, shown
+from front_ends.encoders import (
+    FROM_FILE,
+    PRESETS,
+    check_encoder,
+    fairseq_names,
+    fields_of_fairseq,
+    fields_of_hugging_face,
+    same_shape,
+)
+from model import ModelConfig, build_detector
+
+
+def new_detector(config, ssl_path=None):
+    """Build a Detector to be trained: pre-trained encoder, random rest. ssl_path: its file or folder.
+
+    None is the published name in the current folder; "none" keeps random weights, as an encoder does that has no
+    pre-trained ones (tiny). Raises UserError where the file is missing or does not fit."""
+    path = _pretrained_path(config, ssl_path)
+    if path is None:
+        return build_detector(config)
+    detector = build_detector(config, empty="front_end")
+    _, state_dict = read_pretrained(path, config.front_end)
+    if config.ssl == "wavlm_large_12":  # the one encoder that is a part of its file
+        beyond = re.compile(r"encoder\.layers\.(1[2-9]|2\d)\.")
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not beyond.match(name)}
+    load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
+    return detector
+
+
+def resolve_encoder(flags, ssl_path=None):
+    """The ModelConfig of model flags {name: value} and --ssl_path: where the flags leave the encoder open, the file
+    of pre-trained weights says its shape. Raises UserError for a file that is missing or of another kind.
+    """
+    config = ModelConfig(**flags)
+    if ssl_path in (None, "none") or "ssl" in flags:
+        return config
+    fields, state_dict = read_pretrained(ssl_path, config.front_end)
+    for name, preset in PRESETS.items():
+        if config.front_end in preset.front_ends and same_shape(fields, preset.fields):
+            return ModelConfig(**{**flags, "ssl": name})
+    try:
+        check_encoder(fields, state_dict)
+    except ValueError as error:
+        raise UserError(f"{ssl_path}: expected a pre-trained {config.front_end} encoder, found {error}") from error
+    return ModelConfig(**{**flags, "ssl": FROM_FILE, "ssl_config": fields})
+
+
+def _pretrained_path(config, ssl_path):
+    """The file of an encoder's pre-trained weights; None is to start from random ones."""
+    published = PRESETS[config.ssl].file if config.ssl in PRESETS else None
+    if ssl_path == "none" or (ssl_path is None and published is None):
+        return None
+    if ssl_path is None and not Path(published).is_file():
+        raise UserError(
+            f"--ssl {config.ssl}: expected its pre-trained weights as {published} in this folder; "
+            "name the file with --ssl_path, or `--ssl_path none` starts from random weights"
+        )
+    return ssl_path or published
+
+
+def read_pretrained(path, front_end):
+    """Read a pre-trained encoder: (its shape, see front_ends.ENCODER_FIELDS; its state dict by fairseq's names).
+
+    path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, or a Hugging Face folder of one
+    (config.json with model.safetensors or pytorch_model.bin). front_end: wav2vec2 or WavLM, what is expected.
+    Pre-training heads are dropped. Raises UserError where it is missing, damaged or of another kind.
+    """
+    try:
+        if Path(path).is_dir():
+            fields = fields_of_hugging_face(_read_json(_find_in(path, "config.json")), front_end)
+            state_dict = fairseq_names(_hugging_face_weights(path), fields)
+        else:
+            content = load_file(path)
+            if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+                raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
+            fields, state_dict = fields_of_fairseq(_settings_of(content), front_end), weights_of(path, content["model"])
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {error}") from error
+    return fields, {name: t for name, t in state_dict.items() if not name.startswith(PRETRAINING_HEADS)}
+
+
+def _find_in(folder, *names):
+    for name in names:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise UserError(f"{folder}: expected a Hugging Face folder with {' or '.join(names)}, found none")
+
+
+def _read_json(path):
+    """The object in a JSON file of at most a MB. Raises UserError for anything else."""
+
+    def named_once(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a name stands twice")
+        return dict(pairs)
+
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise UserError(f"{path}: expected at most a MB of settings, found {path.stat().st_size:,} bytes")
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=named_once)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON, found another kind of file, or a damaged one: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected an object of settings, found {shown(value)}")
+    return value
+
+
+def _hugging_face_weights(folder):
+    """The state dict of a Hugging Face folder, of one file or of several that an index lists."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    path = _find_in(folder, *names, *(f"{name}.index.json" for name in names))
+    if path.suffix != ".json":
+        return weights_of(path, load_file(path))
+    places = _read_json(path).get("weight_map")
+    places = set(places.values() if isinstance(places, dict) else [None])
+    if not all(isinstance(place, str) and Path(place).name == place for place in places):
+        raise UserError(f"{path}: expected the names of files beside it under `weight_map`")
+    parts = [weights_of(Path(folder) / place, load_file(Path(folder) / place)) for place in sorted(places)]
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def _settings_of(content):
+    """{name: value} of the model in a fairseq checkpoint: of today (cfg.model), older (args) or WavLM's (cfg)."""
+    for name in ("cfg", "args"):
+        settings = _as_dict(content.get(name))
+        if settings:
+            return _as_dict(settings.get("model")) or settings
+    raise ValueError("no settings under `cfg` or `args`")
+
+
+def _as_dict(value):
+    value = vars(value) if isinstance(value, argparse.Namespace) else value
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,65 @@
+"""What a checkpoint file is, for people."""
+
+from pathlib import Path
+
+from checkpoints.detectors import read_detector
+from checkpoints.format import below, is_ours, load_file
+from checkpoints.pretrained import read_pretrained
+from checkpoints.published import AmbiguousModel
+from common.console import UserError, shown
+from front_ends.encoders import ENCODER_FIELDS, OtherFrontEnd
+
+
+def show(path, **flags):
+    """What a checkpoint is, {name: value}. flags and errors as load_detector."""
+    content = None if Path(path).is_dir() else load_file(path)
+    lines = {"file": f"{path}, {sum(file.stat().st_size for file in _files_of(path)):,} bytes"}
+    inside = content.get("model") if isinstance(content, dict) and not is_ours(content) else None
+    if content is None or (isinstance(inside, dict) and any(str(n).startswith("feature_extractor.") for n in inside)):
+        return lines | _show_encoder(path)
+    try:
+        detector = read_detector(path, **flags)
+        names = [detector["config"]["model_name"]]
+    except AmbiguousModel as error:
+        names = error.names
+        detector = read_detector(path, **{**flags, "model_name": names[0]})
+    ours = is_ours(content)
+    lines["kind"] = "detector of this project" if ours else "detector in a published layout"
+    for name, value in {**detector["config"], "model_name": " or ".join(names)}.items():
+        if value is not None:
+            lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value
+    if not ours and "dilation" not in flags:
+        lines["dilation"] = f"{lines['dilation']}, as published: no weight tells it"
+    for part in ("front_end", "aggregation", "back_end"):
+        lines[f"parameters, {part}"] = f"{_count(below(part + '.', detector['model'])):,}"
+    for name in ("epoch", "valid", "trained_on", "training", "averaged"):
+        value = detector.get(name)
+        if isinstance(value, dict):
+            words = [
+                f"{shown(k)} {v:.6g}" if isinstance(v, float) else f"{shown(k)} {shown(v)}" for k, v in value.items()
+            ]
+            lines[name] = " ".join(words)
+        elif value is not None:
+            lines[name] = ", ".join(map(shown, value)) if isinstance(value, list) else shown(value, 1000)
+    return lines
+
+
+def _show_encoder(path):
+    for front_end in ("wav2vec2", "WavLM"):
+        try:
+            fields, state_dict = read_pretrained(path, front_end)
+            break
+        except UserError as error:
+            if front_end == "WavLM" or not isinstance(error.__cause__, OtherFrontEnd):
+                raise
+    facts = {"kind": f"pre-trained {front_end} encoder, for --ssl_path", "parameters": f"{_count(state_dict):,}"}
+    return facts | {name: fields[name] for name in ENCODER_FIELDS if name in fields}
+
+
+def _files_of(path):
+    return [file for file in Path(path).iterdir() if file.is_file()] if Path(path).is_dir() else [Path(path)]
+
+
+def _count(state_dict):
+    """Number of parameters in a state dict; running statistics are none."""
+    return sum(t.numel() for name, t in state_dict.items() if "running_" not in name and "num_batches" not in name)
