@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +22,8 @@ import numpy as np
 import torch
 
 import checkpoints
-from common.atomic import atomic_open
 from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
-from common.console import UserError, printable, progress, shown
+from common.console import UserError, progress, shown
 from corpora.protocols import list_audio, warn_of_others
 from data_utils import first_samples, repeat_pad
 from front_ends.encoders import RECEPTIVE_FIELD
@@ -438,117 +436,3 @@ def clock(seconds):
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
-
-
-# ----------------------------------------------------------------------------------------------------------- picture
-
-
-_drawing = threading.Lock()  # matplotlib is not made for several threads
-
-
-def draw(out, judged, judge, check=None):
-    """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as a PNG.
-
-    out: the file to write, by its name or open. check: see Judge.judge.
-    Raises UserError where matplotlib is missing or the file cannot be written.
-    """
-    outline = _outline(judged.path, round(judged.seconds * SAMPLE_RATE), check)
-    by_name = isinstance(out, str | os.PathLike)
-    with _drawing, atomic_open(out, "wb") if by_name else contextlib.nullcontext(out) as file:
-        _picture(judged, judge, *outline).savefig(file, format="png", dpi=100)
-
-
-def _picture(judged, judge, low, high, power, frame_seconds):
-    """The figure of `draw`, of what _outline found."""
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
-    except ImportError as error:
-        raise UserError("--plot: expected matplotlib (pip install matplotlib), found none") from error
-
-    ink, red, blue = "#333333", "#c62828", "#1f5a96"
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    wave, spectrum, score = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1.6])
-    times = np.linspace(0, judged.seconds, len(low))
-    wave.fill_between(times, low, high, color=blue, linewidth=0.4)
-    peak = max(np.max(np.abs([low, high])), 1e-4)
-    wave.set(ylabel="amplitude", ylim=(-1.05 * peak, 1.05 * peak))
-    decibels = 10 * np.log10(np.maximum(power, 1e-12))
-    top = decibels.max()
-    spectrum.imshow(
-        decibels,
-        origin="lower",
-        aspect="auto",
-        extent=(0, len(power[0]) * frame_seconds, 0, SAMPLE_RATE / 2000),
-        vmin=top - 80,
-        vmax=top,
-        cmap="magma",
-        interpolation="antialiased",
-    )
-    spectrum.set(ylabel="frequency (kHz)")
-
-    middles = [(start + end) / 2 for start, end, _ in judged.windows]
-    values = [np.nan if value is None else value for *_, value in judged.windows]
-    if len(values) > 1:
-        marker = "o" if len(values) <= 150 else None
-        score.plot(middles, values, color=blue, marker=marker, markersize=3.5, linewidth=1.2, label="score of a window")
-    if judged.score is not None and not judged.is_mean:
-        score.axhline(
-            judged.score, color=ink, linewidth=1, linestyle=":", label=f"score of the file, {judged.score:.3g}"
-        )
-    if judge.threshold is not None:
-        score.axhline(
-            judge.threshold, color=red, linewidth=1.2, linestyle="--", label=f"threshold, {judge.threshold:.3g}"
-        )
-    score.set(ylabel="score, higher is\nmore bona fide", xlabel="time", xlim=(0, judged.seconds))
-    score.grid(alpha=0.25)
-    score.margins(y=0.12)
-    stretches = judge.stretches(judged)
-    for start, end, _ in stretches:
-        for axis in (wave, score):
-            axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
-        if len(stretches) <= 20:  # a shade would change the spectrogram's colours, and many lines hide them
-            spectrum.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
-    if stretches:
-        score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above it")
-    score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
-    score.xaxis.set_major_locator(MaxNLocator(10))
-    score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))
-    name = printable(os.path.basename(judged.file))
-    name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
-    verdict = judge.verdict(judged) or "no verdict"
-    figure.suptitle(
-        f"{name}: {verdict}, {'mean ' * judged.is_mean}score {np.nan if judged.score is None else judged.score:.3g}",
-        fontsize=12,
-        parse_math=False,
-    )
-    return figure
-
-
-def _outline(path, n_samples, check=None):
-    """What a picture shows of a file of n_samples, whatever its length: lowest and highest sample (columns,), power
-    (frequencies, frames), seconds between frames.
-    """
-    size, step, n_fft = max(n_samples // 2000, 1), max(n_samples // 3000, 64), 512
-    taper = np.hanning(n_fft).astype(np.float32)
-    low, high, power = [], [], []
-    rest, held, at, start = np.zeros(0, np.float32), np.zeros(n_fft // 2, np.float32), 0, 0
-    for block in audio_blocks(path):
-        if check:
-            check(n_samples / SAMPLE_RATE)
-        rest = np.concatenate([rest, block])
-        columns = rest[: len(rest) // size * size].reshape(-1, size)
-        low.append(columns.min(axis=1))
-        high.append(columns.max(axis=1))
-        rest = rest[columns.size :]
-        held = np.concatenate([held, block])  # begins at sample `at`; the next frame at `start`
-        starts = np.arange(start - at, len(held) - n_fft + 1, step)
-        frames = held[starts[:, None] + np.arange(n_fft)]
-        power.append(np.abs(np.fft.rfft(frames * taper)) ** 2)
-        start += step * len(starts)
-        gone = min(start - at, len(held))
-        held, at = held[gone:], at + gone
-    power = np.concatenate(power).T
-    if not power.size:  # shorter than a frame
-        power = np.abs(np.fft.rfft(np.resize(held, n_fft) * taper)[:, None]) ** 2
-    return np.concatenate(low), np.concatenate(high), power, step / SAMPLE_RATE

@@ -24,7 +24,7 @@ from common.audio import audio_blocks, load_audio
 from common.console import UserError
 from corpora import protocols
 from data_utils import first_samples
-from inference import judging
+from inference import judging, picture
 from inference.judging import Judge, Judged, find_files
 from model import build_detector
 from reports import metrics
@@ -279,7 +279,7 @@ def test_the_picture_shades_what_is_suspicious(tmp_path, trained, output):
 
 def test_a_picture_of_a_long_file_shows_all_of_it(tmp_path):
     x = tone(200, 1000) * np.linspace(0, 1, 200 * 16000)
-    low, high, power, step = judging._outline(wav(tmp_path / "x.wav", x), len(x))
+    low, high, power, step = picture._outline(wav(tmp_path / "x.wav", x), len(x))
     assert len(low) == len(high) == pytest.approx(2000, abs=2) and np.all(np.diff(high) > -1e-3)
     assert power.shape[0] == 257 and power.shape[1] * step == pytest.approx(200, abs=0.2)
     assert np.all(power.argmax(axis=0)[5:] == 32)  # 1 kHz of 8 in 256 steps
