@@ -5,13 +5,11 @@ import time
 import numpy as np
 import torch
 
-from augmentation.fir import CUTOFFS, apply_fir
 from common.audio import SAMPLE_RATE, load_audio
 from common.console import UserError, progress, warn
 from common.workers import Workers
-from RawBoost import apply_rawboost
 
-LONG = 60  # seconds of an utterance that RawBoost is applied to before the crop is taken
+LONG = 60  # seconds of an utterance that are augmented before the crop is taken
 _warned_of = set()
 
 
@@ -43,19 +41,18 @@ class TrialDataset:
     """Trials as (waveform (samples,), label, index).
 
     trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
-    at_least samples. place: "first" or "random", where the crop is taken. algo, params: RawBoost, before the crop; 0
-    is none, a kind of FIR filter instead of a number is that. seed: of augmentation and crop. An item is asked for as
+    at_least samples. place: "first" or "random", where the crop is taken. augment: function (x, rng=Generator) of a
+    waveform, before the crop; see augmentation.AUGMENTATIONS. seed: of augmentation and crop. An item is asked for as
     (epoch, index): its randomness comes from (seed, epoch, index) alone, so that it does not depend on the worker that
     makes it. bad_audio: a BadAudio, by which the next trial whose audio can be read takes the place of one whose
     cannot.
     """
 
-    def __init__(self, trials, length=None, place="first", algo=0, params=None, seed=0, at_least=1, bad_audio=None):
+    def __init__(self, trials, length=None, place="first", augment=None, seed=0, at_least=1, bad_audio=None):
         self.trials = trials
         self.length = length
         self.place = place
-        self.algo = algo
-        self.params = params
+        self.augment = augment
         self.seed = seed
         self.at_least = at_least
         self.bad_audio = bad_audio
@@ -74,10 +71,8 @@ class TrialDataset:
         if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
             longest = max(LONG * SAMPLE_RATE, self.length)
             x = random_samples(x, longest, rng) if self.place == "random" else x[:longest]
-        if self.algo in CUTOFFS:
-            x = apply_fir(x, self.algo, rng)
-        elif self.algo:
-            x = apply_rawboost(x, self.algo, self.params, rng)
+        if self.augment:
+            x = self.augment(x, rng=rng)
         if self.length:
             x = random_samples(x, self.length, rng) if self.place == "random" else first_samples(x, self.length)
         else:

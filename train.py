@@ -13,6 +13,7 @@ Several GPUs, same batch: `torchrun --nproc_per_node 8 train.py ...`; what is ki
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 import checkpoints
-from augmentation.fir import CUTOFFS
+from augmentation import AUGMENTATIONS
 from back_ends import least_batch
 from common.atomic import atomic_open, check_folder
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
@@ -232,7 +233,7 @@ def parse_args(argv=None):
     boost = parser.add_argument_group("augmentation")
     boost.add_argument(
         "--augment",
-        choices=["RawBoost", *CUTOFFS],
+        choices=list(AUGMENTATIONS),
         default="RawBoost",
         help="RawBoost, or in its place random low-pass filters that imitate codecs (%(default)s)",
     )
@@ -396,6 +397,17 @@ def build_loss(args, config):
     return Loss(name, args.class_weights)
 
 
+def build_augmentation(args):
+    """The function (x, rng=...) that --augment and its flags ask for. Raises UserError if RawBoost's do not fit."""
+    names = [field.name for field in dataclasses.fields(RawBoostParams) if field.name != "fs"]
+    try:
+        params = RawBoostParams(**{name: getattr(args, name) for name in names})
+    except ValueError as error:
+        raise UserError(f"RawBoost: {error}") from error
+    augment = AUGMENTATIONS[args.augment]
+    return functools.partial(augment, algo=args.algo, params=params) if args.augment == "RawBoost" else augment
+
+
 def settings_of(args, config, parts):
     """All that decides what the weights become, as plain data. parts: {split: trials}."""
     names = (
@@ -472,12 +484,7 @@ def main(argv=None):
     check_parts(args, [args.batch_size])
     config = checkpoints.resolve_encoder(model_flags(args), args.ssl_path)
     criterion = build_loss(args, config)
-    try:
-        params = RawBoostParams(
-            **{f.name: getattr(args, f.name) for f in dataclasses.fields(RawBoostParams) if f.name != "fs"}
-        )
-    except ValueError as error:
-        raise UserError(f"RawBoost: {error}") from error
+    augment = build_augmentation(args)
     name = args.foldername or foldername(args, config)
     if not args.resume_checkpoint_path:
         check_folder(f"--log_dir {args.log_dir}", os.path.join(args.log_dir, name))
@@ -491,8 +498,7 @@ def main(argv=None):
         train_trials, dev_trials = without_bad_audio([train_trials, dev_trials], args)
     bad_audio = BadAudio(args.skip_bad_audio) if args.skip_bad_audio else None
     plain = {"bad_audio": bad_audio}
-    algo = args.algo if args.augment == "RawBoost" else args.augment
-    augmented = {**plain, "algo": algo, "params": params, "seed": args.seed}
+    augmented = {**plain, "augment": augment, "seed": args.seed}
     options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     train_set = TrialDataset(train_trials, args.crop, args.crop_place, **augmented)
     # The published programs drop the last, smaller batch for speech and keep it for singing voice.

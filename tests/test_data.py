@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 import data_utils
+from augmentation import AUGMENTATIONS
 from common import audio
 from common.console import UserError
 from corpora.protocols import Trial
@@ -22,6 +24,7 @@ from data_utils import (
     random_samples,
     repeat_pad,
 )
+from RawBoost import ALGORITHMS, apply_rawboost
 
 
 def sine(n, rate, frequency=440):
@@ -77,7 +80,7 @@ def trials(tmp_path):
 
 
 def batches(trials, num_workers, epochs=(1, 2), seed=0):
-    dataset = TrialDataset(trials, length=2000, place="random", algo=5, seed=seed)
+    dataset = TrialDataset(trials, length=2000, place="random", augment=partial(apply_rawboost, algo=5), seed=seed)
     loader = make_loader(dataset, 4, shuffle=True, seed=seed, num_workers=num_workers)
     found = []
     for epoch in epochs:
@@ -104,6 +107,22 @@ def test_every_epoch_visits_every_trial_once_in_another_order_with_other_noise(t
     again = batches(trials, 0, [2])  # epoch 2 is the same whether or not epoch 1 came before it
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(second, again))
     assert not np.array_equal(batches(trials, 0, [1], seed=1)[0][0], first[0][0])
+
+
+AUGMENTED = {name: augment for name, augment in AUGMENTATIONS.items() if name != "RawBoost"}
+AUGMENTED |= {f"RawBoost {algo}": partial(apply_rawboost, algo=algo) for algo in ALGORITHMS}
+
+
+@pytest.mark.parametrize("name", AUGMENTED)
+def test_an_item_is_augmented_then_cropped_by_draws_of_its_seed_epoch_and_index(trials, name):
+    """The order of the draws is part of what a run that goes on depends on."""
+    dataset = TrialDataset(trials, length=2000, place="random", augment=AUGMENTED[name], seed=3)
+    for epoch, index in [(1, 0), (2, 0), (2, 5)]:
+        rng = np.random.default_rng([3, epoch, index])
+        expected = random_samples(AUGMENTED[name](load_audio(trials[index].path), rng=rng), 2000, rng)
+        x, label, found = dataset[epoch, index]
+        np.testing.assert_array_equal(x, np.float32(expected))
+        assert (label, found) == (index % 2, index)
 
 
 def test_drop_last_leaves_only_full_batches(trials):
@@ -256,9 +275,8 @@ def test_of_a_long_utterance_a_part_is_augmented_and_cropped(tmp_path, monkeypat
     soundfile.write(tmp_path / "x.wav", np.arange(40000) / 65536, 16000, subtype="FLOAT")
     trial = Trial("x", label=1, path=str(tmp_path / "x.wav"))
     seen = []
-    monkeypatch.setattr(data_utils, "apply_rawboost", lambda x, *_: seen.append(x) or x)
     for place in ("first", "random"):
-        dataset = TrialDataset([trial], length=4000, place=place, algo=5)
+        dataset = TrialDataset([trial], length=4000, place=place, augment=lambda x, rng: seen.append(x) or x)
         crops = [dataset[epoch, 0][0] * 65536 for epoch in range(20)]
         starts = {int(crop[0]) for crop in crops}
         assert all(len(x) == 16000 for x in seen) and all(len(crop) == 4000 for crop in crops)

@@ -583,7 +583,7 @@ def loader(args):
         trials = [Trial(str(i), label=i % 2, path=path) for i, path in enumerate(paths)]
         rows = []
         for algo in (0, 3, 4, 5):
-            dataset = TrialDataset(trials, length, "first", algo, params)
+            dataset = TrialDataset(trials, length, augment=functools.partial(apply_rawboost, algo=algo, params=params))
             loader = make_loader(dataset, 12, num_workers=os.cpu_count())
 
             def direct(algo=algo):
