@@ -9,15 +9,10 @@ from torch import nn
 
 from back_ends import BACK_ENDS, RIVALS, build_back_end, takes_hidden_states
 from common.console import Number, UserError, check, shown, unfit
-from front_ends.encoders import (
-    ENCODER_FIELDS,
-    FROM_FILE,
-    PRESETS,
-    build_aggregation,
-    build_front_end,
-    check_fields,
-    empty_weights,
-)
+from front_ends.aggregation import build_aggregation
+from front_ends.base import FROM_FILE, empty_weights
+from front_ends.pretrained import ENCODER_FIELDS, check_fields
+from front_ends.wav2vec2 import PRESETS, build_front_end
 
 # What the authors used with each encoder, for every flag that is not given.
 # Source: Liu et al. 2025, section IV, and the released commands.

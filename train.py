@@ -34,7 +34,7 @@ from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSi
 from corpora import protocols
 from corpora.protocols import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
-from front_ends.encoders import RECEPTIVE_FIELD
+from front_ends.pretrained import RECEPTIVE_FIELD
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from RawBoost import ALGORITHMS, RawBoostParams
 from training import distributed, provenance, run_folder

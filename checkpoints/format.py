@@ -14,7 +14,7 @@ import torch
 from checkpoints import safe_load
 from common.atomic import atomic_open
 from common.console import Number, UserError, check, shown
-from front_ends.encoders import check_encoder
+from front_ends.pretrained import check_encoder
 from model import ModelConfig
 
 FORMAT = "speech anti-spoofing detector, 1"

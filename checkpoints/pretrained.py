@@ -7,15 +7,9 @@ from pathlib import Path
 
 from checkpoints.format import PRETRAINING_HEADS, load_file, load_strictly, weights_of
 from common.console import UserError, shown
-from front_ends.encoders import (
-    FROM_FILE,
-    PRESETS,
-    check_encoder,
-    fairseq_names,
-    fields_of_fairseq,
-    fields_of_hugging_face,
-    same_shape,
-)
+from front_ends.base import FROM_FILE
+from front_ends.pretrained import check_encoder, fairseq_names, fields_of_fairseq, fields_of_hugging_face, same_shape
+from front_ends.wav2vec2 import PRESETS
 from model import ModelConfig, build_detector
 
 

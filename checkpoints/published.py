@@ -4,7 +4,9 @@ from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, ta
 from checkpoints.folders import facts_of_name
 from checkpoints.format import PRETRAINING_HEADS, below, weights_of
 from common.console import UserError, shown
-from front_ends.encoders import FROM_FILE, PRESETS, empty_weights, fairseq_names
+from front_ends.base import FROM_FILE, empty_weights
+from front_ends.pretrained import fairseq_names
+from front_ends.wav2vec2 import PRESETS
 from model import ModelConfig
 
 

@@ -7,7 +7,8 @@ from checkpoints.format import below, is_ours, load_file
 from checkpoints.pretrained import read_pretrained
 from checkpoints.published import AmbiguousModel
 from common.console import UserError, shown
-from front_ends.encoders import ENCODER_FIELDS, OtherFrontEnd
+from front_ends.base import OtherFrontEnd
+from front_ends.pretrained import ENCODER_FIELDS
 
 
 def show(path, **flags):

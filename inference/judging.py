@@ -26,7 +26,7 @@ from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
 from common.console import UserError, progress, shown
 from corpora.protocols import list_audio, warn_of_others
 from data_utils import first_samples, repeat_pad
-from front_ends.encoders import RECEPTIVE_FIELD
+from front_ends.pretrained import RECEPTIVE_FIELD
 from inference.precision import prepare
 from inference.scoring import BATCH_SAMPLES, ready, score_batch
 

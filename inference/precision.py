@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.console import UserError, warn
-from front_ends.encoders import Attention
+from front_ends.attention import Attention
 
 PRECISIONS = ["fp32", "bf16", "int8"]
 

@@ -17,7 +17,8 @@ from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError
 from common.workers import Workers
 from data_utils import first_samples, repeat_pad
-from front_ends.encoders import RECEPTIVE_FIELD, STRIDE, n_frames
+from front_ends.pretrained import RECEPTIVE_FIELD, STRIDE
+from front_ends.wav2vec2 import n_frames
 from inference.precision import autocast
 
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.

@@ -7,7 +7,7 @@ import torch
 
 import checkpoints
 from common.console import UserError
-from front_ends.encoders import PRESETS
+from front_ends.wav2vec2 import PRESETS
 from model import ModelConfig, build_detector
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))

@@ -7,8 +7,10 @@ from conftest import read_reference, reference_input, reference_weights
 from torch import nn
 from torchaudio.models.wav2vec2.utils import import_fairseq_model
 
-from front_ends import encoders
-from front_ends.encoders import PRESETS, SEA, AttM, Encoder, WeightedSum, empty_weights, n_frames
+from front_ends import wav2vec2
+from front_ends.aggregation import SEA, AttM, WeightedSum
+from front_ends.base import empty_weights
+from front_ends.wav2vec2 import PRESETS, Encoder, n_frames
 from model import ModelConfig, build_detector, count_parameters
 
 # XLS-R's architecture (layer norms, no group norm over time) in small, and what the demo uses.
@@ -39,7 +41,7 @@ def small_front_end(name, normalize=False):
 def test_xlsr_300m_has_its_published_size():
     fields = {name: value for name, value in PRESETS["xlsr_300m"].fields.items() if name != "normalize"}
     with empty_weights():
-        model = encoders._wav2vec2_model({**fields, "final_dim": 768, "quantize_targets": True})
+        model = wav2vec2._wav2vec2_model({**fields, "final_dim": 768, "quantize_targets": True})
         front_end = Encoder(PRESETS["xlsr_300m"].fields)
     assert count_parameters(model) == 317_390_592
     heads = ("quantizer", "project_q", "final_proj")
@@ -176,7 +178,7 @@ def test_nothing_is_transposed_for_the_norms_of_the_extractor():
     for _, _, (_, norm, _), _ in extractor.conv_layers:
         norm.register_forward_pre_hook(lambda norm, args: contiguous.append(args[0].is_contiguous()))
     for trials in (1, 3):
-        encoders.channels_last(extractor, padded_waveforms(trials, 4000))
+        wav2vec2.channels_last(extractor, padded_waveforms(trials, 4000))
     assert contiguous == [True] * 14
 
 

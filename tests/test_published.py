@@ -13,7 +13,8 @@ from conftest import read_reference, reference_weights
 import checkpoint
 import checkpoints
 from common.console import UserError
-from front_ends.encoders import PRESETS, _convolutions
+from front_ends.pretrained import _convolutions
+from front_ends.wav2vec2 import PRESETS
 from model import ModelConfig, build_detector, count_parameters, use_utterance_batch_norm
 
 HEADS = {"quantizer.vars": torch.zeros(1, 4), "project_q.weight": torch.zeros(2, 2), "final_proj.bias": torch.zeros(2)}

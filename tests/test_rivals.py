@@ -13,7 +13,9 @@ from back_ends import RIVALS, build_back_end, mamba, takes_hidden_states, tcm, u
 from back_ends.conformer import FARTHEST, RelativeAttention
 from back_ends.moe import ExpertFusion
 from common.console import UserError
-from front_ends.encoders import _HUGGING_FACE_NAMES, PRESETS, build_front_end, empty_weights
+from front_ends.base import empty_weights
+from front_ends.pretrained import _HUGGING_FACE_NAMES
+from front_ends.wav2vec2 import PRESETS, build_front_end
 from model import ModelConfig, build_detector, count_parameters
 
 # name -> file of the published output, and number of hidden states

@@ -16,7 +16,7 @@ import checkpoints
 import eval as eval_script
 from corpora import protocols
 from data_utils import load_audio, repeat_pad
-from front_ends.encoders import PRESETS, n_frames
+from front_ends.wav2vec2 import PRESETS, n_frames
 from inference import precision, scoring
 from model import ModelConfig, build_detector
 

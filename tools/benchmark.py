@@ -37,7 +37,7 @@ from common.atomic import atomic_open, check_outputs
 from common.console import ABOVE_0, AT_LEAST_1, run
 from corpora.protocols import Trial
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
-from front_ends import encoders
+from front_ends import wav2vec2
 from inference.precision import PRECISIONS, prepare
 from inference.scoring import readers, score_files, usable_cores
 from model import ModelConfig, build_detector
@@ -485,14 +485,14 @@ def plainly(detector):
     """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm, and the
     plain formulation of Nes2Net.
     """
-    extract, back_end = encoders.channels_last, detector.back_end
-    encoders.channels_last = lambda extractor, waveforms: extractor(waveforms)
+    extract, back_end = wav2vec2.channels_last, detector.back_end
+    wav2vec2.channels_last = lambda extractor, waveforms: extractor(waveforms)
     if isinstance(back_end, Nes2Net):
         back_end.forward = functools.partial(plain_nes2net, back_end)
     try:
         yield
     finally:
-        encoders.channels_last = extract
+        wav2vec2.channels_last = extract
         back_end.__dict__.pop("forward", None)
 
 

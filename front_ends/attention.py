@@ -1,0 +1,84 @@
+"""Self-attention of encoders, plain and relative. Axes: B trials, T frames, C channels, H heads."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Self-attention in the place of fairseq's, of linear layers that can be quantised. (T, B, C) -> (T, B, C).
+
+    weigh: of queries, keys and values, each (B, H, T, C / H), and a mask that is added, the weighted values.
+    """
+
+    weigh = staticmethod(F.scaled_dot_product_attention)
+
+    def __init__(self, channels, heads, dropout):
+        super().__init__()
+        self.num_heads, self.dropout_module = heads, nn.Dropout(dropout)  # named as in fairseq's
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+        for projection in (self.k_proj, self.v_proj, self.q_proj, self.out_proj):  # as fairseq initialises its own
+            nn.init.normal_(projection.weight, std=0.02)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query, key, value, key_padding_mask=None, **_):
+        """query, key, value: the same (T, B, C)."""
+        return self._attend(query, None), None
+
+    def _attend(self, x, mask):
+        frames, trials, channels = x.shape
+        q, k, v = (
+            projection(x).view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mask = mask if mask is None else mask.to(q.dtype)
+        dropout = self.dropout_module.p if self.training else 0.0
+        x = self.weigh(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(x.permute(2, 0, 1, 3).reshape(frames, trials, channels))
+
+
+class RelativeAttention(Attention):
+    """Self-attention with WavLM's gated relative position bias. (T, B, C) -> (T, B, C).
+
+    buckets: (number of buckets, distance in frames beyond which all share the last), in the first layer, whose bias
+    embedding all layers share; else None. Parameter names are those of Microsoft's release.
+    Source: Chen et al., "WavLM", 2022, section III-B; buckets of Raffel et al., "T5", 2020, both directions.
+    """
+
+    def __init__(self, channels, heads, dropout, buckets):
+        super().__init__(channels, heads, dropout)
+        self.grep_linear = nn.Linear(channels // heads, 8)
+        self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
+        if buckets is not None:
+            n_buckets, self.max_distance = buckets
+            self.relative_attention_bias = nn.Embedding(n_buckets, heads)
+            nn.init.normal_(self.relative_attention_bias.weight, std=0.02)
+
+    def position_bias(self, n_frames):
+        """The bias (H, T, T) of every query and key by their distance. In the first layer only."""
+        weight = self.relative_attention_bias.weight
+        distance = torch.arange(1 - n_frames, n_frames, device=weight.device)  # key minus query
+        half = len(weight) // 2
+        exact = half // 2
+        # Buckets of one frame near by, of logarithmic width further off; keys after the query have their own half.
+        far = exact + (
+            torch.log(distance.abs().clamp(min=1).float() / exact)
+            / math.log(self.max_distance / exact)
+            * (half - exact)
+        )
+        bucket = torch.where(distance.abs() < exact, distance.abs(), far.long().clamp(max=half - 1))
+        by_distance = weight[bucket + half * (distance > 0)].T  # (H, 2 T - 1)
+        return by_distance.unfold(1, n_frames, 1).flip(1)  # row i: the keys as query i sees them
+
+    def forward(self, query, key, value, key_padding_mask, **_):
+        """query, key, value: the same (T, B, C); key_padding_mask: the bias (H, T, T), see Encoder.forward."""
+        frames, trials, _ = query.shape
+        by_head = query.view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)  # (B, H, T, C / H)
+        gates = torch.sigmoid(self.grep_linear(by_head).unflatten(-1, (2, 4)).sum(-1))
+        gate = gates[..., :1] * (gates[..., 1:] * self.grep_a - 1) + 2  # (B, H, T, 1)
+        return self._attend(query, gate * key_padding_mask), None

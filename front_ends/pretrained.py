@@ -1,0 +1,246 @@
+"""The shape of a wav2vec 2.0, HuBERT or WavLM encoder, and how files of fairseq, Microsoft and Hugging Face say it."""
+
+import ast
+import math
+
+import torch
+
+from common.console import Number, check, shown, unfit
+from front_ends.base import OtherFrontEnd
+
+STRIDE, RECEPTIVE_FIELD = 320, 400
+# What shapes an encoder, and what a file may say of it: `normalize` (is the waveform layer-normalised first), WavLM's
+# `num_buckets` and `max_distance` (frames) of its position bias, and fields of fairseq's Wav2Vec2Config.
+_YES_NO = (False, True)
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
+ENCODER_FIELDS = {
+    "normalize": _YES_NO,
+    "num_buckets": Number(int, 4, 10_000),
+    "max_distance": Number(int, 2, 1_000_000),
+    "extractor_mode": ("default", "layer_norm"),
+    "conv_feature_layers": None,  # see _convolutions
+    "conv_bias": _YES_NO,
+    "layer_norm_first": _YES_NO,
+    "activation_fn": ("relu", "gelu", "gelu_fast", "gelu_accurate", "tanh", "linear", "swish"),
+    "encoder_layers": Number(int, 1, 200),
+    "encoder_embed_dim": Number(int, 1, 100_000),
+    "encoder_ffn_embed_dim": Number(int, 1, 1_000_000),
+    "encoder_attention_heads": Number(int, 1, 1000),
+    "conv_pos": Number(int, 1, 10_000),
+    "conv_pos_groups": Number(int, 1, 100_000),
+    "pos_conv_depth": Number(int, 1, 100),
+    "feature_grad_mult": Number(float, 0, 1000),
+    **dict.fromkeys(_DROPOUTS, Number(float, 0, 1)),
+}
+_FAIRSEQ_FIELDS = tuple(name for name in ENCODER_FIELDS if name not in ("normalize", "num_buckets", "max_distance"))
+_WAVLM = {"num_buckets": 320, "max_distance": 800}
+
+
+def same_shape(a, b):
+    """Are two shapes the same, where what is not said has fairseq's default?"""
+    return _full(a) == _full(b)
+
+
+def _full(fields):
+    from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
+
+    full = {name: getattr(Wav2Vec2Config(), name) for name in _FAIRSEQ_FIELDS} | fields
+    full["conv_feature_layers"] = _convolutions(full["conv_feature_layers"])
+    return full | {name: str(full[name]) for name in ("extractor_mode", "activation_fn")}
+
+
+def check_fields(fields):
+    """Raises ValueError, saying why, where `fields` are no shape of an encoder, see ENCODER_FIELDS."""
+    for name, value in fields.items():
+        if name not in ENCODER_FIELDS:
+            raise ValueError(f"{shown(name)}, which shapes no encoder")
+        if name == "conv_feature_layers":
+            _convolutions(value)
+        else:
+            check(name, value, ENCODER_FIELDS[name])
+    full = _full(fields)
+    for name in ("encoder_attention_heads", "conv_pos_groups"):
+        if full["encoder_embed_dim"] % full[name]:
+            raise ValueError(
+                f"encoder_embed_dim {full['encoder_embed_dim']}, expected a multiple of {name} {full[name]}"
+            )
+    if full.get("max_distance", math.inf) <= full.get("num_buckets", 4) // 4:
+        raise ValueError(f"max_distance {full['max_distance']}, expected more than a quarter of num_buckets")
+
+
+def check_encoder(fields, state_dict):
+    """Raises ValueError where `fields` ask for more parameters than a state dict has, before anything is built.
+
+    fields: as check_fields lets pass. Counted are those that grow fast; loading compares each one.
+    """
+    full = _full(fields)
+    width, extractor = full["encoder_embed_dim"], full["conv_feature_layers"]
+    n = full["encoder_layers"] * width * (4 * width + 2 * full["encoder_ffn_embed_dim"])
+    n += sum(c_in * c * kernel for (c_in, *_), (c, kernel, _) in zip([(1,), *extractor], extractor))
+    n += (
+        width * width // full["conv_pos_groups"] * (full["conv_pos"] // full["pos_conv_depth"] * full["pos_conv_depth"])
+    )
+    n_found = sum(tensor.numel() for tensor in state_dict.values())
+    if n > n_found:
+        raise ValueError(f"settings of at least {n:,} parameters, its weights are {n_found:,}")
+
+
+def _convolutions(text):
+    """[(channels, kernel, stride), ...] of what fairseq writes as "[(512, 10, 5)] + [(512, 3, 2)] * 4".
+
+    fairseq evaluates this text as Python; from a file of a stranger that would run any code. Here it is numbers,
+    tuples, lists, + and * alone. Raises ValueError for anything else.
+    """
+
+    def value(node):
+        if isinstance(node, ast.Expression):
+            return value(node.body)
+        if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value <= 10_000:
+            return node.value
+        if isinstance(node, ast.Tuple):
+            return tuple(value(element) for element in node.elts)
+        if isinstance(node, ast.List):
+            return [value(element) for element in node.elts]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mult)):
+            left, right = value(node.left), value(node.right)
+            if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
+                return left + right
+            if isinstance(node.op, ast.Mult) and isinstance(left, list) and right in range(100):
+                return left * right
+        raise ValueError
+
+    try:
+        if not isinstance(text, str) or len(text) > 10_000:
+            raise ValueError
+        convolutions = value(ast.parse(text.strip(), mode="eval"))
+        if (
+            not convolutions
+            or len(convolutions) > 100
+            or any(len(layer) != 3 or any(type(number) is not int for number in layer) for layer in convolutions)
+        ):
+            raise ValueError
+        strides = math.prod(stride for _, _, stride in convolutions)
+    except (MemoryError, ValueError, SyntaxError, TypeError, RecursionError):  # of which the parser raises some
+        raise ValueError(f"conv_feature_layers {shown(text, 80)}, expected [(channels, kernel, stride), ...]") from None
+    if strides != STRIDE:
+        raise ValueError(f"convolutions of stride {strides}, expected {STRIDE} samples a frame")
+    field = 1
+    for _, kernel, stride in reversed(convolutions):
+        field = (field - 1) * stride + kernel
+    if field != RECEPTIVE_FIELD:
+        raise ValueError(f"convolutions over {field} samples, expected {RECEPTIVE_FIELD}")
+    return convolutions
+
+
+def fields_of_fairseq(settings, front_end):
+    """The shape (ENCODER_FIELDS) that the settings of a fairseq or WavLM checkpoint describe.
+
+    settings: {name: value} of its model. What is not there has fairseq's default. Raises ValueError, saying why, for
+    an encoder that is of another kind.
+    """
+    for name, choices in (("layer_type", ("transformer",)), ("pos_enc_type", ("abs",)), ("gru_rel_pos", _YES_NO)):
+        if name in settings:
+            check(name, settings[name], choices)
+    for name in ("encoder_layers", "encoder_embed_dim"):
+        if name not in settings:
+            raise ValueError(f"settings without {name}")
+    relative = settings.get("relative_position_embedding", False)
+    check("relative_position_embedding", relative, _YES_NO)
+    if relative != (front_end == "WavLM"):
+        kind = "WavLM" if relative else "wav2vec 2.0"
+        raise OtherFrontEnd(f"a {kind} encoder, expected one for {front_end}")
+    if front_end == "WavLM" and not settings.get("gru_rel_pos", True):
+        raise ValueError("position bias without gates, expected gru_rel_pos")
+    fields = {name: settings[name] for name in ENCODER_FIELDS if settings.get(name) is not None}
+    if front_end == "WavLM":
+        fields = {"normalize": False, **fields}
+        if missing := [name for name in _WAVLM if name not in fields]:
+            raise ValueError(f"settings without {missing[0]}")
+    else:
+        fields = {name: value for name, value in fields.items() if name not in _WAVLM}
+        fields["normalize"] = False  # the field feeds wav2vec 2.0 the raw waveform, see xlsr_300m
+    check_fields(fields)
+    return fields
+
+
+def fields_of_hugging_face(settings, front_end):
+    """The same of a Hugging Face config.json."""
+    kind, kinds = settings.get("model_type"), ("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert")
+    if unfit(kind, kinds):
+        raise OtherFrontEnd(f"model_type {shown(kind)}, expected {' or '.join(kinds)}")
+    names = {
+        "conv_bias": "conv_bias",
+        "layer_norm_first": "do_stable_layer_norm",
+        "activation_fn": "hidden_act",
+        "encoder_layers": "num_hidden_layers",
+        "encoder_embed_dim": "hidden_size",
+        "encoder_ffn_embed_dim": "intermediate_size",
+        "encoder_attention_heads": "num_attention_heads",
+        "conv_pos": "num_conv_pos_embeddings",
+        "conv_pos_groups": "num_conv_pos_embedding_groups",
+        "dropout": "hidden_dropout",
+        "attention_dropout": "attention_dropout",
+        "activation_dropout": "activation_dropout",
+        "dropout_input": "feat_proj_dropout",
+        "encoder_layerdrop": "layerdrop",
+    }
+    if front_end == "WavLM":
+        names |= {"num_buckets": "num_buckets", "max_distance": "max_bucket_distance"}
+    convolutions = [settings.get(name) for name in ("conv_dim", "conv_kernel", "conv_stride")]
+    if not all(isinstance(values, list) and len(values) == len(convolutions[0]) for values in convolutions):
+        raise ValueError("settings without conv_dim, conv_kernel and conv_stride, lists of one length")
+    check("feat_extract_norm", settings.get("feat_extract_norm"), ("group", "layer"))
+    for name in ("num_hidden_layers", "hidden_size"):
+        if name not in settings:
+            raise ValueError(f"settings without {name}")
+    for ours, theirs in names.items():
+        if theirs in settings:
+            check(theirs, settings[theirs], ENCODER_FIELDS[ours])
+    fields = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    fields["conv_feature_layers"] = str(list(zip(*convolutions)))
+    fields["extractor_mode"] = {"group": "default", "layer": "layer_norm"}[settings["feat_extract_norm"]]
+    normalize = settings.get("do_normalize", settings["feat_extract_norm"] == "layer")
+    check("do_normalize", normalize, _YES_NO)
+    fields["normalize"] = front_end == "WavLM" and normalize
+    if front_end == "WavLM":
+        fields = {**_WAVLM, **fields}  # Hugging Face's defaults are Microsoft's
+    check_fields(fields)
+    return fields
+
+
+# Hugging Face's name of a part -> fairseq's, one after the other.
+_HUGGING_FACE_NAMES = (
+    ("masked_spec_embed", "mask_emb"),
+    ("feature_projection.layer_norm.", "layer_norm."),
+    ("feature_projection.projection.", "post_extract_proj."),
+    ("encoder.pos_conv_embed.conv.parametrizations.weight.original0", "encoder.pos_conv.0.weight_g"),
+    ("encoder.pos_conv_embed.conv.parametrizations.weight.original1", "encoder.pos_conv.0.weight_v"),
+    ("encoder.pos_conv_embed.conv.", "encoder.pos_conv.0."),
+    (".attention.rel_attn_embed.", ".self_attn.relative_attention_bias."),
+    (".attention.gru_rel_pos_linear.", ".self_attn.grep_linear."),
+    (".attention.gru_rel_pos_const", ".self_attn.grep_a"),
+    (".attention.", ".self_attn."),
+    (".feed_forward.intermediate_dense.", ".fc1."),
+    (".feed_forward.output_dense.", ".fc2."),
+)
+
+
+def fairseq_names(state_dict, fields):
+    """A Hugging Face state dict of wav2vec 2.0, HuBERT or WavLM under fairseq's names, pre-training heads dropped."""
+    renamed = {}
+    for name, tensor in state_dict.items():
+        head, _, rest = name.partition(".")
+        name = rest if head in ("wav2vec2", "hubert", "wavlm") else name
+        if name.startswith(("quantizer.", "project_q.", "project_hid.", "lm_head.")):
+            continue
+        for theirs, ours in _HUGGING_FACE_NAMES:
+            name = name.replace(theirs, ours)
+        if name.startswith("encoder.layers.") and ".layer_norm." in name:
+            name = name.replace(".layer_norm.", ".self_attn_layer_norm.")
+        if name.startswith("feature_extractor."):
+            norm = "2" if fields["extractor_mode"] == "default" else "2.1"
+            name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
+        renamed[name] = tensor
+    # Some files leave out the embedding of masked frames, which only pre-training uses.
+    renamed.setdefault("mask_emb", torch.zeros(fields["encoder_embed_dim"]))
+    return renamed

@@ -1,0 +1,211 @@
+"""wav2vec 2.0 and WavLM, from waveforms to hidden states.
+
+The encoders are fairseq's own Wav2Vec2Model, built from its own configuration, with attention of ours in its layers;
+that of WavLM is relative. Nothing else here imports fairseq.
+Axes: B trials, T frames, C channels. The stride is 320 samples, the receptive field 400.
+"""
+
+import contextlib
+import logging
+import sys
+import types
+import warnings
+from collections import namedtuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from front_ends.attention import Attention, RelativeAttention
+from front_ends.base import FROM_FILE
+from front_ends.pretrained import _DROPOUTS, _FAIRSEQ_FIELDS, _WAVLM, RECEPTIVE_FIELD, STRIDE, _convolutions
+
+_NO_DROPOUT = dict.fromkeys(_DROPOUTS, 0.0)
+_LARGE = {
+    **_NO_DROPOUT,
+    "extractor_mode": "layer_norm",
+    "layer_norm_first": True,
+    "encoder_layers": 24,
+    "encoder_embed_dim": 1024,
+    "encoder_ffn_embed_dim": 4096,
+    "encoder_attention_heads": 16,
+}
+# front_ends: the families that may have this shape; file: the published file of its pre-trained weights.
+Preset = namedtuple("Preset", "front_ends file fields")
+PRESETS = {
+    # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
+    # asks for a normalised one.
+    "xlsr_300m": Preset(("wav2vec2",), "xlsr2_300m.pt", {**_LARGE, "normalize": False, "conv_bias": True}),
+    # Chen et al., "WavLM", 2022, table I and the released configuration.
+    "wavlm_large": Preset(("WavLM",), "WavLM-Large.pt", {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False}),
+    # Its first 12 layers, which AttM_LSTM was published on (Pan et al., 2024).
+    "wavlm_large_12": Preset(
+        ("WavLM",),
+        "WavLM-Large.pt",
+        {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False, "encoder_layers": 12},
+    ),
+    # For the demo and the tests: randomly initialised, the same code path in small. A group norm over time
+    # (extractor_mode "default") makes a frame depend on the whole waveform.
+    "tiny": Preset(
+        ("wav2vec2", "WavLM"),
+        None,
+        {
+            **_NO_DROPOUT,
+            **_WAVLM,
+            "normalize": True,
+            "extractor_mode": "default",
+            "conv_feature_layers": "[(16, 10, 5)] + [(32, 3, 2)] * 2 + [(64, 3, 2)] * 2 + [(64, 2, 2)] * 2",
+            "layer_norm_first": True,
+            "encoder_layers": 2,
+            "encoder_embed_dim": 64,
+            "encoder_ffn_embed_dim": 128,
+            "encoder_attention_heads": 4,
+            "conv_pos": 16,
+            "conv_pos_groups": 4,
+        },
+    ),
+}
+
+
+def n_frames(n_samples):
+    """Number of frames that the encoder makes of n_samples: (n - 400) // 320 + 1, and 0 below 400 samples."""
+    return max((n_samples - RECEPTIVE_FIELD) // STRIDE + 1, 0)
+
+
+class Encoder(nn.Module):
+    """wav2vec 2.0 or WavLM without pre-training heads: waveforms (B, samples) to hidden states, L times (B, T, C).
+
+    fields: its shape, see ENCODER_FIELDS. relative_position: WavLM's gated relative position bias.
+    The hidden states are the input of every transformer layer, then the encoder's output (after its final layer
+    norm where it has one): L = layers + 1.
+    Source: Baevski et al., "wav2vec 2.0", 2020; Chen et al., "WavLM", 2022.
+    """
+
+    def __init__(self, fields, relative_position=False):
+        super().__init__()
+        self.model = _wav2vec2_model({name: fields[name] for name in _FAIRSEQ_FIELDS if name in fields})
+        self.model.remove_pretraining_modules()
+        config = self.model.cfg
+        sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout
+        for i, layer in enumerate(self.model.encoder.layers):
+            if config.activation_fn == "gelu":
+                layer.activation_fn = F.gelu  # the same, without fairseq's copies in float32
+            if relative_position:
+                buckets = (fields["num_buckets"], fields["max_distance"]) if i == 0 else None
+                layer.self_attn = RelativeAttention(*sizes, buckets)
+            else:
+                layer.self_attn = Attention(*sizes)
+        self.relative_position = relative_position
+        self.normalize = fields["normalize"]
+        self.channels = config.encoder_embed_dim
+        self.n_hidden_states = config.encoder_layers + 1
+        # Do samples past the last frame change nothing? A group norm over time sees the whole waveform.
+        self.trims_to_frames = config.extractor_mode == "layer_norm"
+
+    def normalized(self, waveforms):
+        """Waveforms (B, samples) as the network takes them: layer-normalised each where the encoder wants it so."""
+        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
+
+    def forward(self, waveforms, normalized=False, raw_last=False):
+        """normalized: `waveforms` have passed `self.normalized` already, whole, before they were trimmed.
+
+        raw_last: the last hidden state is the last layer's output, before the final layer norm.
+        """
+        model, encoder = self.model, self.model.encoder
+        if waveforms.shape[-1] < RECEPTIVE_FIELD:
+            raise ValueError(f"expected at least {RECEPTIVE_FIELD} samples, found {waveforms.shape[-1]}")
+        x = self._features(waveforms if normalized else self.normalized(waveforms)).transpose(1, 2)
+        x = model.layer_norm(x)  # (B, T, channels of the convolutions)
+        if model.post_extract_proj is not None:
+            x = model.post_extract_proj(x)
+        x = model.dropout_input(x)
+        x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        if not encoder.layer_norm_first:
+            x = encoder.layer_norm(x)
+        x = F.dropout(x, encoder.dropout, self.training).transpose(0, 1)  # fairseq's layers take (T, B, C)
+        bias = encoder.layers[0].self_attn.position_bias(len(x)) if self.relative_position else None
+        hidden_states = []
+        for layer in encoder.layers:
+            hidden_states.append(x)
+            # torch's generator, not numpy's as in fairseq: it is the one that a resumed run restores.
+            if not (self.training and encoder.layerdrop > 0 and torch.rand(()) < encoder.layerdrop):
+                # The padding mask is the one argument that fairseq's layer hands its attention both with the norm
+                # first and with the norm last; without padding it is free for the bias.
+                x, _ = layer(x, self_attn_padding_mask=bias)
+        hidden_states.append(encoder.layer_norm(x) if encoder.layer_norm_first and not raw_last else x)
+        return [state.transpose(0, 1) for state in hidden_states]
+
+    def _features(self, waveforms):
+        from fairseq.modules import GradMultiply
+
+        scale = self.model.feature_grad_mult
+        with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
+            extractor = self.model.feature_extractor
+            x = channels_last(extractor, waveforms) if self.trims_to_frames else extractor(waveforms)
+        return x if scale in (0, 1) else GradMultiply.apply(x, scale)
+
+
+def channels_last(extractor, waveforms):
+    """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
+    memory, so that nothing is transposed for a norm.
+    """
+    x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, C, 1, T), told to be channels last by its strides
+    for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
+        x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))
+        x = activation(norm(dropout(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    return x.squeeze(2)
+
+
+def _wav2vec2_model(overrides):
+    # Importing fairseq takes a second, says things that are not for our users, and turns on everybody's debugging
+    # messages.
+    logging.getLogger("fairseq").setLevel(logging.ERROR)
+    level = logging.getLogger().level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _stand_in(*_NOT_NEEDED):
+            from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
+
+        logging.getLogger().setLevel(level)
+        config = Wav2Vec2Config()
+        # fairseq would pad an odd number of frames to an even one and then attend with a mask.
+        config.required_seq_len_multiple = 1
+        for name, value in overrides.items():
+            setattr(config, name, value)
+        config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
+        return Wav2Vec2Model(config)
+
+
+_NOT_NEEDED = ("sklearn", "sklearn.metrics", "scipy.stats", "torch.utils.tensorboard")
+
+
+@contextlib.contextmanager
+def _stand_in(*names):
+    """Within, an import of a module that is not in memory yet gives an empty one.
+
+    What fairseq imports for tasks of its own takes as long as all the rest of it.
+    """
+
+    class Empty(types.ModuleType):
+        def __getattr__(self, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return None
+
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update({name: Empty(name) for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+def build_front_end(config):
+    """Build the encoder that a ModelConfig describes, with random weights.
+
+    Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
+    attributes `channels` (C) and `n_hidden_states`.
+    """
+    fields = config.ssl_config if config.ssl == FROM_FILE else PRESETS[config.ssl].fields
+    return Encoder(fields, relative_position=config.front_end == "WavLM")
