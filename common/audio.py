@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 import time
+from itertools import groupby
 
 import numpy as np
 import soundfile
@@ -117,18 +118,27 @@ class _DecodingError(Exception):
 
 
 def _resampled(pieces):
-    """Pieces of a waveform, (sample rate, (samples,)), at 16 kHz. The rate may change from piece to piece."""
-    rate, resampler = SAMPLE_RATE, None
-    for new_rate, x in pieces:
-        if new_rate != rate:
-            if resampler:
-                yield resampler.resample_chunk(x[:0], last=True)
-            rate, resampler = new_rate, None
-            if rate != SAMPLE_RATE:
-                resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        yield resampler.resample_chunk(x) if resampler else x
-    if resampler:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    """Pieces of a waveform, (sample rate, (samples,)), at 16 kHz. The rate may change from piece to piece.
+
+    n samples become ceil(n * 16000 / rate), as with librosa: a zero stands where soxr gives one sample fewer.
+    """
+    for rate, group in groupby(pieces, key=lambda piece: piece[0]):
+        waveforms = (x for _, x in group)
+        yield from waveforms if rate == SAMPLE_RATE else _resample(waveforms, rate)
+
+
+def _resample(waveforms, rate):
+    """The pieces of one waveform at 16 kHz."""
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    n_in = n_out = 0
+    for x in waveforms:
+        n_in += len(x)
+        y = resampler.resample_chunk(x)
+        n_out += len(y)
+        yield y
+    y = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    n_left = -(-n_in * SAMPLE_RATE // rate) - n_out
+    yield np.pad(y, (0, max(n_left - len(y), 0)))[:n_left]
 
 
 # -------------------------------------------------------------------------------------------------------- libsndfile

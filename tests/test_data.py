@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def test_any_format_rate_and_channel_count(tmp_path, ending, subtype, rate, chan
     assert found.dtype == np.float32 and found.shape == (16000,)
     expected, _ = librosa.load(path, sr=16000, mono=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 24000, 32000, 44100, 48000])
+def test_a_resampled_file_has_the_length_and_samples_of_librosas(tmp_path, rate):
+    for n in [1, 7, 100, 4321, rate, rate + 1, 2 * rate + 13]:
+        x = (0.1 * np.random.default_rng(n).standard_normal(n)).astype(np.float32)
+        soundfile.write(tmp_path / "x.wav", x, rate, subtype="FLOAT")
+        expected = librosa.resample(x, orig_sr=rate, target_sr=16000)
+        y = load_audio(tmp_path / "x.wav")
+        assert len(y) == len(expected) == math.ceil(n * 16000 / rate)
+        np.testing.assert_allclose(y, expected, atol=1e-6)
 
 
 def test_audio_that_cannot_be_read_is_named(tmp_path):
