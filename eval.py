@@ -31,7 +31,7 @@ import torch
 from torch import distributed
 
 import checkpoints
-from back_ends import least_batch
+from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
 from corpora import protocols
@@ -391,7 +391,7 @@ def main(argv=None):
     length = cut if args.four_seconds else None
 
     back_end = detector.config.back_end
-    if args.batch_norm == "utterance" and least_batch(back_end) > 1:
+    if args.batch_norm == "utterance" and BACK_ENDS[back_end].least_batch > 1:
         raise UserError(
             f"--batch_norm utterance: {back_end} normalises over the trials of a batch, one alone has no statistics"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from back_ends import BACK_ENDS, RIVALS, build_back_end, takes_hidden_states
+from back_ends import BACK_ENDS, build_back_end
 from common.console import Number, UserError, check, shown, unfit
 from front_ends.aggregation import build_aggregation
 from front_ends.base import FROM_FILE, empty_weights
@@ -51,8 +51,11 @@ class ModelConfig:
     def __post_init__(self):
         if self.model_name not in MODEL_NAMES:
             raise UserError(f"--model_name: expected one of {', '.join(MODEL_NAMES)}, found {self.model_name}")
-        published = PUBLISHED[self.front_end] | ({"n_output_logits": 2} if self.back_end in RIVALS else {})
-        if takes_hidden_states(self.back_end):
+        back_end = BACK_ENDS[self.back_end]
+        published = dict(PUBLISHED[self.front_end])
+        if "n_output_logits" not in back_end.set_by_front_end:
+            published["n_output_logits"] = 2
+        if back_end.takes_hidden_states:
             del published["agg"]
             if self.agg is not None:
                 raise UserError(f"--agg {self.agg}: {self.back_end} takes all hidden states, it has no aggregation")
@@ -150,7 +153,7 @@ class Detector(nn.Module):
             self.front_end = build_front_end(config)
         n_hidden_states, channels = self.front_end.n_hidden_states, self.front_end.channels
         self.aggregation = nn.Identity()
-        if not takes_hidden_states(config.back_end):
+        if not BACK_ENDS[config.back_end].takes_hidden_states:
             self.aggregation = build_aggregation(config, n_hidden_states, channels)
         try:
             self.back_end = build_back_end(config, channels, n_hidden_states)
@@ -159,9 +162,9 @@ class Detector(nn.Module):
 
     def forward(self, waveforms, normalized=False):
         """normalized: see front_ends.Encoder.forward."""
-        states = self.front_end(waveforms, normalized, raw_last=getattr(self.back_end, "raw_last", False))
+        states = self.front_end(waveforms, normalized, raw_last=self.back_end.raw_last)
         logits = self.back_end(self.aggregation(states))
-        return logits.flip(-1) if getattr(self.back_end, "bonafide_column", 1) == 0 else logits
+        return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
 
     def score(self, waveforms, normalized=False):
         """Scores (B,), higher is more bona fide, of waveforms (B, samples)."""
@@ -169,9 +172,7 @@ class Detector(nn.Module):
 
     def scores_of(self, logits):
         """Scores (B,) of logits (B, n_output_logits): the bona fide logit, or what the back-end's authors score by."""
-        if self.config.n_output_logits == 2 and hasattr(self.back_end, "score"):
-            return self.back_end.score(logits)
-        return logits[:, -1]
+        return self.back_end.score(logits) if self.config.n_output_logits == 2 else logits[:, 0]
 
 
 def build_detector(config, empty=None):

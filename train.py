@@ -28,7 +28,7 @@ import torch
 
 import checkpoints
 from augmentation import AUGMENTATIONS
-from back_ends import least_batch
+from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
 from corpora import protocols
@@ -365,6 +365,7 @@ def check_parts(args, sizes):
     sizes: trials of the batches that there are, of all processes together.
     """
     world, back_end = distributed.world_size(), args.model_name.split("_", 1)[1]
+    needed = BACK_ENDS[back_end].least_batch
     for size in sizes:
         shares = [len(range(size)[rank::world]) for rank in range(world)]
         parts = [[len(part) for part in torch.arange(share).chunk(args.grad_accum)] for share in shares if share]
@@ -372,9 +373,9 @@ def check_parts(args, sizes):
         if len({len(share) for share in parts}) > 1:  # each part's batch norms wait for those of all processes
             raise UserError(f"{found} on {world} processes: expected as many parts on each, found {parts}")
         least = min(sum(part) for part in zip(*parts))
-        if least < least_batch(back_end):
+        if least < needed:
             raise UserError(
-                f"{found} is computed in parts of which one holds {least}; {back_end} needs {least_batch(back_end)} at "
+                f"{found} is computed in parts of which one holds {least}; {back_end} needs {needed} at "
                 "least, for it normalises over trials"
             )
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from back_ends.base import BackEnd
 from back_ends.common import repeat_frames
 
 BINS = 128 // 3  # of the projected features, after max-pooling
@@ -128,7 +129,7 @@ class GraphPool(nn.Module):
         return (x * scores).gather(1, kept.expand(-1, -1, x.shape[2]))
 
 
-class AASIST(nn.Module):
+class AASIST(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 447,242 parameters at 1024 channels, 2 outputs."""
 
     @staticmethod

@@ -8,10 +8,11 @@ Axes: B trials, T frames, C channels.
 import torch
 from torch import nn
 
+from back_ends.base import BackEnd
 from back_ends.common import attentive_mean, weighted_layer_sum
 
 
-class ASP_MLP(nn.Module):
+class ASP_MLP(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits)."""
 
     takes_hidden_states = True

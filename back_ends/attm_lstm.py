@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from back_ends.base import BackEnd
+
 
 class AttentiveMerging(nn.Module):
     """L layers of (B, T, C) -> (B, T, C)."""
@@ -41,7 +43,7 @@ class Decoder(nn.Module):
         return self.LL(self.lstm(x)[0].mean(dim=1))
 
 
-class AttM_LSTM(nn.Module):
+class AttM_LSTM(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
     Uses the raw outputs of all L layers, so not the first state, which is the first layer's input. Published on the

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from back_ends.base import BackEnd
+
 STEM_SIZE = 144
 
 
@@ -41,7 +43,7 @@ def logit_difference(logits):
     return logits[:, 1] - logits[:, 0]
 
 
-class StemmedBackEnd(nn.Module):
+class StemmedBackEnd(BackEnd):
     """What Conformer, TCM and Mamba begin with: features (B, T, C) -> (B, T, 144)."""
 
     def __init__(self, in_channels):
@@ -51,21 +53,3 @@ class StemmedBackEnd(nn.Module):
 
     def stem(self, features):
         return image_norm(self.first_bn, self.LL(features))
-
-
-class CosineLinear(nn.Linear):
-    """Cosines (B, out) between an embedding (B, in) and directions: what angular losses train. No bias."""
-
-    def __init__(self, in_features, out_features):
-        super().__init__(in_features, out_features, bias=False)
-
-    def forward(self, x):
-        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
-
-
-def use_cosine_output(back_end):
-    """Let a back-end give cosines: its output layer, the last of its linear layers, becomes a CosineLinear."""
-    name, layer = [(name, m) for name, m in back_end.named_modules() if isinstance(m, nn.Linear)][-1]
-    parent, _, attribute = name.rpartition(".")
-    cosine = CosineLinear(layer.in_features, layer.out_features)
-    setattr(back_end.get_submodule(parent), attribute, cosine)

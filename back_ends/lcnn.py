@@ -7,6 +7,7 @@ Attribute names are those of the published checkpoints.
 
 from torch import nn
 
+from back_ends.base import BackEnd
 from back_ends.common import logit_difference, repeat_frames
 
 SIZE = 128  # of the projected features
@@ -42,7 +43,7 @@ class Recurrent(nn.Module):
         return self.l_blstm(x)[0]
 
 
-class GF(nn.Module):
+class GF(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits): the mean of the projected features over time.
 
     131,458 parameters at 1024 channels, 2 outputs.

@@ -8,6 +8,7 @@ C channels. Attribute names are those of the published checkpoints.
 import torch
 from torch import nn
 
+from back_ends.base import BackEnd
 from back_ends.common import attentive_mean, logit_difference, weighted_layer_sum
 
 HEADS = 32
@@ -24,7 +25,7 @@ class Projection(nn.Module):
         return self.trans(x)
 
 
-class MHFA(nn.Module):
+class MHFA(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
     As published, column 0 is bona fide. 1,316,436 parameters at 25 states of 1024 channels, 2 outputs. The released

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from back_ends.aasist import AASIST
+from back_ends.base import BackEnd
 
 EXPERTS_PER_LAYER = 4
 CHOSEN = 2
@@ -60,7 +61,7 @@ class ExpertFusion(nn.Module):
         return fused.unflatten(0, states[0].shape[:2])
 
 
-class MoE(nn.Module):
+class MoE(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
     25,473,024 parameters of the fusion at 24 layers of 1024 channels, and those of AASIST.

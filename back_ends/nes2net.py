@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from back_ends.base import BackEnd
+
 
 def _pointwise(conv, rows):
     """A convolution over single frames, of rows (..., C)."""
@@ -137,16 +139,20 @@ class AttentiveStatistics(nn.Module):
         return torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1)
 
 
-class Nes2Net(nn.Module):
+class NestedRes2Net(BackEnd):
     """The nested network, (B, T, C) -> (B, n_output_logits).
 
     in_channels: C, divisible by the outer ratio, and C / outer by the inner one. Nes_ratio: (outer, inner).
-    dilation: of the inner convolutions. pool_func: "mean" or "ASTP". SE_ratio: channels over width of the gates,
-    never below least_se_width. activation: "ReLU" or "SELU". weighted_sum: False is Nes2Net, True Nes2Net-X.
+    dilation: of the inner convolutions. pool_func: "mean" or "ASTP". SE_ratio: channels over width of the gates; as
+    published a list, whose first number counts.
     Raises ValueError for channels that the ratios do not divide.
     """
 
     published_prefix = "Nested_Res2Net_TDNN."
+    set_by_front_end = ("dilation", "n_output_logits")
+    nonlinearity = nn.ReLU
+    least_se_width = 1
+    weighted_sum = True  # see InnerBlock
 
     @staticmethod
     def read_off(state_dict):
@@ -169,10 +175,7 @@ class Nes2Net(nn.Module):
         Nes_ratio=(8, 8),
         dilation=2,
         pool_func="mean",
-        SE_ratio=1,
-        activation="ReLU",
-        least_se_width=1,
-        weighted_sum=True,
+        SE_ratio=(1,),
     ):
         super().__init__()
         outer, inner = Nes_ratio
@@ -182,11 +185,11 @@ class Nes2Net(nn.Module):
                 f"encoder's {in_channels} channels"
             )
         width = in_channels // outer
-        se_width = max(width // SE_ratio, least_se_width)
+        se_width = max(width // SE_ratio[0], self.least_se_width)
         self.width = width
-        self.activation = {"ReLU": nn.ReLU, "SELU": SELU}[activation](inplace=True)
+        self.activation = self.nonlinearity(inplace=True)
         self.Build_in_Res2Nets = nn.ModuleList(
-            InnerBlock(width, inner, dilation, self.activation, se_width, weighted_sum) for _ in range(outer - 1)
+            InnerBlock(width, inner, dilation, self.activation, se_width, self.weighted_sum) for _ in range(outer - 1)
         )
         self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(outer - 1))
         self.bn = nn.BatchNorm1d(in_channels)
@@ -203,3 +206,16 @@ class Nes2Net(nn.Module):
         out = self.activation(self.bn(torch.cat([*outputs, splits[-1]], dim=1)))
         out = out.view(n_trials, n_frames, -1)
         return self.fc(self.pooling(out) if self.pooling is not None else out.sum(dim=1) / n_frames)
+
+
+class Nes2Net(NestedRes2Net):
+    weighted_sum = False
+
+
+class Nes2Net_X(NestedRes2Net):
+    pass
+
+
+class Nes2Net_X_SeLU(NestedRes2Net):
+    nonlinearity = SELU
+    least_se_width = 2

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from back_ends.base import BackEnd
 from back_ends.common import image_norm, repeat_frames
 
 WINDOW = 201  # frames of the published input, 64,600 samples
 POOL = 3
 
 
-class SLS(nn.Module):
+class SLS(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to log-probabilities (B, 2) of spoof and bona fide.
 
     Uses the raw outputs of all L layers, so not the first state, which is the first layer's input. Any length: fewer
@@ -48,3 +49,6 @@ class SLS(nn.Module):
         pooled = F.max_pool2d(windows.unsqueeze(1), POOL).flatten(1)
         logits = F.selu(self.fc3(F.selu(self.fc1(pooled))))
         return F.log_softmax(logits, dim=1).unflatten(0, (n_windows, -1)).mean(dim=0)
+
+    def use_cosine_output(self):
+        raise ValueError("loss: SLS gives log-probabilities, which no loss of cosines fits")

@@ -1,6 +1,6 @@
 """Released detectors: the layouts of published state dicts, read off names and shapes."""
 
-from back_ends import BACK_ENDS, build_back_end, published_prefix, shapes_of, takes_hidden_states, unused_tensors
+from back_ends import BACK_ENDS, build_back_end
 from checkpoints.folders import facts_of_name
 from checkpoints.format import PRETRAINING_HEADS, below, weights_of
 from common.console import UserError, shown
@@ -104,16 +104,15 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
     channels = len(encoder["encoder.layer_norm.weight"])
     n_hidden_states = 1 + _n_layers(encoder)
     fitting, closest = [], None
-    for name in BACK_ENDS:
+    for name, kind in BACK_ENDS.items():
         model_name = f"{front_end}_{name}"
         if flags.get("model_name", model_name) != model_name:
             continue
-        prefix = published_prefix(name)
-        unused = unused_tensors(name)
-        weights = {n: tensor for n, tensor in below(prefix, state_dict).items() if not n.startswith(unused)}
-        own = known | ({"agg": None} if takes_hidden_states(name) else {})
+        prefix = kind.published_prefix
+        weights = {n: t for n, t in below(prefix, state_dict).items() if not n.startswith(kind.unused_tensors)}
+        own = known | ({"agg": None} if kind.takes_hidden_states else {})
         try:
-            read_off = shapes_of(name, weights)
+            read_off = kind.read_off(weights)
             config = ModelConfig(model_name, **own, **read_off, dilation=flags.get("dilation"))
             with empty_weights():
                 expected = build_back_end(config, channels, n_hidden_states).state_dict()

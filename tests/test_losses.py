@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from back_ends import BACK_ENDS
-from back_ends.common import CosineLinear
+from back_ends.base import CosineLinear
 from common.console import UserError
 from model import ModelConfig, build_detector
 from training.losses import LOSSES, Loss

@@ -9,7 +9,7 @@ from conftest import read_reference, reference_input, reference_weights
 from torch.nn import functional as F
 
 import checkpoints
-from back_ends import RIVALS, build_back_end, mamba, takes_hidden_states, tcm, unused_tensors
+from back_ends import BACK_ENDS, build_back_end, mamba, tcm
 from back_ends.conformer import FARTHEST, RelativeAttention
 from back_ends.moe import ExpertFusion
 from common.console import UserError
@@ -18,6 +18,7 @@ from front_ends.pretrained import _HUGGING_FACE_NAMES
 from front_ends.wav2vec2 import PRESETS, build_front_end
 from model import ModelConfig, build_detector, count_parameters
 
+RIVALS = [name for name in BACK_ENDS if not name.startswith("Nes2Net")]
 # name -> file of the published output, and number of hidden states
 VECTORS = {
     "AASIST": ("aasist.json", 25),
@@ -60,7 +61,7 @@ def build(name, channels=1024, n_hidden_states=25, **options):
 
 
 def inputs_of(name, trials, frames, channels, n_hidden_states):
-    if not takes_hidden_states(name):
+    if not BACK_ENDS[name].takes_hidden_states:
         return torch.randn(trials, frames, channels)
     return [torch.randn(trials, frames, channels) for _ in range(n_hidden_states)]
 
@@ -72,7 +73,7 @@ def reference_states(name, reference):
         return [torch.full_like(x[0], torch.nan), *x]  # published without the first, which it does not use
     if name == "MHFA":
         return list(x.permute(3, 0, 2, 1))
-    return list(x) if takes_hidden_states(name) else x
+    return list(x) if BACK_ENDS[name].takes_hidden_states else x
 
 
 @pytest.mark.parametrize("name", VECTORS)
@@ -84,8 +85,7 @@ def test_published_output(name):
     weights = reference_weights(reference["state_dict"])
     if name == "TCM":  # the one tensor that the rule of the reference does not fill
         weights["conformer.positional_emb"] = tcm.sinusoids(torch.arange(10000), 144).unsqueeze(0)
-    unused = tuple(getattr(back_end, "unused_tensors", ()))
-    weights = {key: value for key, value in weights.items() if not key.startswith(unused)} if unused else weights
+    weights = {key: value for key, value in weights.items() if not key.startswith(back_end.unused_tensors)}
     back_end.load_state_dict(weights, strict=True, assign=True)
     with torch.no_grad():
         found = back_end(reference_states(name, reference))
@@ -95,7 +95,7 @@ def test_published_output(name):
 @pytest.mark.parametrize("name", ["LLGF", "LGF", "GF"])
 def test_published_score_is_the_difference(name):
     reference = read_reference(VECTORS[name][0])
-    found = RIVALS[name].score(torch.tensor(reference["output"]))
+    found = BACK_ENDS[name].score(torch.tensor(reference["output"]))
     torch.testing.assert_close(found, torch.tensor(reference["score"]), rtol=1e-5, atol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_any_length_and_width_of_encoder(name, n_frames):
     x = inputs_of(name, 3, n_frames, 48, 5)
     with torch.no_grad():
         logits = back_end(x)
-        alone = back_end([state[1:2] for state in x] if takes_hidden_states(name) else x[1:2])
+        alone = back_end([state[1:2] for state in x] if BACK_ENDS[name].takes_hidden_states else x[1:2])
     assert logits.shape == (3, 2 if name == "SLS" else 1)
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits[1:2], alone, rtol=1e-4, atol=1e-5)
@@ -355,7 +355,7 @@ def released_file(path, detector, more=()):
     else:
         prefix = PREFIXES.get(name, "ssl_model.model.")
         encoder = {prefix + k: v for k, v in detector.front_end.model.state_dict().items()}
-    ignored = [prefix + "1" if prefix.endswith(".") else prefix for prefix in unused_tensors(name)]
+    ignored = [prefix + "1" if prefix.endswith(".") else prefix for prefix in BACK_ENDS[name].unused_tensors]
     weights = encoder | detector.back_end.state_dict() | {key: torch.ones(1) for key in [*ignored, *more]}
     torch.save({WRAPPINGS.get(name, "") + key: tensor for key, tensor in weights.items()}, path)
 

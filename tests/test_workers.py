@@ -19,7 +19,7 @@ import data_utils
 import easy_inference_demo
 import eval as eval_script
 import train
-from back_ends import BACK_ENDS, build_back_end, least_batch, takes_hidden_states
+from back_ends import BACK_ENDS, build_back_end
 from common import console
 from common.workers import Workers
 from model import ModelConfig, build_detector
@@ -268,10 +268,10 @@ def test_a_bug_keeps_its_traceback_and_a_command_its_own_status():
 def test_a_back_end_says_how_many_trials_a_batch_needs(name):
     torch.manual_seed(0)
     back_end = build_back_end(ModelConfig(f"wav2vec2_{name}"), 64, 3).train()
-    n = least_batch(name)
+    n = back_end.least_batch
     for size in {1, n}:
         states = torch.randn(3, size, 8, 64)
-        features = list(states) if takes_hidden_states(name) else states[0]
+        features = list(states) if back_end.takes_hidden_states else states[0]
         if size < n:
             with pytest.raises(ValueError, match="more than 1 value per channel"):
                 back_end(features)

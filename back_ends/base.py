@@ -1,0 +1,62 @@
+"""The contract of a back-end: from features or hidden states of the encoder to logits."""
+
+from torch import nn
+from torch.nn import functional as F
+
+
+class BackEnd(nn.Module):
+    """Base class of the back-ends: (B, T, in_channels) to logits (B, n_output_logits).
+
+    A subclass defines `__init__(self, in_channels, n_output_logits=2)` and `forward`, sets the attributes below where
+    the default does not hold, and stands in back_ends.BACK_ENDS. Its parameters carry the published names.
+    """
+
+    # Takes the list of the encoder's L + 1 hidden states (B, T, in_channels) rather than aggregated features: the input
+    # of each of the L layers, then the encoder's output. The constructor then takes `n_hidden_states` as well.
+    takes_hidden_states = False
+    # The last hidden state is the encoder's output before its final layer norm rather than after it.
+    raw_last = False
+    # Column of two logits that speaks for bona fide. `score` sees bona fide in column 1 in any case.
+    bonafide_column = 1
+    # Trials that a training batch must hold; more than 1 if a batch norm sees one value per trial.
+    least_batch = 1
+    # Settings whose default is what the authors used with the chosen front-end (model.PUBLISHED): `dilation`,
+    # `n_output_logits`. The default of all others is the constructor's.
+    set_by_front_end = ()
+    # Prefix of the weights in a published state dict; "" is the top level.
+    published_prefix = ""
+    # How names of tensors begin that published checkpoints hold and the network never uses.
+    unused_tensors = ()
+
+    @staticmethod
+    def read_off(state_dict):
+        """The settings that the shapes of published weights tell, {name: value}.
+
+        Raises KeyError, IndexError or ValueError for weights of another network.
+        """
+        return {}
+
+    @staticmethod
+    def score(logits):
+        """Scores (B,), higher is more bona fide, from logits (B, 2) with bona fide in column 1."""
+        return logits[:, 1]
+
+    def use_cosine_output(self):
+        """Let the output layer, the last of the linear layers, give cosines, which angular losses train.
+
+        Raises ValueError if no loss of cosines fits the back-end.
+        """
+        name, layer = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.Linear)][-1]
+        parent, _, attribute = name.rpartition(".")
+        cosine = CosineLinear(layer.in_features, layer.out_features)
+        setattr(self.get_submodule(parent), attribute, cosine)
+
+
+class CosineLinear(nn.Linear):
+    """Cosines (B, out) between an embedding (B, in) and directions. No bias."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x):
+        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
