@@ -5,7 +5,7 @@
     python EER_minDCF.py SCORES KEYS eval                                       (as ASVspoof 2021's evaluation scripts)
     python EER_minDCF.py --labels_file KEY --path SCORES --calibrate DEV_SCORES DEV_KEY
     python EER_minDCF.py --labels_file KEY --path A B --fuse logistic --calibrate A_DEV B_DEV DEV_KEY --write_scores OUT
-KEY is a protocol with labels of any corpus (see protocols.py), or a folder in which the organisers' key is looked for;
+KEY is a protocol with labels of any corpus (see corpora/), or a folder in which the organisers' key is looked for;
 SCORES has a line `utt_id score` a trial, higher being more bona fide. With a CtrSVDD key and no other wish the output
 is that of the published script, its own EER and minDCF included; everything else gets aligned tables, --json, --csv
 or --latex. Verification scores beside the key, or given, add the t-DCF. `--path FILE.csv` alone reports on a table
@@ -28,10 +28,10 @@ import common.threads  # noqa: F401
 
 import numpy as np
 
+import corpora
 from common.atomic import atomic_open, check_outputs
 from common.console import Number, UserError, run
-from corpora import protocols
-from corpora.protocols import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF
 from reports import metrics
 
 # Columns that the tables break down by where a key has them and nobody asks for others.
@@ -65,7 +65,7 @@ def parse_args(argv=None):
     data.add_argument("--path", nargs="+", metavar="SCORES", help="score files, a line `utt_id score` a trial")
     data.add_argument("--labels_file", metavar="KEY", help="protocol with labels, or a folder of keys")
     data.add_argument(
-        "--subset", choices=protocols.SUBSETS, help="of an ASVspoof 2021 key, hidden_track being hidden (eval)"
+        "--subset", choices=corpora.SUBSETS, help="of an ASVspoof 2021 key, hidden_track being hidden (eval)"
     )
     data.add_argument(
         "--allow_missing",
@@ -140,8 +140,8 @@ def parse_args(argv=None):
             parser.error("expected SCORES KEY [SUBSET] or --path and --labels_file")
         args.path, args.labels_file = args.published[:1], args.published[1]
         if len(args.published) == 3:
-            if args.subset or args.published[2] not in protocols.SUBSETS:
-                parser.error(f"expected one subset, of {', '.join(protocols.SUBSETS)}; found {args.published[2]}")
+            if args.subset or args.published[2] not in corpora.SUBSETS:
+                parser.error(f"expected one subset, of {', '.join(corpora.SUBSETS)}; found {args.published[2]}")
             args.subset = args.published[2]
     if not args.path:
         parser.error("expected --path")
@@ -236,12 +236,12 @@ def align(path, read, table, allow_missing, wanted=None):
 
 def read_systems(args):
     """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file)."""
-    key, read = args.labels_file, [protocols.read_score_columns(path) for path in args.path]
+    key, read = args.labels_file, [corpora.read_score_columns(path) for path in args.path]
     if os.path.isdir(key):
-        key = protocols.find_key(key, read[0][0][0])
+        key = corpora.find_key(key, read[0][0][0])
     columns = {"speaker", "subset", args.cluster, *BREAKDOWNS, *itertools.chain(*(args.by or []))}
-    table = protocols.read_table(key, columns=columns)
-    if np.all(table.label == protocols.UNKNOWN):
+    table = corpora.read_table(key, columns=columns)
+    if np.all(table.label == corpora.UNKNOWN):
         raise UserError(f"{table.path}: expected labels, found a list of ids without")
     mask = table.subset_mask(args.subset or "eval")
     systems, checks, places = {}, {}, None
@@ -265,20 +265,20 @@ def read_asv(args, table):
     """AsvTrials, AsvRates, or None where there is no speaker verification."""
     if args.asv_rates:
         return args.asv_rates
-    found = (args.asv_scores, args.asv_key) if args.asv_scores else protocols.find_asv(table.path, table.corpus)
+    found = (args.asv_scores, args.asv_key) if args.asv_scores else corpora.find_asv(table.path, table.corpus)
     if not found:
         return None
-    asv = protocols.read_asv_trials(*found)
+    asv = corpora.read_asv_trials(*found)
     if "subset" in asv.columns and args.subset != "all":
         codes, values = asv.columns["subset"]
-        subset = protocols.SUBSETS[args.subset or "eval"]
+        subset = corpora.SUBSETS[args.subset or "eval"]
         asv = choose_asv(asv, codes == (values.index(subset) if subset in values else -1))
     return asv
 
 
 def choose_asv(asv, mask):
-    columns = {name: protocols.Column(codes[mask], values) for name, (codes, values) in asv.columns.items()}
-    return protocols.AsvTrials(asv.score[mask], asv.kind[mask], columns)
+    columns = {name: corpora.Column(codes[mask], values) for name, (codes, values) in asv.columns.items()}
+    return corpora.AsvTrials(asv.score[mask], asv.kind[mask], columns)
 
 
 def asv_rates(asv, filters):
@@ -290,8 +290,8 @@ def asv_rates(asv, filters):
     for name in {"attack", "codec"} & filters.keys() & asv.columns.keys():
         codes, values = asv.columns[name]
         mask = np.isin(codes, [i for i, value in enumerate(values) if value in filters[name]])
-        asv = choose_asv(asv, mask | (asv.kind != protocols.ASV_SPOOF) if name == "attack" else mask)
-    classes = [asv.score[asv.kind == kind] for kind in (protocols.TARGET, protocols.NONTARGET, protocols.ASV_SPOOF)]
+        asv = choose_asv(asv, mask | (asv.kind != corpora.ASV_SPOOF) if name == "attack" else mask)
+    classes = [asv.score[asv.kind == kind] for kind in (corpora.TARGET, corpora.NONTARGET, corpora.ASV_SPOOF)]
     return metrics.asv_error_rates(*classes) if all(map(len, classes)) else None
 
 
@@ -303,8 +303,8 @@ def calibrate_and_fuse(args, systems):
     systems = dict(systems)
     if args.calibrate:
         *files, key = args.calibrate
-        table = protocols.read_table(key, columns=())
-        read = [protocols.read_score_columns(file) for file in files]
+        table = corpora.read_table(key, columns=())
+        read = [corpora.read_score_columns(file) for file in files]
         dev = np.column_stack([align(file, r, table, args.allow_missing)[0] for file, r in zip(files, read)])
         labels = [(table.label == label) & np.all(np.isfinite(dev), axis=1) for label in (BONAFIDE, SPOOF)]
         if not all(mask.any() for mask in labels):
@@ -621,7 +621,7 @@ def compare(systems, pooled, bootstrap, corpus, asv):
 
 def sasv_figures(values, kind, n_replicates):
     """{key: Value} of what judges both detectors together: t-EER and, of a column sasv_score, a-DCF."""
-    kinds = [kind == k for k in (protocols.TARGET, protocols.NONTARGET, protocols.ASV_SPOOF)]
+    kinds = [kind == k for k in (corpora.TARGET, corpora.NONTARGET, corpora.ASV_SPOOF)]
     pairs = np.column_stack([values["asv_score"], values["cm_score"]])
     statistics = {"t_eer": (lambda *trials: metrics.compute_t_eer(*trials)[0], pairs)}
     if "sasv_score" in values:
@@ -934,9 +934,9 @@ def check_files(args):
     """Raise UserError where what will be written is read as well, or cannot be written."""
     keys = [args.labels_file] if args.labels_file else []
     if keys and os.path.isdir(keys[0]):
-        keys = [os.path.join(keys[0], place) for place in protocols.KEY_PLACES]
-    corpora = ("ASVspoof2019_LA", "ASVspoof2021_LA")
-    asv = [file for key in keys for corpus in corpora for file in protocols.find_asv(key, corpus) or ()]
+        keys = [os.path.join(keys[0], place) for place in corpora.KEY_PLACES]
+    names = ("ASVspoof2019_LA", "ASVspoof2021_LA")
+    asv = [file for key in keys for name in names for file in corpora.find_asv(key, name) or ()]
     inputs = [*args.path, *keys, *asv, *(args.calibrate or []), args.attack_groups, args.asv_scores, args.asv_key]
     check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores)], inputs)
 
@@ -949,7 +949,7 @@ def main(argv=None):
         table, systems, checks, places = read_systems(args)
         asv = read_asv(args, table)
     else:
-        table, sasv, asv = protocols.read_sasv(args.path[0])
+        table, sasv, asv = corpora.read_sasv(args.path[0])
         n = len(table)
         systems, checks = {"cm_score": sasv["cm_score"]}, {"cm_score": {"path": args.path[0], "trials": n, "scores": n}}
     for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
@@ -957,7 +957,7 @@ def main(argv=None):
             raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")
     systems = calibrate_and_fuse(args, systems)
     if args.write_scores:
-        protocols.write_scores(args.write_scores, dict(zip(table.utt_id, list(systems.values())[-1].tolist())))
+        corpora.write_scores(args.write_scores, dict(zip(table.utt_id, list(systems.values())[-1].tolist())))
 
     wishes = (args.form, args.by, args.as_published, args.plot, args.calibrate, args.attack_groups, args.cluster, asv)
     if table.corpus == "CtrSVDD" and len(systems) == 1 and not any(wishes):

@@ -31,10 +31,10 @@ import torch
 from torch import distributed
 
 import checkpoints
+import corpora
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
-from corpora import protocols
 from inference.precision import PRECISIONS, check_precision, prepare
 from inference.scoring import plan_batches, readers, score_batches
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
@@ -137,13 +137,13 @@ def parse_args(argv=None):
 def read_trials(args):
     """(trials, the list that names them or None where they are the files of a folder)."""
     if args.base_dir:
-        return protocols.trials_of_folder(args.base_dir), None
+        return corpora.trials_of_folder(args.base_dir), None
     if args.track == "in_the_wild":
-        return protocols.trials_of_folder(args.in_the_wild_path), None
+        return corpora.trials_of_folder(args.in_the_wild_path), None
     protocol, audio_dir = args.protocol, args.audio_dir
     if args.track:
-        protocol, audio_dir = protocols.asvspoof2021_files(args.database_path, args.protocols_path, args.track)
-    return protocols.read_trials(protocol, audio_dir), protocol
+        protocol, audio_dir = corpora.asvspoof2021_files(args.database_path, args.protocols_path, args.track)
+    return corpora.read_trials(protocol, audio_dir), protocol
 
 
 def read_detector(args):
@@ -340,7 +340,7 @@ def write_results(out, trials, done):
             file.writelines(lines)
     else:
         errors.unlink(missing_ok=True)
-    protocols.write_scores(out, {trials[index].utt_id: score for index, score in sorted(scores.items())})
+    corpora.write_scores(out, {trials[index].utt_id: score for index, score in sorted(scores.items())})
     if silent:
         names = " ".join(printable(trials[index].utt_id) for index in sorted(silent)[:10])
         print(f"eval.py: warning: {len(silent)} trials hold nothing but zeros, first {names}", file=sys.stderr)
@@ -404,7 +404,7 @@ def main(argv=None):
     data = share(provenance.data_facts(trials, unit=1) if rank == 0 else None, 0)
     batches = share(plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None, 0)
     problems = {
-        i: f"{paths[i]}: {why}" for i, trial in enumerate(trials) if (why := protocols.name_problem(trial.utt_id))
+        i: f"{paths[i]}: {why}" for i, trial in enumerate(trials) if (why := corpora.name_problem(trial.utt_id))
     }
     batches = [kept for batch in batches if (kept := [i for i in batch if i not in problems])] if problems else batches
     settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 
 import checkpoints
+import corpora
 from augmentation import AUGMENTATIONS
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
-from corpora import protocols
-from corpora.protocols import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from front_ends.pretrained import RECEPTIVE_FIELD
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
@@ -314,10 +314,10 @@ def read_trials(args):
             audio = getattr(args, f"{split}_audio_dir") or []
             sources = list(itertools.zip_longest(getattr(args, f"{split}_protocol"), audio))
         elif args.corpus == "CtrSVDD":
-            sources = [protocols.ctrsvdd_files(args.base_dir, split)]
+            sources = [corpora.ctrsvdd_files(args.base_dir, split)]
         else:
-            sources = [protocols.asvspoof2019_files(args.database_path, args.protocols_path, split)]
-        trials = [trial for source in sources for trial in protocols.read_trials(*source)]
+            sources = [corpora.asvspoof2019_files(args.database_path, args.protocols_path, split)]
+        trials = [trial for source in sources for trial in corpora.read_trials(*source)]
         counts = Counter(trial.label for trial in trials)
         names = ", ".join(str(protocol) for protocol, _ in sources)
         distributed.say(

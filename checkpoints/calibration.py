@@ -2,11 +2,11 @@
 
 import numpy as np
 
+import corpora
 from checkpoints.detectors import check_weights, read_detector
 from checkpoints.format import save_checkpoint
 from common.console import UserError
-from corpora import protocols
-from corpora.protocols import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF
 from model import ModelConfig
 from reports import metrics
 
@@ -30,8 +30,8 @@ def calibrate(source, out, scores, key, **flags):
     """Write a checkpoint with the dev_figures of a score file and its key. flags and errors as load_detector."""
     content = read_detector(source, **flags)
     check_weights(source, content)
-    found = protocols.read_scores(scores)
-    trials = [trial for trial in protocols.read_protocol(key) if trial.label is not None]
+    found = corpora.read_scores(scores)
+    trials = [trial for trial in corpora.read_protocol(key) if trial.label is not None]
     missing = [trial.utt_id for trial in trials if trial.utt_id not in found]
     if missing:
         raise UserError(f"{scores}: {len(missing)} of {len(trials)} trials of {key} have no score, first {missing[0]}")

@@ -24,7 +24,7 @@ import torch
 import checkpoints
 from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
 from common.console import UserError, progress, shown
-from corpora.protocols import list_audio, warn_of_others
+from corpora import list_audio, warn_of_others
 from data_utils import first_samples, repeat_pad
 from front_ends.pretrained import RECEPTIVE_FIELD
 from inference.precision import prepare

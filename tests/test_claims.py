@@ -19,13 +19,13 @@ from conftest import read_reference, reference_weights
 
 import checkpoint
 import checkpoints
+import corpora
 import easy_inference_demo
 import EER_minDCF
 import eval as eval_command
 import train
 from checkpoints import safe_load
 from common.console import Number, UserError, shown
-from corpora import protocols
 from front_ends import wav2vec2
 from front_ends.wav2vec2 import Encoder
 from inference.judging import Judge
@@ -543,22 +543,22 @@ def test_flags_take_only_numbers_that_make_sense(capsys, main, flag, values):
 def test_a_score_in_other_digits_is_named(tmp_path, score):
     path = tmp_path / "scores.txt"
     path.write_text(f"LA_E_1 0.5\nLA_E_2 {score}\nLA_E_3 1\n")
-    refused(path, f"{path}:2: ", "expected a number", load=protocols.read_score_columns)
+    refused(path, f"{path}:2: ", "expected a number", load=corpora.read_score_columns)
     path.write_text(f"A07 spoof 0.5\nA07 target {score}\n")
-    refused(path, f"{path}:2: ", "expected a finite number", load=protocols.read_asv_trials)
+    refused(path, f"{path}:2: ", "expected a finite number", load=corpora.read_asv_trials)
     path.write_text(f'asv_score,cm_score,sasv_label\n1,2,1\n1,"{score}",0\n')
-    refused(path, f"{path}:3: ", "cm_score", load=protocols.read_sasv)
+    refused(path, f"{path}:3: ", "cm_score", load=corpora.read_sasv)
 
 
 @pytest.mark.parametrize("score", ["nan", "inf", "1e999"])
 def test_a_score_that_is_not_finite_is_named(tmp_path, score):
     path = tmp_path / "scores.txt"
     path.write_text(f"LA_E_1 0.5\nLA_E_2 {score}\n")
-    refused(path, f"{path}:2: ", "finite", load=protocols.read_scores)
+    refused(path, f"{path}:2: ", "finite", load=corpora.read_scores)
     path.write_text(f"A07 spoof 0.5\nA07 target {score}\n")
-    refused(path, f"{path}:2: ", "finite", load=protocols.read_asv_trials)
+    refused(path, f"{path}:2: ", "finite", load=corpora.read_asv_trials)
     path.write_text(f"asv_score,cm_score,sasv_label\n1,2,1\n{score},1,0\n")
-    refused(path, f"{path}:3: ", "asv_score", load=protocols.read_sasv)
+    refused(path, f"{path}:3: ", "asv_score", load=corpora.read_sasv)
 
 
 def test_metrics_refuse_what_is_no_number_or_empty():

@@ -19,14 +19,14 @@ from conftest import TINY_FLAGS, speech_like
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoints
+import corpora
 import easy_inference_demo
 import EER_minDCF
 import eval as scoring
 import model
 import train
 from common.console import UserError
-from corpora import protocols
-from corpora.protocols import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF
 from data_utils import load_audio
 from model import ModelConfig
 from tools import make_demo_corpus
@@ -50,8 +50,8 @@ def same(state, other):
 def test_the_corpus_is_laid_out_as_asvspoof2019(corpus):
     speakers = {}
     for split, expected in [("train", 32), ("dev", 20), ("eval", 24)]:
-        protocol, audio = protocols.asvspoof2019_files(corpus, None, split)
-        trials = protocols.locate_audio(protocols.read_protocol(protocol, "ASVspoof2019_LA"), audio)
+        protocol, audio = corpora.asvspoof2019_files(corpus, None, split)
+        trials = corpora.locate_audio(corpora.read_protocol(protocol, "ASVspoof2019_LA"), audio)
         assert len(trials) == expected == len(os.listdir(audio))
         assert {trial.label for trial in trials} == {BONAFIDE, SPOOF}
         assert all((trial.attack == "-") == (trial.label == BONAFIDE) for trial in trials)
@@ -253,15 +253,15 @@ def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(t
     wild.mkdir()
     trials = {}
     for split in ("train", "dev"):
-        path, audio = protocols.asvspoof2019_files(corpus, None, split)
-        trials[split] = protocols.read_trials(path, audio)
+        path, audio = corpora.asvspoof2019_files(corpus, None, split)
+        trials[split] = corpora.read_trials(path, audio)
     lines = ["file,speaker,label"]
     for i, trial in enumerate(trials["dev"]):
         shutil.copy(trial.path, wild / f"{i}.flac")
         lines.append(f"{i}.wav,{trial.speaker},{'bona-fide' if trial.label else 'spoof'}")
     (wild / "meta.csv").write_text("\n".join(lines))
 
-    lists = [str(protocols.asvspoof2019_files(corpus, None, split)[0]) for split in ("train", "dev")]
+    lists = [str(corpora.asvspoof2019_files(corpus, None, split)[0]) for split in ("train", "dev")]
     flags = ["--model_name", "wav2vec2_Nes2Net_X", "--train_protocol", lists[0], "--dev_protocol", lists[1]]
     args = train.parse_args([*flags, "--train_protocol", str(wild / "meta.csv")])
     joined, dev = train.read_trials(args)
@@ -324,8 +324,8 @@ def eval_flags(corpus):
 
 
 def test_scores_are_those_of_the_detector_in_trial_order(scores, finished_run, corpus):
-    trials = protocols.read_protocol(corpus / EVAL_LIST)
-    found = protocols.read_scores(scores)
+    trials = corpora.read_protocol(corpus / EVAL_LIST)
+    found = corpora.read_scores(scores)
     assert list(found) == [trial.utt_id for trial in trials]
     detector = checkpoints.load_detector(average(finished_run))
     for trial in trials[:5]:
@@ -355,7 +355,7 @@ def test_published_scoring_commands(tmp_path, finished_run, ctrsvdd, output, mon
     monkeypatch.chdir(tmp_path)
     flags = [*TINY_FLAGS, "--model_path", average(finished_run), "--num_workers", "0"]
     output(scoring.main, [*flags, "--base_dir", f"{ctrsvdd}/test_set", "--outputname", "NAME", "--test_mode", "4s"])
-    found = protocols.read_scores("scores/NAME.txt")
+    found = corpora.read_scores("scores/NAME.txt")
     assert list(found) == sorted(path.stem for path in (ctrsvdd / "test_set").iterdir())
     text = output(EER_minDCF.main, ["--labels_file", f"{ctrsvdd}/test.txt", "--path", "scores/NAME.txt"])
     assert text.count("-" * 57 + "\n") == 4
@@ -373,7 +373,7 @@ def test_published_scoring_commands(tmp_path, finished_run, ctrsvdd, output, mon
         [*flags, "--track", "DF", "--batch_size", "2", "--is_eval", "--eval", "--test_protocol", "4sec"]
         + ["--database_path", "DB/", "--protocols_path", "PROTO/", "--eval_output", "score_DF.txt"],
     )
-    found = protocols.read_scores("score_DF.txt")
+    found = corpora.read_scores("score_DF.txt")
     assert list(found) == ["DF_E_2", "DF_E_0", "DF_E_1"]
     detector = checkpoints.load_detector(average(finished_run))
     for utt_id, score in found.items():
@@ -441,9 +441,9 @@ def test_published_checkpoints_are_scored_by_the_published_commands(tmp_path, ct
         torch.save(state, file)
     command = shlex.split(SCORE_CTRSVDD.replace("DIR", str(ctrsvdd)))[2:]
     output(scoring.main, [*command, "--num_workers", "0"])
-    assert len(protocols.read_scores("scores/NAME.txt")) == len(list((ctrsvdd / "test_set").iterdir()))
+    assert len(corpora.read_scores("scores/NAME.txt")) == len(list((ctrsvdd / "test_set").iterdir()))
     output(scoring.main, [*shlex.split(SCORE_ITW)[2:], "--num_workers", "0"])
-    assert list(protocols.read_scores("score_ITW.txt")) == ["0"]
+    assert list(corpora.read_scores("score_ITW.txt")) == ["0"]
     assert "score: " in output(easy_inference_demo.main, shlex.split(JUDGE.replace("CKPT", "SELU"))[2:])
 
 
@@ -457,12 +457,12 @@ def test_a_trial_that_cannot_be_read_is_listed_and_the_rest_scored(tmp_path, fin
     flags = ["--base_dir", str(audio), "--model_path", average(finished_run), "--eval_output", str(tmp_path / "s.txt")]
     assert scoring.main([*flags, "--num_workers", "0"]) == 1
     assert "1 of 4 trials have no score" in capsys.readouterr().err
-    assert len(protocols.read_scores(tmp_path / "s.txt")) == 3
+    assert len(corpora.read_scores(tmp_path / "s.txt")) == 3
     utt_id, why = (tmp_path / "s.txt.errors.tsv").read_text().rstrip("\n").split("\t")
     assert utt_id == broken.stem and "cannot be read as audio" in why
     broken.write_bytes((audio / sorted(os.listdir(audio))[0]).read_bytes())
     assert not scoring.main([*flags, "--num_workers", "0"])
-    assert not (tmp_path / "s.txt.errors.tsv").exists() and len(protocols.read_scores(tmp_path / "s.txt")) == 4
+    assert not (tmp_path / "s.txt.errors.tsv").exists() and len(corpora.read_scores(tmp_path / "s.txt")) == 4
 
 
 def test_eval_mistakes(tmp_path, finished_run, corpus, fails, capsys):
@@ -494,7 +494,7 @@ def test_eval_mistakes(tmp_path, finished_run, corpus, fails, capsys):
 
 
 def test_the_demo_agrees_with_eval_and_says_what_it_means(scores, finished_run, corpus, output):
-    utt_id, score = next(iter(protocols.read_scores(scores).items()))
+    utt_id, score = next(iter(corpora.read_scores(scores).items()))
     file = corpus / "ASVspoof2019_LA_eval" / "flac" / f"{utt_id}.flac"
     flags = ["--model_path", average(finished_run), "--file_to_test", str(file)]
     text = output(easy_inference_demo.main, [*flags, "--model_name", "wav2vec2_Nes2Net_X"])

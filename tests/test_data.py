@@ -14,7 +14,7 @@ import data_utils
 from augmentation import AUGMENTATIONS
 from common import audio
 from common.console import UserError
-from corpora.protocols import Trial
+from corpora import Trial
 from data_utils import (
     BadAudio,
     TrialDataset,
@@ -267,7 +267,7 @@ def test_workers_end_with_the_main_process_and_at_no_signal_but_its_own(trials):
     program = f"""
 import multiprocessing, subprocess
 from data_utils import TrialDataset, make_loader
-from corpora.protocols import Trial
+from corpora import Trial
 trials = [Trial(path, label=0, path=path) for path in {[str(trial.path) for trial in trials]}]
 batches = iter(make_loader(TrialDataset(trials, 500), 1, num_workers=2))
 next(batches)

@@ -19,10 +19,10 @@ from sklearn.linear_model import LogisticRegression
 
 import checkpoint
 import checkpoints
+import corpora
 import easy_inference_demo
 from common.audio import audio_blocks, load_audio
 from common.console import UserError
-from corpora import protocols
 from data_utils import first_samples
 from inference import judging, picture
 from inference.judging import Judge, Judged, find_files
@@ -439,7 +439,7 @@ def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untraine
     scores = np.concatenate([rng.normal(1, 1, 30), rng.normal(-1, 1, 90)])
     labels = np.repeat([1, 0], [30, 90])
     names = [f"LA_D_{i}" for i in range(120)]
-    protocols.write_scores(tmp_path / "scores.txt", dict(zip(names, scores)))
+    corpora.write_scores(tmp_path / "scores.txt", dict(zip(names, scores)))
     lines = [
         f"S {name} - {'-' if label else 'A01'} {'bonafide' if label else 'spoof'}\n"
         for name, label in zip(names, labels)

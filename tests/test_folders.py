@@ -14,11 +14,11 @@ import pytest
 import soundfile
 from conftest import ROOT, encode, speech_like
 
+import corpora
 import easy_inference_demo
 import eval as eval_command
 from common.audio import load_audio
 from common.console import UserError
-from corpora import protocols
 from inference.judging import find_files
 
 # Bytes of names: of another encoding, with what ends lines or moves a terminal's cursor, with what ends an id.
@@ -73,13 +73,13 @@ def test_one_listing_skips_hidden_files_and_names_the_rest(tmp_path, capsys):
     )
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     (tmp_path / "sub" / "up").symlink_to(tmp_path)
-    audio, others = protocols.list_audio(tmp_path)
+    audio, others = corpora.list_audio(tmp_path)
     assert (audio, others) == (["a.flac", "a.mp3", "b.WAV", "loop.wav"], ["none", "notes.txt", "sub/"])
-    audio, others = protocols.list_audio(tmp_path, recursive=True)
+    audio, others = corpora.list_audio(tmp_path, recursive=True)
     assert audio == ["a.flac", "a.mp3", "b.WAV", "loop.wav", "sub/c.m4a"]
     assert others == ["none", "notes.txt", "sub/d.txt", "sub/up/"]
 
-    assert [trial.utt_id for trial in protocols.read_protocol(tmp_path)] == ["a.flac", "a.mp3", "b", "loop"]
+    assert [trial.utt_id for trial in corpora.read_protocol(tmp_path)] == ["a.flac", "a.mp3", "b", "loop"]
     said = capsys.readouterr().err
     assert f"{tmp_path}: 3 skipped, they are folders or have no ending of audio: none, notes.txt, sub/\n" in said
     with find_files([str(tmp_path)]) as files:
@@ -90,26 +90,26 @@ def test_one_listing_skips_hidden_files_and_names_the_rest(tmp_path, capsys):
 def test_names_that_differ_in_their_ending_are_several_trials(tmp_path):
     tree(tmp_path, "audio/a.wav", "audio/a.mp3", "audio/b.wav", "audio/c.flac")
     (tmp_path / "key.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\nb.wav,bonafide\nc.flac,spoof\n")
-    trials = protocols.read_trials(tmp_path / "key.csv", tmp_path / "audio")
+    trials = corpora.read_trials(tmp_path / "key.csv", tmp_path / "audio")
     expected = [("a.wav", "a.wav"), ("a.mp3", "a.mp3"), ("b", "b.wav"), ("c", "c.flac")]
     assert [(trial.utt_id, os.path.basename(trial.path)) for trial in trials] == expected
-    in_folder = protocols.trials_of_folder(tmp_path / "audio")
+    in_folder = corpora.trials_of_folder(tmp_path / "audio")
     assert sorted((trial.utt_id, trial.path) for trial in in_folder) == sorted((t.utt_id, t.path) for t in trials)
 
     scores = {trial.utt_id: float(i) for i, trial in enumerate(trials)}
-    protocols.write_scores(tmp_path / "scores.txt", scores)
-    assert protocols.read_scores(tmp_path / "scores.txt") == scores
+    corpora.write_scores(tmp_path / "scores.txt", scores)
+    assert corpora.read_scores(tmp_path / "scores.txt") == scores
     (tmp_path / "twice.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\na.wav,bonafide\n")
     with pytest.raises(UserError, match="twice.csv:4: a.wav"):
-        protocols.read_protocol(tmp_path / "twice.csv")
+        corpora.read_protocol(tmp_path / "twice.csv")
     (tmp_path / "audio" / "pairs.csv").write_text("path,label\na.wav,spoof\na.mp3,bonafide\n")
-    assert len(protocols.read_trials(tmp_path / "audio" / "pairs.csv")) == 2  # its audio is found around it
+    assert len(corpora.read_trials(tmp_path / "audio" / "pairs.csv")) == 2  # its audio is found around it
     # A list without endings means the first of them.
     (tmp_path / "list.txt").write_text("a\nb\n")
-    assert protocols.read_trials(tmp_path / "list.txt", tmp_path / "audio")[0].path.endswith("a.wav")
+    assert corpora.read_trials(tmp_path / "list.txt", tmp_path / "audio")[0].path.endswith("a.wav")
 
     tree(tmp_path, "audio/a.wav.mp3")
-    assert len(protocols.trials_of_folder(tmp_path / "audio")) == 5
+    assert len(corpora.trials_of_folder(tmp_path / "audio")) == 5
 
 
 def test_a_sub_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_sub_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert protocols.list_audio(tmp_path, recursive=True) == (["a.wav"], ["shut/ (Permission denied)"])
+    assert corpora.list_audio(tmp_path, recursive=True) == (["a.wav"], ["shut/ (Permission denied)"])
 
 
 def test_every_command_reads_the_same_formats(tmp_path, untrained, output):
@@ -138,12 +138,12 @@ def test_every_command_reads_the_same_formats(tmp_path, untrained, output):
     shutil.copy(folder / "v1.mp4", folder / "v9.wav")
     model = ["--model_path", str(untrained)]
     output(eval_command.main, [*model, "--base_dir", str(folder), "--eval_output", str(tmp_path / "s.txt")])
-    scores = protocols.read_scores(tmp_path / "s.txt")
+    scores = corpora.read_scores(tmp_path / "s.txt")
     output(easy_inference_demo.main, [*model, "--file_to_test", str(folder), "--json", str(tmp_path / "out.json")])
     judged = json.loads((tmp_path / "out.json").read_text())["files"]
     assert {Path(entry["file"]).stem: entry["score"] for entry in judged} == pytest.approx(scores, abs=1e-6)
     assert len(scores) == 9 and scores["v1"] == scores["v9"]
-    trials = protocols.read_trials(protocols_list(tmp_path, ["v1", "v8"]), folder)  # an mp4 first
+    trials = corpora.read_trials(protocols_list(tmp_path, ["v1", "v8"]), folder)  # an mp4 first
     assert [Path(trial.path).name for trial in trials] == ["v1.mp4", "v8.wav"]
     assert all(len(load_audio(trial.path)) for trial in trials)
 
@@ -158,7 +158,7 @@ def test_names_that_no_line_can_hold_are_listed_and_the_rest_is_scored(tmp_path,
     out = tmp_path / "scores.txt"
     flags = ["--base_dir", str(odd), "--model_path", str(untrained), "--eval_output", str(out)]
     assert eval_command.main(flags) == 1
-    scores = protocols.read_scores(out)
+    scores = corpora.read_scores(out)
     assert sorted(scores) == sorted(GOOD_NAMES) and len(set(scores.values())) == 1
     rows = [line.split("\t") for line in Path(f"{out}.errors.tsv").read_bytes().decode("utf-8").split("\n")[:-1]]
     assert sorted(name for name, _ in rows) == sorted(
@@ -210,7 +210,7 @@ def test_odd_names_on_an_ascii_terminal(tmp_path, odd, untrained):
 
     done = run("eval.py", "--base_dir", str(odd), "--eval_output", str(tmp_path / "scores.txt"))
     assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
-    assert sorted(protocols.read_scores(tmp_path / "scores.txt")) == sorted(GOOD_NAMES)
+    assert sorted(corpora.read_scores(tmp_path / "scores.txt")) == sorted(GOOD_NAMES)
     tables = ["--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv")]
     done = run("easy_inference_demo.py", "--file_to_test", str(odd), *tables)
     assert not done.stderr

@@ -18,9 +18,9 @@ import torch
 from conftest import encode
 
 import checkpoints
+import corpora
 import EER_minDCF
 from common import console
-from corpora import protocols
 from data_utils import load_audio
 from model import ModelConfig, build_detector
 
@@ -140,7 +140,7 @@ def test_mutated_protocols_and_scores(tmp_path):
         def action(path=path, name=name, key=key, scores=scores):
             if name in ("scores.txt", "2019.txt"):
                 return EER_minDCF.main(["--labels_file", str(key), "--path", str(scores)])
-            for trial in protocols.locate_audio(protocols.read_protocol(path), tmp_path / "audio"):
+            for trial in corpora.locate_audio(corpora.read_protocol(path), tmp_path / "audio"):
                 assert Path(trial.path).resolve().parent == tmp_path / "audio"
 
         before = sorted(tmp_path.iterdir())

@@ -15,13 +15,13 @@ import torch
 
 import checkpoint
 import checkpoints
+import corpora
 import easy_inference_demo
 import EER_minDCF
 import eval as scoring
 import train
 from common import atomic
 from common.atomic import atomic_open
-from corpora import protocols
 from model import ModelConfig, build_detector
 from tools import benchmark, compare, make_demo_corpus
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_written_is_told_before_work_starts(folder, fails, name, 
     for module, function in [
         (scoring, "read_detector"),
         (easy_inference_demo, "read_judge"),
-        (protocols, "read_score_columns"),
+        (corpora, "read_score_columns"),
         (checkpoints, "read_detector"),
         (benchmark, "machine"),
     ]:
@@ -380,4 +380,4 @@ def test_one_score_file_by_two_names_is_scored_by_one_run(folder, fails):
     fails(main, flags, "another process is scoring into it")
     first.remove()
     assert not main(flags)
-    assert (folder / "link.txt").is_symlink() and len(protocols.read_scores(folder / "s.txt")) == 4
+    assert (folder / "link.txt").is_symlink() and len(corpora.read_scores(folder / "s.txt")) == 4

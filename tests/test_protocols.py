@@ -3,9 +3,9 @@ import os
 import numpy as np
 import pytest
 
+import corpora
 from common.console import UserError
-from corpora import protocols
-from corpora.protocols import BONAFIDE, SPOOF, Trial
+from corpora import BONAFIDE, SPOOF, Trial
 
 # Two official lines or three of each corpus, a bona fide one among them, and the labels.
 SAMPLES = {
@@ -104,12 +104,12 @@ def words(table):
 @pytest.mark.parametrize("corpus", SAMPLES)
 def test_official_lines_of_every_corpus(write, corpus):
     path = write(SAMPLES[corpus])
-    table = protocols.read_table(path)
+    table = corpora.read_table(path)
     assert table.corpus == corpus.replace("tsv", "csv")
     assert table.label.tolist() == ([SPOOF, SPOOF, BONAFIDE] if "DF" in corpus else [SPOOF, BONAFIDE, SPOOF])
     found = words(table)
     assert {name: found[name] for name in EXPECTED[corpus]} == EXPECTED[corpus]
-    first, *_ = protocols.read_protocol(path)
+    first, *_ = corpora.read_protocol(path)
     assert (first.utt_id, first.label, first.path) == (EXPECTED[corpus]["utt_id"][0], SPOOF, None)
     for name in ("attack", "speaker", "dataset", "codec"):
         assert getattr(first, name) == found.get(name, "-")[0]
@@ -117,11 +117,11 @@ def test_official_lines_of_every_corpus(write, corpus):
 
 @pytest.mark.parametrize("corpus", SAMPLES)
 def test_line_ends_blank_lines_and_trailing_blanks_are_harmless(write, corpus):
-    clean = protocols.read_table(write(SAMPLES[corpus], "clean.txt"))
+    clean = corpora.read_table(write(SAMPLES[corpus], "clean.txt"))
     messy = SAMPLES[corpus].replace("\n", ("  " if corpus != "tsv" else "") + "\r\n\r\n").removesuffix("\r\n\r\n")
     if corpus not in ("in_the_wild", "csv", "tsv"):
         messy = messy.replace(" ", "\t")
-    found = protocols.read_table(write("\ufeff\n" + messy, "messy.txt"))
+    found = corpora.read_table(write("\ufeff\n" + messy, "messy.txt"))
     assert words(found) == words(clean) and found.label.tolist() == clean.label.tolist()
 
 
@@ -131,7 +131,7 @@ def damaged(corpus, text):
     separator = {"in_the_wild": ",", "csv": ",", "tsv": "\t"}.get(corpus, " ")
     table = separator != " "
     last, n = lines[-1].split(separator), len(lines)
-    columns = lines[0].split(separator) if table else list(protocols.FORMATS[corpus].columns)
+    columns = lines[0].split(separator) if table else list(corpora.FORMATS[corpus].columns)
     label = next(i for i, name in enumerate(columns) if name in ("key", "label"))
     name = next(i for i, column in enumerate(columns) if column in ("utt_id", "path", "file"))
     other = lines[1 if table else 0].split(separator)
@@ -163,7 +163,7 @@ def test_damaged_files_of_every_corpus_are_refused_with_file_and_line(write, cor
     for what, (text, expected) in damaged(corpus, SAMPLES[corpus]).items():
         path = write(text)
         with pytest.raises(UserError) as raised:
-            protocols.read_protocol(path)
+            corpora.read_protocol(path)
         message = str(raised.value)
         assert "\n" not in message, what
         for word in [str(path), *expected]:
@@ -175,28 +175,28 @@ def test_columns_that_are_missing_in_one_line_and_too_many_in_the_next_are_found
     rows[1] = " ".join(rows[1].split()[:-1])
     rows[2] += " -"
     with pytest.raises(UserError, match=":2: .*found 9"):
-        protocols.read_protocol(write("\n".join(rows)))
+        corpora.read_protocol(write("\n".join(rows)))
 
 
 def test_a_file_longer_than_a_piece_is_read_whole(write, monkeypatch):
     text = "".join(
         f"LA_{i % 7} LA_E_{i} - {'-' if i % 3 else 'A1'} {'bonafide' if i % 3 else 'spoof'}\n" for i in range(500)
     )
-    whole = protocols.read_table(write(text))
-    monkeypatch.setattr(protocols, "_PIECE", 100)
-    pieces = protocols.read_table(write(text))
+    whole = corpora.read_table(write(text))
+    monkeypatch.setattr(corpora.text, "_PIECE", 100)
+    pieces = corpora.read_table(write(text))
     assert words(pieces) == words(whole) and pieces.utt_id == [f"LA_E_{i}" for i in range(500)]
     assert pieces.label.tolist() == [int(i % 3 > 0) for i in range(500)]
     with pytest.raises(UserError, match=":501: LA_E_3 stands already in line 4"):
-        protocols.read_table(write(text + "LA_1 LA_E_3 - - bonafide\n"))
+        corpora.read_table(write(text + "LA_1 LA_E_3 - - bonafide\n"))
     with pytest.raises(UserError, match=":401: .*found 4"):
-        protocols.read_table(write(text.replace("LA_E_400 ", "")))
+        corpora.read_table(write(text.replace("LA_E_400 ", "")))
 
 
 def test_a_bare_list_of_ids_has_no_labels(write):
-    assert protocols.read_protocol(write("LA_E_1\nLA_E_2\n")) == [Trial("LA_E_1"), Trial("LA_E_2")]
-    assert protocols.read_protocol(write("a.flac\nb.flac\n")) == [Trial("a"), Trial("b")]
-    assert protocols.read_protocol(write("path,speaker\na.flac,s\n")) == [Trial("a", speaker="s")]
+    assert corpora.read_protocol(write("LA_E_1\nLA_E_2\n")) == [Trial("LA_E_1"), Trial("LA_E_2")]
+    assert corpora.read_protocol(write("a.flac\nb.flac\n")) == [Trial("a"), Trial("b")]
+    assert corpora.read_protocol(write("path,speaker\na.flac,s\n")) == [Trial("a", speaker="s")]
 
 
 @pytest.mark.parametrize(
@@ -214,69 +214,69 @@ def test_a_bare_list_of_ids_has_no_labels(write):
 def test_a_wrong_protocol_names_file_and_line(write, text, words):
     path = write(text)
     with pytest.raises(UserError) as raised:
-        protocols.read_protocol(path)
+        corpora.read_protocol(path)
     for word in [str(path), *words]:
         assert word in str(raised.value)
 
 
 def test_a_corpus_that_is_named_must_fit(write):
-    assert len(protocols.read_protocol(write(ASVSPOOF2019), "ASVspoof2019_LA")) == 3
+    assert len(corpora.read_protocol(write(ASVSPOOF2019), "ASVspoof2019_LA")) == 3
     with pytest.raises(UserError, match=":1: expected the 6 columns of CtrSVDD"):
-        protocols.read_protocol(write(ASVSPOOF2019), "CtrSVDD")
+        corpora.read_protocol(write(ASVSPOOF2019), "CtrSVDD")
 
 
 def test_foreign_text_in_a_message_is_one_short_printable_line(write):
     with pytest.raises(UserError) as raised:
-        protocols.read_protocol(write("a b\x1b[31m " + "x" * 5000 + "\n"))
+        corpora.read_protocol(write("a b\x1b[31m " + "x" * 5000 + "\n"))
     assert len(str(raised.value)) < 1500 and str(raised.value).isprintable()
 
 
 def test_subsets_of_asvspoof2021(write):
-    table = protocols.read_table(write(SAMPLES["ASVspoof2021_LA"]))
+    table = corpora.read_table(write(SAMPLES["ASVspoof2021_LA"]))
     for name, expected in [("eval", [1, 1, 0]), ("hidden", [0, 0, 1]), ("hidden_track", [0, 0, 1]), ("all", [1, 1, 1])]:
         assert table.subset_mask(name).tolist() == [bool(x) for x in expected]
     with pytest.raises(UserError, match="progress.*eval, hidden"):
         table.subset_mask("progress")
     picked = table.select(table.subset_mask("hidden"))
     assert (picked.utt_id, picked.label.tolist(), words(picked)["codec"]) == (["LA_E_5"], [SPOOF], ["gsm"])
-    assert protocols.read_table(write(ASVSPOOF2019)).subset_mask("eval").all()
+    assert corpora.read_table(write(ASVSPOOF2019)).subset_mask("eval").all()
 
 
 def test_a_fifo_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    for read in (protocols.read_protocol, protocols.read_scores):
+    for read in (corpora.read_protocol, corpora.read_scores):
         with pytest.raises(UserError, match="regular file"):
             read(tmp_path / "fifo")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.txt.*No such file"):
-        protocols.read_protocol(tmp_path / "nowhere.txt")
+        corpora.read_protocol(tmp_path / "nowhere.txt")
     with pytest.raises(UserError, match="expected audio files"):
-        protocols.read_protocol(tmp_path)
+        corpora.read_protocol(tmp_path)
 
 
 def test_audio_is_located_and_all_that_is_missing_is_listed(tmp_path):
     for name in ("a.wav", "b.flac", "b.wav", "c.txt", "e.FLAC"):
         (tmp_path / name).touch()
-    found = protocols.locate_audio([Trial("b"), Trial("a"), Trial("e")], tmp_path)
+    found = corpora.locate_audio([Trial("b"), Trial("a"), Trial("e")], tmp_path)
     assert [trial.path for trial in found] == [str(tmp_path / name) for name in ("b.flac", "a.wav", "e.FLAC")]
     with pytest.raises(UserError, match="2 of 3 trials.* first c") as raised:
-        protocols.locate_audio([Trial("c"), Trial("a"), Trial("d")], tmp_path)
+        corpora.locate_audio([Trial("c"), Trial("a"), Trial("d")], tmp_path)
     assert raised.value.details == [f"missing audio: {tmp_path / name}" for name in "cd"]
     with pytest.raises(UserError, match="nowhere"):
-        protocols.locate_audio([Trial("a")], tmp_path / "nowhere")
+        corpora.locate_audio([Trial("a")], tmp_path / "nowhere")
     with pytest.raises(UserError, match="first ../a"):  # an id cannot lead out of the folder
-        protocols.locate_audio([Trial("../a")], tmp_path / "..")
+        corpora.locate_audio([Trial("../a")], tmp_path / "..")
 
 
 def test_a_folder_as_a_list_of_trials(tmp_path):
     for name in ("2.wav", "10.wav", "meta.csv"):
         (tmp_path / name).touch()
-    assert [trial.utt_id for trial in protocols.trials_of_folder(tmp_path)] == ["10", "2"]
+    assert [trial.utt_id for trial in corpora.trials_of_folder(tmp_path)] == ["10", "2"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="found none"):
-        protocols.trials_of_folder(tmp_path / "empty")
+        corpora.trials_of_folder(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("layout", ["official archive", "published scripts"])
@@ -290,10 +290,10 @@ def test_both_layouts_of_asvspoof_are_found(tmp_path, layout):
     text.mkdir(parents=True)
     audio.mkdir(parents=True)
     with pytest.raises(UserError, match="ASVspoof2019_LA_cm_protocols.*ASVspoof_LA_cm_protocols"):
-        protocols.asvspoof2019_files(tmp_path, database, "train")
+        corpora.asvspoof2019_files(tmp_path, database, "train")
     protocol = text / "ASVspoof2019.LA.cm.train.trn.txt"
     protocol.touch()
-    assert protocols.asvspoof2019_files(tmp_path, database, "train") == (protocol, audio)
+    assert corpora.asvspoof2019_files(tmp_path, database, "train") == (protocol, audio)
 
 
 # Where the archives and the published scripts have the protocol and the audio of each corpus.
@@ -324,12 +324,12 @@ def test_audio_is_found_around_the_protocol(tmp_path, corpus, protocol, audio):
     (tmp_path / protocol).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / protocol).write_text("\n".join(text.split("\n")[: 2 if corpus in ("in_the_wild", "csv") else 1]))
     with pytest.raises(UserError, match="audio not found; looked for .*/"):
-        protocols.read_trials(tmp_path / protocol)
+        corpora.read_trials(tmp_path / protocol)
     (tmp_path / audio).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / audio).touch()
     if corpus == "ASVspoof2019_LA":  # the other splits are there, too
         (tmp_path / audio.replace("_dev", "_train")).parent.mkdir(parents=True)
-    (trial,) = protocols.read_trials(tmp_path / protocol)
+    (trial,) = corpora.read_trials(tmp_path / protocol)
     assert trial.path == str(tmp_path / audio)
 
 
@@ -339,12 +339,12 @@ def test_an_id_cannot_lead_outside_the_folder(tmp_path, write):
     (tmp_path / "secret.wav").touch()
     (inside / "a.wav").touch()
     absolute = f"{tmp_path}/secret"
-    assert protocols.locate_audio([Trial("sub/a")], tmp_path / "audio")[0].path == str(inside / "a.wav")
+    assert corpora.locate_audio([Trial("sub/a")], tmp_path / "audio")[0].path == str(inside / "a.wav")
     for utt_id in ("../secret", "sub/../../secret", absolute, f"/{absolute}", "./../secret", "sub/../../audio/sub/a"):
         with pytest.raises(UserError, match="1 of 1 trials have no audio"):
-            protocols.locate_audio([Trial(utt_id)], tmp_path / "audio")
+            corpora.locate_audio([Trial(utt_id)], tmp_path / "audio")
         with pytest.raises(UserError, match="not found"):
-            protocols.read_trials(write(f"path,label\n{utt_id}.wav,spoof\n", "audio/list.csv"))
+            corpora.read_trials(write(f"path,label\n{utt_id}.wav,spoof\n", "audio/list.csv"))
 
 
 @pytest.mark.parametrize(
@@ -353,43 +353,43 @@ def test_an_id_cannot_lead_outside_the_folder(tmp_path, write):
 )
 def test_a_key_is_found_in_a_folder_of_keys(tmp_path, place):
     with pytest.raises(UserError, match="looked for .*LA/CM/trial_metadata.txt"):
-        protocols.find_key(tmp_path, "LA_E_9332881")
+        corpora.find_key(tmp_path, "LA_E_9332881")
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text(SAMPLES["ASVspoof2021_LA"])
-    assert protocols.find_key(tmp_path, "LA_E_9332881") == tmp_path / place
+    assert corpora.find_key(tmp_path, "LA_E_9332881") == tmp_path / place
 
 
 def test_of_several_keys_the_one_that_names_the_trial_is_taken(tmp_path):
     for track in ("LA", "DF"):
         (tmp_path / track / "CM").mkdir(parents=True)
         (tmp_path / track / "CM" / "trial_metadata.txt").write_text(SAMPLES[f"ASVspoof2021_{track}"])
-    assert protocols.find_key(tmp_path, "DF_E_2000013") == tmp_path / "DF" / "CM" / "trial_metadata.txt"
+    assert corpora.find_key(tmp_path, "DF_E_2000013") == tmp_path / "DF" / "CM" / "trial_metadata.txt"
     with pytest.raises(UserError, match="none of .* names LA_E_6"):
-        protocols.find_key(tmp_path, "LA_E_6")
+        corpora.find_key(tmp_path, "LA_E_6")
 
 
 def test_verification_scores_of_2019_and_2021(tmp_path, write):
     base = tmp_path / "LA"
     (base / "ASVspoof2019_LA_cm_protocols").mkdir(parents=True)
     key = base / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
-    assert protocols.find_asv(key, "ASVspoof2019_LA") is None
+    assert corpora.find_asv(key, "ASVspoof2019_LA") is None
     (base / "ASVspoof2019_LA_asv_scores").mkdir()
     scores = base / "ASVspoof2019_LA_asv_scores" / "ASVspoof2019.LA.asv.dev.gi.trl.scores.txt"
     scores.write_text("- target 3.5\n- nontarget -1\nA07 spoof 2\n")
-    asv = protocols.read_asv_trials(*protocols.find_asv(key, "ASVspoof2019_LA"))
+    asv = corpora.read_asv_trials(*corpora.find_asv(key, "ASVspoof2019_LA"))
     assert asv.score.tolist() == [3.5, -1, 2]
-    assert asv.kind.tolist() == [protocols.TARGET, protocols.NONTARGET, protocols.ASV_SPOOF]
-    assert words(protocols.TrialTable("", "", [], None, asv.columns))["attack"] == ["-", "-", "A07"]
+    assert asv.kind.tolist() == [corpora.TARGET, corpora.NONTARGET, corpora.ASV_SPOOF]
+    assert words(corpora.TrialTable("", "", [], None, asv.columns))["attack"] == ["-", "-", "A07"]
 
     folder = tmp_path / "keys" / "LA" / "ASV" / "ASVTorch_Kaldi"
     folder.mkdir(parents=True)
     (folder / "score.txt").write_text("s1 t1 0.5\ns1 t1 -0.5\n")
     lines = "s1-alaw t1-alaw alaw ita_tx bonafide nontarget notrim eval\ns1 t1 gsm ita_tx A07 spoof notrim hidden\n"
     (folder.parent / "trial_metadata.txt").write_text(lines)
-    found = protocols.find_asv(tmp_path / "keys" / "LA" / "CM" / "trial_metadata.txt", "ASVspoof2021_LA")
-    asv = protocols.read_asv_trials(*found)
-    assert (asv.score.tolist(), asv.kind.tolist()) == ([0.5, -0.5], [protocols.NONTARGET, protocols.ASV_SPOOF])
-    columns = words(protocols.TrialTable("", "", [], None, asv.columns))
+    found = corpora.find_asv(tmp_path / "keys" / "LA" / "CM" / "trial_metadata.txt", "ASVspoof2021_LA")
+    asv = corpora.read_asv_trials(*found)
+    assert (asv.score.tolist(), asv.kind.tolist()) == ([0.5, -0.5], [corpora.NONTARGET, corpora.ASV_SPOOF])
+    columns = words(corpora.TrialTable("", "", [], None, asv.columns))
     assert (columns["attack"], columns["codec"], columns["subset"]) == (
         ["-", "A07"],
         ["alaw", "gsm"],
@@ -397,20 +397,20 @@ def test_verification_scores_of_2019_and_2021(tmp_path, write):
     )
     for text, word in [("- target x\n", "number"), ("- friend 1\n", "friend"), ("", "a trial"), ("- target\n", ":1:")]:
         with pytest.raises(UserError, match=word):
-            protocols.read_asv_trials(write(text))
+            corpora.read_asv_trials(write(text))
     with pytest.raises(UserError, match="expected the 2 trials of .*, found 1"):
-        protocols.read_asv_trials(write("s1 t1 0.5\n"), folder.parent / "trial_metadata.txt")
+        corpora.read_asv_trials(write("s1 t1 0.5\n"), folder.parent / "trial_metadata.txt")
 
 
 def test_sasv_table(write):
     text = "asv_score,cm_score,sasv_label\n1,2,1.0\n3,4,2\n5,6,0\n"
-    table, scores, asv = protocols.read_sasv(write(text))
+    table, scores, asv = corpora.read_sasv(write(text))
     assert table.label.tolist() == [BONAFIDE, BONAFIDE, SPOOF]
-    assert asv.kind.tolist() == [protocols.TARGET, protocols.NONTARGET, protocols.ASV_SPOOF]
+    assert asv.kind.tolist() == [corpora.TARGET, corpora.NONTARGET, corpora.ASV_SPOOF]
     assert (scores["cm_score"].tolist(), asv.score.tolist()) == ([2, 4, 6], [1, 3, 5])
     for bad in ("", "a,b\n", text + "1,2\n", text + "x,2,0\n", text + "1,2,7\n", "asv_score,cm_score,sasv_label\n"):
         with pytest.raises(UserError, match="expected"):
-            protocols.read_sasv(write(bad))
+            corpora.read_sasv(write(bad))
 
 
 @pytest.mark.parametrize(
@@ -425,24 +425,24 @@ def test_sasv_table(write):
     ],
 )
 def test_every_form_of_score_file(write, text):
-    assert protocols.read_scores(write(text)) == {"a": 1.0, "b": 2.5}
+    assert corpora.read_scores(write(text)) == {"a": 1.0, "b": 2.5}
 
 
 def test_ids_with_blanks_have_scores(write):
-    assert protocols.read_scores(write("my a 1\nb 2\n")) == {"my a": 1, "b": 2}
-    assert protocols.read_scores(write("file,score\nmy a,1\n")) == {"my a": 1}
+    assert corpora.read_scores(write("my a 1\nb 2\n")) == {"my a": 1, "b": 2}
+    assert corpora.read_scores(write("file,score\nmy a,1\n")) == {"my a": 1}
 
 
 def test_scores_are_read_without_judging(write):
-    names, values, lines = protocols.read_score_columns(write("a 1\n\nb nan\na inf\n"))
+    names, values, lines = corpora.read_score_columns(write("a 1\n\nb nan\na inf\n"))
     assert (names, lines) == (["a", "b", "a"], [1, 3, 4])
     np.testing.assert_array_equal(values, [1, np.nan, np.inf])
 
 
 def test_scores_survive_a_round_trip(tmp_path):
     scores = {"b": 0.1, "a": -1.5e-30, "c": 123456.789}
-    protocols.write_scores(tmp_path / "new" / "scores.txt", scores)
-    assert list(protocols.read_scores(tmp_path / "new" / "scores.txt").items()) == list(scores.items())
+    corpora.write_scores(tmp_path / "new" / "scores.txt", scores)
+    assert list(corpora.read_scores(tmp_path / "new" / "scores.txt").items()) == list(scores.items())
 
 
 @pytest.mark.parametrize(
@@ -459,6 +459,6 @@ def test_scores_survive_a_round_trip(tmp_path):
 def test_a_wrong_score_file_names_file_and_line(write, text, words):
     path = write(text)
     with pytest.raises(UserError) as raised:
-        protocols.read_scores(path)
+        corpora.read_scores(path)
     for word in [str(path), *words]:
         assert word in str(raised.value)

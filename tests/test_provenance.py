@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import checkpoints
+import corpora
 import train
-from corpora import protocols
 from training import provenance, trainer
 
 TRAIN = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt"
@@ -223,11 +223,11 @@ def test_a_strange_checkpoint_in_the_folder_is_not_averaged(goes_on, vanishes, t
 def test_facts_do_not_depend_on_the_place_and_see_what_is_there(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     os.utime(tmp_path / "a.wav", ns=(0, 5 * provenance.SECOND + 7))
-    trials = [protocols.Trial(name, 1, path=str(tmp_path / f"{name}.wav")) for name in ("a", "gone")]
+    trials = [corpora.Trial(name, 1, path=str(tmp_path / f"{name}.wav")) for name in ("a", "gone")]
     facts = provenance.data_facts(trials)
     shutil.copytree(tmp_path, tmp_path / "moved")
     os.utime(tmp_path / "moved" / "a.wav", ns=(0, 5 * provenance.SECOND))  # as an archive keeps it
-    moved = [protocols.Trial(name, 1, path=str(tmp_path / "moved" / f"{name}.wav")) for name in ("a", "gone")]
+    moved = [corpora.Trial(name, 1, path=str(tmp_path / "moved" / f"{name}.wav")) for name in ("a", "gone")]
     assert provenance.data_difference(facts, provenance.data_facts(moved), moved) == ""
     exact = [provenance.data_facts(part, unit=1) for part in (trials, moved)]
     assert "modification times" in provenance.data_difference(*exact, moved)

@@ -14,8 +14,8 @@ import pytest
 from conftest import REFERENCE
 from sklearn.metrics import roc_curve
 
+import corpora
 import EER_minDCF
-from corpora import protocols
 from reports import metrics
 
 ROOT = Path(__file__).parent.parent
@@ -439,10 +439,10 @@ def test_fusion_is_better_than_either_system(tmp_path, report):
     assert eers["fusion"] < 0.75 * min(eers["a"], eers["b"])
     fused = figures(found, system="fusion")
     assert fused["cllr"] < fused["min_cllr"] + 0.03
-    scores = protocols.read_scores(out)
+    scores = corpora.read_scores(out)
     assert figures(report("--labels_file", key, "--path", out, "--by", "none", *FAST))["eer"] == eers["fusion"]
     averaged = report(*flags, "--fuse", "average")
-    raw = [protocols.read_scores(path) for path in (a, b)]
+    raw = [corpora.read_scores(path) for path in (a, b)]
     write(tmp_path / "mean.txt", ([u, (raw[0][u] + raw[1][u]) / 2] for u in scores))
     mean = report("--labels_file", key, "--path", tmp_path / "mean.txt", "--by", "none", *FAST)
     assert figures(averaged, system="fusion")["eer"] == figures(mean)["eer"]

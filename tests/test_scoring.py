@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional as F
 
 import checkpoints
+import corpora
 import eval as eval_script
-from corpora import protocols
 from data_utils import load_audio, repeat_pad
 from front_ends.wav2vec2 import PRESETS, n_frames
 from inference import precision, scoring
@@ -369,7 +369,7 @@ def test_scores_and_failures_are_listed_and_zeros_warned_of(command, files, tmp_
     soundfile.write(files[4], np.zeros(5000), 16000)
     files[2].write_bytes(b"RIFF")
     assert eval_script.main([*command, "--eval_output", str(tmp_path / "s.txt")]) == 1
-    scores = protocols.read_scores(tmp_path / "s.txt")
+    scores = corpora.read_scores(tmp_path / "s.txt")
     assert list(scores) == [path.stem for path in files if path != files[2]]
     utt_id, why = (tmp_path / "s.txt.errors.tsv").read_text().rstrip("\n").split("\t")
     assert utt_id == "02" and "02.wav" in why
@@ -406,7 +406,7 @@ def test_batch_norm_by_utterance_scores_one_at_a_time_in_training_mode(command, 
     # Files of one frame have no statistics over time: they are listed, not scored.
     assert eval_script.main([*command, "--eval_output", str(out), "--batch_norm", "utterance"]) == 1
     detector = checkpoints.load_detector(command[command.index("--model_path") + 1])
-    scores = protocols.read_scores(out)
+    scores = corpora.read_scores(out)
     failed = [line.split("\t")[0] for line in out.with_name(f"{out.name}.errors.tsv").read_text().splitlines()]
     assert sorted([*scores, *failed]) == sorted(path.stem for path in files)
     waveforms = {path.stem: repeat_pad(load_audio(path), 400) for path in files}

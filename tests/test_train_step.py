@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import checkpoints
+import corpora
 import data_utils
 import train
-from corpora import protocols
 from training import distributed, trainer
 
 NAN = float("nan")
@@ -71,8 +71,8 @@ def test_ten_steps_in_a_row_without_a_finite_loss_end_the_run(poisoned, tmp_path
     poisoned(*range(2, 12))
     flags = [*train_flags, "--algo", "0", "--log_dir", str(tmp_path)]
     message = fails(train.main, flags, "epoch 3", "found none in 10 steps in a row")
-    protocol, _ = protocols.asvspoof2019_files(corpus, None, "train")
-    trials = protocols.read_protocol(protocol)
+    protocol, _ = corpora.asvspoof2019_files(corpus, None, "train")
+    trials = corpora.read_protocol(protocol)
     sampler = data_utils.EpochSampler(32, 8, shuffle=True, seed=3)
     sampler.epoch = 3
     tenth = [trials[index].utt_id for _, index in list(sampler)[2]]  # step 11 is the third of epoch 3

@@ -35,7 +35,7 @@ from back_ends import build_back_end
 from back_ends.nes2net import Nes2Net
 from common.atomic import atomic_open, check_outputs
 from common.console import ABOVE_0, AT_LEAST_1, run
-from corpora.protocols import Trial
+from corpora import Trial
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
 from front_ends import wav2vec2
 from inference.precision import PRECISIONS, prepare

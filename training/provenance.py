@@ -5,7 +5,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from corpora.protocols import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF
 
 SECOND = 10**9  # ns
 

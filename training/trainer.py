@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 import checkpoints
 from common.console import UserError, progress, warn
-from corpora.protocols import BONAFIDE
+from corpora import BONAFIDE
 from training import distributed, run_folder
 
 LOG_EVERY = 50  # steps

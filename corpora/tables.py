@@ -1,0 +1,218 @@
+"""Text to trials: the trial lists and keys of every corpus as columns."""
+
+import re
+from collections import namedtuple
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.console import UserError, shown
+from corpora.text import ID_NAMES, LABEL_NAMES, Column, Index, read_text, split_csv, split_words, without_endings
+
+BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
+
+# corpus -> the columns of its text files, "-" being one that nothing is read from, and where its audio lies: folders
+# relative to the protocol, to a folder above it, or to LA/ or DF/ there.
+Format = namedtuple("Format", "columns spoof_word audio")
+
+_LA_PARTS = [f"ASVspoof2019_LA_{split}/flac" for split in ("train", "dev", "eval")]
+
+FORMATS = {
+    "ASVspoof2019_LA": Format(("speaker", "utt_id", "-", "attack", "key"), "spoof", _LA_PARTS),
+    "PartialSpoof": Format(
+        ("speaker", "utt_id", "-", "attack", "key"), "spoof", [f"{s}/con_wav" for s in ("train", "dev", "eval")]
+    ),
+    "ASVspoof2021_LA": Format(
+        ("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),
+        "spoof",
+        ["ASVspoof2021_LA_eval/flac"],
+    ),
+    "ASVspoof2021_DF": Format(
+        tuple("speaker utt_id codec source attack key trim subset vocoder task team gender_pair language".split()),
+        "spoof",
+        ["ASVspoof2021_DF_eval/flac"],
+    ),
+    # CtrSVDD and the challenge-phase files of ASVspoof 5 have six columns each; see _recognise.
+    "ASVspoof5_metainfo": Format(
+        ("speaker", "utt_id", "gender", "-", "attack", "key"), "spoof", ["flac_T", "flac_D", "flac_E"]
+    ),
+    "CtrSVDD": Format(
+        ("dataset", "speaker", "utt_id", "-", "attack", "key"),
+        "deepfake",
+        ["train_set", "dev_set", "test_set"],
+    ),
+    # Column 6 is the codec's seed, the source utterance; the last is unused.
+    "ASVspoof5": Format(
+        ("speaker", "utt_id", "gender", "codec", "codec_quality", "-", "attack_tag", "attack", "key", "-"),
+        "spoof",
+        ["flac_T", "flac_D", "flac_E_eval", "eval_full/flac_E_eval", "ASVspoof5_eval/flac_E_eval"],
+    ),
+    "list": Format(("utt_id",), None, []),
+}
+
+TABLE_LABELS = {"bonafide": BONAFIDE, "bona-fide": BONAFIDE, "1": BONAFIDE}
+TABLE_LABELS |= {"spoof": SPOOF, "deepfake": SPOOF, "0": SPOOF}
+
+SUBSETS = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden", "all": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One utterance to be judged. label: 1 bona fide, 0 spoof, None unknown. `-` stands for a value not given."""
+
+    utt_id: str
+    label: int | None = None
+    attack: str = "-"
+    speaker: str = "-"
+    dataset: str = "-"
+    path: str | None = None
+    codec: str = "-"
+
+
+@dataclass
+class TrialTable:
+    """The trials of a list or key as columns, which is how 600,000 of them are read and counted in seconds.
+
+    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column. names: those
+    of all columns that the file has.
+    """
+
+    path: str
+    corpus: str
+    utt_id: list
+    label: np.ndarray
+    columns: dict = field(default_factory=dict)
+    names: list = field(default_factory=list)
+
+    def __len__(self):
+        return len(self.utt_id)
+
+    def select(self, mask):
+        """The trials where mask (trials,) holds, in their order."""
+        return TrialTable(
+            self.path,
+            self.corpus,
+            [self.utt_id[i] for i in np.flatnonzero(mask)],
+            self.label[mask],
+            {name: Column(codes[mask], values) for name, (codes, values) in self.columns.items()},
+            self.names,
+        )
+
+    def subset_mask(self, name):
+        """(trials,) where an ASVspoof 2021 subset is, a name of SUBSETS; other corpora have none and are whole."""
+        if "subset" not in self.columns or SUBSETS[name] is None:
+            return np.ones(len(self), bool)
+        codes, values = self.columns["subset"]
+        if SUBSETS[name] not in values:
+            raise UserError(f"{self.path}: expected trials of the subset {name}, found {', '.join(values)}")
+        return codes == values.index(SUBSETS[name])
+
+    def trials(self):
+        """The same as a list of Trial."""
+        names = [name for name in ("attack", "speaker", "dataset", "codec") if name in self.columns]
+        words = [[self.columns[name].values[code] for code in self.columns[name].codes] for name in names]
+        labels = [None if label == UNKNOWN else label for label in self.label.tolist()]
+        return [
+            Trial(utt_id, label, **dict(zip(names, row)))
+            for utt_id, label, *row in zip(self.utt_id, labels, *words, strict=True)
+        ]
+
+
+def read_table(path, corpus=None, columns=None):
+    """Read a trial list or a key of any corpus as a TrialTable.
+
+    path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
+    commas or tabs, of which path (or file, filename, utt_id) and label have a meaning and every other column is kept.
+    An audio ending of an utterance's name is dropped. corpus: a name from FORMATS, "in_the_wild" or "csv"; where
+    None, it is recognised from the first line. columns: names of those that are wanted where there are such; None: all.
+    `bonafide` as an attack, codec or vocoder is read as `-`.
+    Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate id, no trial.
+    """
+    text = read_text(path)
+    found = re.search(r"[^\n]*\S[^\n]*", text)
+    if not found:
+        raise UserError(f"{path}: expected a trial a line, found none")
+    number, first = text.count("\n", 0, found.start()) + 1, found[0]
+    header = _header(path, number, first, corpus)
+    if header:
+        separator, names = header
+        corpus = "in_the_wild" if names == ["file", "speaker", "label"] else "csv"
+        labels, label_words = TABLE_LABELS, "one of " + ", ".join(TABLE_LABELS)
+        names = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in names]
+        pieces = split_csv(path, text, number, separator, names)
+    else:
+        corpus = corpus or _recognise(path, number, first.split())
+        names, spoof_word, _ = FORMATS[corpus]
+        labels, label_words = {"bonafide": BONAFIDE, spoof_word: SPOOF}, f"bonafide or {spoof_word}"
+        pieces = split_words(path, text, len(names), f"the {len(names)} columns of {corpus} ({' '.join(names)})")
+
+    utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
+    others = [name for name in names if name not in ("utt_id", "key", "-")]
+    indices = {name: Index() for name in others if columns is None or name in columns}
+    codes = {name: [np.zeros(0, np.int32)] for name in indices}
+    for lines, piece in pieces:
+        piece = dict(zip(names, piece))
+        utt_ids += piece["utt_id"]
+        line_numbers.append(lines)
+        try:
+            label.append(np.fromiter(map(labels.__getitem__, piece.get("key", ())), np.int8))
+        except KeyError:
+            line, key = next((line, key) for line, key in zip(lines, piece["key"]) if key not in labels)
+            raise UserError(f"{path}:{line}: expected {label_words} as the label, found {shown(key)}") from None
+        for name, index in indices.items():
+            codes[name].append(np.fromiter(map(index.__getitem__, piece[name]), np.int32))
+    if not utt_ids:
+        raise UserError(f"{path}: expected a trial a line, found none")
+
+    utt_ids = without_endings(utt_ids)
+    if len(set(utt_ids)) != len(utt_ids):
+        seen = {}
+        for utt_id, line in zip(utt_ids, (line for lines in line_numbers for line in lines)):
+            if utt_id in seen:
+                raise UserError(f"{path}:{line}: {shown(utt_id)} stands already in line {seen[utt_id]}")
+            seen[utt_id] = line
+    table = TrialTable(
+        str(path),
+        corpus,
+        utt_ids,
+        np.concatenate(label) if "key" in names else np.full(len(utt_ids), UNKNOWN, np.int8),
+        {name: Column(np.concatenate(codes[name]), index.words) for name, index in indices.items()},
+        others,
+    )
+    if corpus == "ASVspoof2019_LA" and "attack" in table.columns and "CON" in table.columns["attack"].values:
+        table.corpus = "PartialSpoof"  # the same columns; its spoofed trials are concatenations
+    return table
+
+
+def _header(path, number, first, corpus):
+    """(separator, column names) where the first line is the header of a table, None where it is a trial."""
+    separator = "," if "," in first else "\t"
+    names = [name.strip().strip('"').lower() for name in first.strip().split(separator)]
+    if corpus in (None, "csv", "in_the_wild") and any(name in ID_NAMES for name in names):
+        for words in (ID_NAMES, LABEL_NAMES):
+            if sum(name in words for name in names) > 1:
+                raise UserError(f"{path}:{number}: expected one of the columns {'|'.join(words)}, found {shown(first)}")
+        if len(set(names)) != len(names):
+            raise UserError(f"{path}:{number}: expected the name of every column once, found {shown(first)}")
+        return separator, names
+    if separator == "," or corpus in ("csv", "in_the_wild"):
+        raise UserError(
+            f"{path}:{number}: expected a header with {'|'.join(ID_NAMES)} and {'|'.join(LABEL_NAMES)}, "
+            f"found {shown(first)}"
+        )
+    return None
+
+
+def _recognise(path, number, values):
+    for corpus, (columns, spoof_word, _) in FORMATS.items():
+        if len(values) != len(columns):
+            continue
+        # Where two corpora have as many columns, these tell: the word for spoof, and the gender of ASVspoof 5.
+        if spoof_word is None or dict(zip(columns, values))["key"] in ("bonafide", spoof_word):
+            if corpus != "ASVspoof5_metainfo" or values[2] in ("F", "M"):
+                return corpus
+    known = "; ".join(f"{corpus}: {' '.join(format.columns)}" for corpus, format in FORMATS.items())
+    raise UserError(
+        f"{path}:{number}: expected the columns of a known corpus ({known}) or a header with a column path and commas, "
+        f"found {len(values)}: {shown(' '.join(values))}"
+    )

@@ -1,0 +1,147 @@
+"""Text files of corpora: read whole, cut into columns of words, with the line of whatever is wrong."""
+
+import csv
+import io
+import math
+import os
+import stat
+from collections import Counter, namedtuple
+from pathlib import Path
+
+import numpy as np
+
+from common.console import UserError, shown
+
+# Of the formats that audio.py reads. If a folder holds a name with several of them, the first of these is its audio.
+AUDIO_EXTENSIONS = tuple(
+    ".flac .wav .mp3 .ogg .opus .m4a .oga .spx .mp4 .m4b .m4v .mov .3gp .3g2 .aac .webm .mkv .mka .wma .wmv .asf .avi "
+    ".flv .ts .mpg .mpeg .mp2 .aiff .aif .aifc .caf .au .snd .w64 .rf64 .amr .ac3 .eac3 .sph .nist .voc".split()
+)
+
+# Headers of the tables with commas or tabs. in_the_wild is such a table.
+ID_NAMES, LABEL_NAMES = ("path", "file", "filename", "utt_id"), ("label", "key", "cm-label")
+
+_PIECE = 1 << 18  # characters that are split at once: bounds the memory, and stays in the cache
+
+_LINE_END = "\0"  # no text file holds it
+
+# A column with few different values: codes (trials,) into values, a list of str in the order of their appearance.
+Column = namedtuple("Column", "codes values")
+
+
+class Index(dict):
+    """word -> its code; a new word gets the next one. `words` lists them by code."""
+
+    def __init__(self):
+        self.words = []
+
+    def __missing__(self, word):
+        if word in ("bonafide", "bona-fide", ""):
+            self[word] = self["-"]
+        else:
+            self[word] = len(self.words)
+            self.words.append(word)
+        return self[word]
+
+
+def read_text(path):
+    """The text of a file. Raises UserError for one that is missing, not a regular file, or no text."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would be waited for, perhaps for ever
+            raise UserError(f"{path}: cannot be read: expected a regular file")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected a text file, found bytes that are not UTF-8 text") from error
+    if _LINE_END in text:
+        raise UserError(f"{path}: expected a text file, found a zero byte")
+    return text
+
+
+def split_words(path, text, n, expected):
+    """Cut a text into n columns of words. Yields (line numbers, n sequences of words) piece by piece.
+
+    Blank lines are skipped. Raises UserError for a line with another number of words.
+    """
+    start, number = 0, 1
+    while start < len(text):
+        end = text.find("\n", start + _PIECE) + 1 or len(text)
+        piece = text[start:end] if text[end - 1] == "\n" else text[start:end] + "\n"
+        n_lines = piece.count("\n")
+        # All lines at once, the line ends being words too, take half the time of line by line.
+        words = piece.replace("\n", f" {_LINE_END} ").split()
+        if len(words) == n_lines * (n + 1) and words[n :: n + 1].count(_LINE_END) == n_lines:
+            yield range(number, number + n_lines), [words[i :: n + 1] for i in range(n)]
+        else:
+            rows = [(i, line.split()) for i, line in enumerate(piece.split("\n"), number) if line.strip()]
+            for i, words in rows:
+                if len(words) != n:
+                    raise UserError(f"{path}:{i}: expected {expected}, found {len(words)}: {shown(' '.join(words))}")
+            if rows:
+                yield [i for i, _ in rows], [list(column) for column in zip(*(words for _, words in rows))]
+        start, number = end, number + n_lines
+
+
+def split_csv(path, text, number, separator, columns):
+    """As split_words, for the lines of a table below its header in line `number`."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        rows = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))][1:]
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}") from error
+    for i, row in rows:
+        if len(row) != len(columns):
+            raise UserError(
+                f"{path}:{i}: expected the {len(columns)} columns {', '.join(columns)}, "
+                f"found {len(row)}: {shown(separator.join(row))}"
+            )
+    if rows:
+        yield [i for i, _ in rows], [list(column) for column in zip(*(row for _, row in rows))]
+
+
+def numbers(path, lines, words, what="the score", finite=False):
+    """Words as numbers. Raises UserError, naming the line, for one that is none; finite: or is NaN or infinite.
+
+    Python's own float() takes 1_000 and the digits of every script, too.
+    """
+    joined = "".join(words)
+    try:
+        if "_" in joined or not joined.isascii():
+            raise ValueError
+        values = list(map(float, words))
+        if finite and not np.all(np.isfinite(values)):
+            raise ValueError
+        return values
+    except ValueError:
+        line, word = next((line, word) for line, word in zip(lines, words) if not _is_number(word, finite))
+        kind = "a finite number" if finite else "a number"
+        raise UserError(f"{path}:{line}: expected {kind} as {what}, found {shown(word)}") from None
+
+
+def _is_number(word, finite):
+    try:
+        value = float(word)
+    except ValueError:
+        return False
+    return "_" not in word and word.isascii() and (math.isfinite(value) or not finite)
+
+
+def without_endings(utt_ids):
+    """Names of utterances without the ending of an audio file, if the first of them has one.
+
+    Names that differ in their ending alone keep it.
+    """
+    if not utt_ids[0].lower().endswith(AUDIO_EXTENSIONS):
+        return utt_ids
+    stems = [stem(name) if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in utt_ids]
+    if len(set(stems)) == len(stems):
+        return stems
+    n_endings = Counter(stem for name, stem in set(zip(utt_ids, stems)) if name != stem)
+    return [name if n_endings[stem] > 1 else stem for name, stem in zip(utt_ids, stems)]
+
+
+def stem(name):
+    return name[: name.rindex(".")]
