@@ -38,7 +38,7 @@ from front_ends.pretrained import RECEPTIVE_FIELD
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from RawBoost import ALGORITHMS, RawBoostParams
 from training import distributed, provenance, run_folder
-from training.losses import LOSSES, Loss
+from training.losses import LOSSES, losses_for
 from training.recipes import CORPORA, CORPORA_OF_MODELS, RECIPES
 from training.trainer import PRECISIONS, Training
 
@@ -121,8 +121,8 @@ def parse_args(argv=None):
     train.add_argument(
         "--loss",
         choices=[*LOSSES, "WCE"],
-        help="one output: focal (soft labels), OC_softmax; two: weighted_CCE (or WCE), AM_softmax; not given: focal or "
-        "weighted_CCE",
+        help=f"one output: {', '.join(losses_for(1))}; two: {', '.join(losses_for(2))}; WCE is weighted_CCE; "
+        "not given: the first of those",
     )
     train.add_argument(
         "--class_weights",
@@ -382,20 +382,20 @@ def check_parts(args, sizes):
 
 def model_flags(args):
     """The model flags that were given, and what the loss asks of the output layer."""
-    return given_model_flags(args) | ({"output": "cosine"} if LOSSES.get(args.loss, ("", ""))[1] == "cosine" else {})
+    output = LOSSES[args.loss].output if args.loss in LOSSES else "linear"
+    return given_model_flags(args) | ({"output": output} if output != "linear" else {})
 
 
 def build_loss(args, config):
-    fitting = "focal" if config.n_output_logits == 1 else "weighted_CCE"
-    name = {None: fitting, "WCE": "weighted_CCE"}.get(args.loss, args.loss)
-    if LOSSES[name][0] != config.n_output_logits:
-        others = [other for other, (n_outputs, _) in LOSSES.items() if n_outputs == config.n_output_logits]
+    fitting = losses_for(config.n_output_logits)
+    name = {None: fitting[0], "WCE": "weighted_CCE"}.get(args.loss, args.loss)
+    if name not in fitting:
         raise UserError(
-            f"--loss {args.loss}: expected {' or '.join(others)} for a model of {config.n_output_logits} outputs; "
+            f"--loss {args.loss}: expected {' or '.join(fitting)} for a model of {config.n_output_logits} outputs; "
             "--n_output_logits chooses their number"
         )
     args.loss = name
-    return Loss(name, args.class_weights)
+    return LOSSES[name](args.class_weights)
 
 
 def build_augmentation(args):

@@ -31,7 +31,7 @@ import train
 from inference import scoring
 from model import Detector
 from reports import metrics
-from training.losses import Loss
+from training.losses import LOSSES
 
 CLONE_NEWNS = 0x20000
 HOOKS = {
@@ -64,8 +64,8 @@ def stop_at(name, nth, number):
 def in_double_precision():
     start, forward = train.Training.__init__, Detector.forward
     train.Training.__init__ = lambda self, args, detector, *rest: start(self, args, detector.double(), *rest)
-    total = Loss.total
-    Loss.total = lambda self, logits, labels: total(self.double(), logits.double(), labels)
+    for loss in LOSSES.values():
+        loss.total = lambda self, logits, labels, total=loss.total: total(self.double(), logits.double(), labels)
     Detector.forward = lambda self, x: forward(self, x.double())
     Fp32GroupNorm.forward = torch.nn.GroupNorm.forward
 

@@ -7,7 +7,7 @@ from back_ends import BACK_ENDS
 from back_ends.base import CosineLinear
 from common.console import UserError
 from model import ModelConfig, build_detector
-from training.losses import LOSSES, Loss
+from training.losses import LOSSES
 
 OUTPUTS = torch.tensor([[0.7, -0.2], [0.1, 0.95], [-0.4, 0.3]])
 LABELS = torch.tensor([0, 1, 1])
@@ -20,7 +20,7 @@ def test_one_class_softmax_is_the_papers():
         y = 1 - label
         margin = 0.9 if y == 0 else 0.2
         total += math.log(1 + math.exp(20 * (margin - cosine) * (-1) ** y))
-    assert Loss("OC_softmax")(OUTPUTS[:, :1], LABELS).item() == pytest.approx(total / 3, rel=1e-5)
+    assert LOSSES["OC_softmax"]()(OUTPUTS[:, :1], LABELS).item() == pytest.approx(total / 3, rel=1e-5)
 
 
 def test_additive_margin_softmax_is_the_papers():
@@ -28,7 +28,7 @@ def test_additive_margin_softmax_is_the_papers():
     for cosines, label in zip(OUTPUTS.tolist(), LABELS.tolist()):
         own = math.exp(20 * (cosines[label] - 0.9))
         total -= math.log(own / (own + math.exp(20 * cosines[1 - label])))
-    assert Loss("AM_softmax")(OUTPUTS, LABELS).item() == pytest.approx(total / 3, rel=1e-5)
+    assert LOSSES["AM_softmax"]()(OUTPUTS, LABELS).item() == pytest.approx(total / 3, rel=1e-5)
 
 
 def test_weighted_cross_entropy_and_focal_loss_trial_by_trial():
@@ -37,21 +37,21 @@ def test_weighted_cross_entropy_and_focal_loss_trial_by_trial():
         weight = (0.1, 0.9)[label]
         total -= weight * math.log(math.exp(logits[label]) / sum(map(math.exp, logits)))
         weights += weight
-    assert Loss("weighted_CCE")(OUTPUTS, LABELS).item() == pytest.approx(total / weights, rel=1e-5)
+    assert LOSSES["weighted_CCE"]()(OUTPUTS, LABELS).item() == pytest.approx(total / weights, rel=1e-5)
 
     total = 0
     for logit, label in zip(OUTPUTS[:, 0].tolist(), LABELS.tolist()):
         p, target = 1 / (1 + math.exp(-logit)), 0.05 + 0.9 * label
         entropy = -target * math.log(p) - (1 - target) * math.log(1 - p)
         total += 0.25 * (1 - math.exp(-entropy)) ** 2 * entropy
-    assert Loss("focal")(OUTPUTS[:, :1], LABELS).item() == pytest.approx(total / 3, rel=1e-5)
+    assert LOSSES["focal"]()(OUTPUTS[:, :1], LABELS).item() == pytest.approx(total / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(set(BACK_ENDS) - {"SLS"}))
 @pytest.mark.parametrize("loss", ["OC_softmax", "AM_softmax"])
 def test_any_back_end_gives_cosines_where_they_are_asked_for(name, loss):
     torch.manual_seed(0)
-    n_outputs, output = LOSSES[loss]
+    n_outputs, output = LOSSES[loss].n_outputs, LOSSES[loss].output
     detector = build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny", n_output_logits=n_outputs, output=output))
     (layer,) = (module for module in detector.modules() if isinstance(module, CosineLinear))
     seen = []
@@ -62,7 +62,7 @@ def test_any_back_end_gives_cosines_where_they_are_asked_for(name, loss):
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(outputs, found.flip(-1) if name == "MHFA" else found)
     assert layer.weight.shape[0] == n_outputs and layer.bias is None
-    Loss(loss)(outputs, torch.tensor([0, 1, 0, 1])).backward()
+    LOSSES[loss]()(outputs, torch.tensor([0, 1, 0, 1])).backward()
     assert layer.weight.grad.abs().sum() > 0
 
 

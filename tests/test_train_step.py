@@ -12,6 +12,7 @@ import corpora
 import data_utils
 import train
 from training import distributed, trainer
+from training.losses import LOSSES
 
 NAN = float("nan")
 
@@ -105,7 +106,7 @@ def gradients(n_outputs, n_parts, precision="fp32"):
     flags = ["--base_dir", "x", "--model_name", "wav2vec2_Nes2Net_X", "--grad_accum", str(n_parts), "--lr", "0"]
     args = train.parse_args([*flags, "--precision", precision, "--schedule", "constant"])
     torch.manual_seed(0)
-    loss = train.Loss("focal" if n_outputs == 1 else "weighted_CCE", [0.1, 0.9])
+    loss = LOSSES["focal" if n_outputs == 1 else "weighted_CCE"]([0.1, 0.9])
     args.save_every_minutes = math.inf
     dataset = data_utils.TrialDataset([None] * 10)
     loader = data_utils.make_loader(dataset, 10, shuffle=True)

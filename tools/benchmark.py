@@ -43,7 +43,7 @@ from inference.scoring import readers, score_files, usable_cores
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams, apply_rawboost
 from reports import metrics
-from training.losses import Loss
+from training.losses import LOSSES, losses_for
 from training.trainer import Training
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -500,7 +500,7 @@ def _naive_step(config, device):
     """A step as it is first written: float32, plain formulation, one kernel a weight, its loss read at once."""
     detector = build_detector(config).to(device).train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
-    criterion = Loss("focal" if config.n_output_logits == 1 else "weighted_CCE").to(device)
+    criterion = LOSSES[losses_for(config.n_output_logits)[0]]().to(device)
 
     def step(x, labels):
         with plainly(detector):
@@ -517,7 +517,7 @@ def _training(config, device, precision, compiled):
     flags = {"optimizer": "Adam", "lr": 1e-6, "weight_decay": 1e-4, "schedule": "constant", "grad_checkpoint": False}
     flags = argparse.Namespace(**flags, grad_accum=1, precision=precision, compile=compiled)
     detector = build_detector(config).to(device)
-    criterion = Loss("focal" if config.n_output_logits == 1 else "weighted_CCE").to(device)
+    criterion = LOSSES[losses_for(config.n_output_logits)[0]]().to(device)
     training = Training(flags, detector, criterion, device, Path("."), [None], {}, None)
     training.freeze(False)
     detector.train()

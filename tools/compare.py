@@ -26,7 +26,7 @@ from common.atomic import atomic_open, check_outputs
 from common.console import AT_LEAST_1, UserError, progress, run
 from data_utils import SAMPLE_RATE
 from model import ModelConfig, count_parameters
-from training.losses import Loss
+from training.losses import WeightedCrossEntropy
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINE = "Nes2Net_X"
@@ -120,7 +120,7 @@ def measure(paths, turns=5):
     """
     detectors = {name: checkpoints.load_detector(path) for name, path in paths.items()}
     optimizers = {name: torch.optim.AdamW(d.parameters(), lr=1e-6, fused=True) for name, d in detectors.items()}
-    criterion = Loss("weighted_CCE", [0.5, 0.5])
+    criterion = WeightedCrossEntropy([0.5, 0.5])
     labels = torch.arange(BATCH) % 2
     steps, factors = ({name: [] for name in detectors} for _ in range(2))
     for turn in progress(range(turns + 1), desc="timing", unit="turn"):

@@ -1,59 +1,107 @@
-"""What training minimises: from a detector's outputs and the labels of a batch to one number."""
+"""Losses by name: from a detector's outputs (B, n_outputs) and labels (B,), 1 bona fide and 0 spoof, to one number.
+
+A new loss is a class, and a line in LOSSES, which are the choices of train.py's --loss.
+"""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# name -> (outputs that the detector must have, kind of its output layer, see ModelConfig.output)
-LOSSES = {
-    "focal": (1, "linear"),
-    "weighted_CCE": (2, "linear"),
-    "OC_softmax": (1, "cosine"),
-    "AM_softmax": (2, "cosine"),
-}
-
 
 class Loss(nn.Module):
-    """Outputs (B, outputs), labels (B,), 1 bona fide and 0 spoof -> scalar: the (weighted) mean. name: one of LOSSES.
+    """The mean over trials, each with its weight: `total` / `weight`, which training takes apart, for several parts of
+    a batch have one mean.
 
-    focal: binary focal loss (Lin et al., 2017; gamma 2, alpha 0.25) of one logit against labels 0.05 and 0.95.
-    weighted_CCE: cross-entropy of two logits with a weight a class, class_weights: spoof, bona fide.
-    OC_softmax: one-class softmax of the cosine to the one bona fide direction: bona fide is drawn above 0.9, spoof
-    pushed below 0.2. Source: Zhang, Jiang and Duan, "One-class learning towards synthetic voice spoofing detection",
-    IEEE SPL 28, 2021, eq. 4.
-    AM_softmax: additive-margin softmax of the cosines to two directions, margin 0.9. Source: Wang et al., "Additive
-    margin softmax for face verification", IEEE SPL 25, 2018; scale and margin as Zhang et al. 2021 compare with it.
+    class_weights: (spoof, bona fide), used by the losses that weigh classes.
     """
 
-    SCALE = 20.0  # of cosines
-    MARGINS = (0.2, 0.9)  # OC_softmax: spoof, bona fide
-    MARGIN = 0.9  # AM_softmax
+    n_outputs = 2  # that the detector must have
+    output = "linear"  # kind of its output layer, see ModelConfig.output
 
-    def __init__(self, name, class_weights=(0.1, 0.9)):
+    def __init__(self, class_weights=(0.1, 0.9)):
         super().__init__()
-        self.name = name
         self.register_buffer("class_weights", torch.tensor(class_weights))
-        self.register_buffer("margins", torch.tensor(self.MARGINS))
 
     def forward(self, outputs, labels):
         return self.total(outputs, labels) / self.weight(labels)
 
     def total(self, outputs, labels):
-        """The sum over trials, each with its weight; of a batch, it may be taken in parts."""
-        if self.name == "focal":
-            targets = 0.05 + 0.9 * labels.to(outputs.dtype)
-            entropy = F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
-            return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
-        if self.name == "OC_softmax":
-            wrong_side = (self.margins[labels] - outputs[:, 0]) * (2 * labels - 1)
-            return F.softplus(self.SCALE * wrong_side).sum()
-        if self.name == "AM_softmax":
-            less_margin = outputs - self.MARGIN * F.one_hot(labels, 2)
-            return F.cross_entropy(self.SCALE * less_margin, labels, reduction="sum")
+        """The sum over trials, each with its weight, a scalar."""
+        raise NotImplementedError
+
+    def weight(self, labels):
+        """The sum of the trials' weights, a scalar."""
+        return torch.ones_like(labels, dtype=torch.float32).sum()
+
+
+class Focal(Loss):
+    """Binary focal loss of one logit against labels 0.05 and 0.95, gamma 2, alpha 0.25. Source: Lin et al., "Focal loss
+    for dense object detection", ICCV 2017.
+    """
+
+    n_outputs = 1
+
+    def total(self, outputs, labels):
+        targets = 0.05 + 0.9 * labels.to(outputs.dtype)
+        entropy = F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
+        return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
+
+
+class WeightedCrossEntropy(Loss):
+    """Cross-entropy of two logits with a weight per class."""
+
+    def total(self, outputs, labels):
         return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
 
     def weight(self, labels):
-        """The sum of the trials' weights, which the mean divides by."""
-        if self.name == "weighted_CCE":
-            return self.class_weights[labels].sum()
-        return torch.ones_like(labels, dtype=torch.float32).sum()
+        return self.class_weights[labels].sum()
+
+
+class OneClassSoftmax(Loss):
+    """Softmax of the cosine to the one bona fide direction: bona fide is drawn above 0.9, spoof pushed below 0.2.
+
+    Source: Zhang, Jiang and Duan, "One-class learning towards synthetic voice spoofing detection", IEEE SPL 28, 2021,
+    eq. 4.
+    """
+
+    n_outputs = 1
+    output = "cosine"
+    SCALE = 20.0  # of cosines
+    MARGINS = (0.2, 0.9)  # spoof, bona fide
+
+    def __init__(self, class_weights=(0.1, 0.9)):
+        super().__init__(class_weights)
+        self.register_buffer("margins", torch.tensor(self.MARGINS))
+
+    def total(self, outputs, labels):
+        wrong_side = (self.margins[labels] - outputs[:, 0]) * (2 * labels - 1)
+        return F.softplus(self.SCALE * wrong_side).sum()
+
+
+class AdditiveMarginSoftmax(Loss):
+    """Softmax of the cosines to two directions, margin 0.9.
+
+    Source: Wang et al., "Additive margin softmax for face verification", IEEE SPL 25, 2018; scale and margin as Zhang
+    et al. 2021 compare with it.
+    """
+
+    output = "cosine"
+    SCALE = 20.0  # of cosines
+    MARGIN = 0.9
+
+    def total(self, outputs, labels):
+        less_margin = outputs - self.MARGIN * F.one_hot(labels, 2)
+        return F.cross_entropy(self.SCALE * less_margin, labels, reduction="sum")
+
+
+LOSSES = {
+    "focal": Focal,
+    "weighted_CCE": WeightedCrossEntropy,
+    "OC_softmax": OneClassSoftmax,
+    "AM_softmax": AdditiveMarginSoftmax,
+}
+
+
+def losses_for(n_outputs):
+    """Names of the losses for a detector of that many outputs; the first is what it is trained by if none is named."""
+    return [name for name, loss in LOSSES.items() if loss.n_outputs == n_outputs]
