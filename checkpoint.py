@@ -32,6 +32,11 @@ def main(argv=None):
     command = commands.add_parser("average", help="write the mean of checkpoints of one network")
     command.add_argument("out", metavar="OUT")
     command.add_argument("sources", metavar="IN", nargs="+")
+    command.add_argument(
+        "--average_as_published",
+        action="store_true",
+        help=f"IN c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}",
+    )
     add_model_flags(command, required=False)
     command = commands.add_parser("calibrate", help="write a checkpoint with threshold and calibration of a dev set")
     command.add_argument("source", metavar="IN")
@@ -59,7 +64,7 @@ def main(argv=None):
         figures = checkpoints.calibrate(args.source, args.out, args.scores, args.key, **flags)
         print(*(f"{name} {value:.6g}" for name, value in figures.items()))
     else:
-        checkpoints.average_to(args.out, sources, **flags)
+        checkpoints.average_to(args.out, sources, args.average_as_published, **flags)
     print(f"written: {args.out}")
 
 

@@ -74,6 +74,11 @@ def parse_args(argv=None):
     weights.add_argument(
         "--average_by", choices=["eer", "loss", "loss_augmented"], help="that figure; not given: the run's own"
     )
+    weights.add_argument(
+        "--average_as_published",
+        action="store_true",
+        help=f"c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}; not given: their mean",
+    )
     add_model_flags(parser, required=False)
 
     out = parser.add_argument_group("output")
@@ -119,6 +124,8 @@ def parse_args(argv=None):
         parser.error("--model_folder_path needs one of --model_ID_to_average and --average_best")
     if args.model_path and (args.model_ID_to_average or args.average_best):
         parser.error("--model_ID_to_average and --average_best choose from --model_folder_path, not --model_path")
+    if args.average_as_published and not args.model_folder_path:
+        parser.error("--average_as_published averages checkpoints of --model_folder_path, not --model_path")
     n_ids = len(args.model_ID_to_average or [])
     if args.model_ID_to_average and args.num_average_model not in (None, n_ids):
         parser.error(f"--num_average_model {args.num_average_model}: --model_ID_to_average names {n_ids}")
@@ -154,9 +161,17 @@ def read_detector(args):
     if args.model_ID_to_average:
         paths = checkpoints.checkpoints_of_epochs(args.model_folder_path, args.model_ID_to_average)
     else:
-        paths = checkpoints.best_checkpoints(args.model_folder_path, args.average_best, args.average_by)
-    name = f"average of {', '.join(sorted(path.name for path in paths))}"
-    return checkpoints.load_average(paths, **flags), name
+        best = set(checkpoints.best_checkpoints(args.model_folder_path, args.average_best, args.average_by))
+        paths = [path for path in checkpoints.epoch_checkpoints(args.model_folder_path).values() if path in best]
+    names = [path.name for path in paths]
+    if args.average_as_published:
+        name = f"average as published, {checkpoints.AS_PUBLISHED}, of {', '.join(names)}"
+    else:
+        name = f"average of {', '.join(sorted(names))}"
+        if len(names) > 1:
+            note = f"--average_as_published gives the authors' {checkpoints.AS_PUBLISHED}"
+            print(f"eval.py: note: {name}: their arithmetic mean; {note}", file=sys.stderr)
+    return checkpoints.load_average(paths, args.average_as_published, **flags), name
 
 
 def run_facts(detector, data, batches, **settings):

@@ -1,6 +1,6 @@
 """Detectors on disk: saving, resuming, loading, published layouts, averaging."""
 
-from checkpoints.averaging import average_checkpoints, average_to, load_average
+from checkpoints.averaging import AS_PUBLISHED, average_checkpoints, average_to, load_average
 from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
 from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
 from checkpoints.folders import best_checkpoints, checkpoints_folder, checkpoints_of_epochs, epoch_checkpoints
@@ -35,6 +35,7 @@ __all__ = [
     "save_checkpoint",
     "save_resume",
     "show",
+    "AS_PUBLISHED",
     "CALIBRATION",
     "FORMAT",
     "PREVIOUS_NAME",

@@ -9,25 +9,58 @@ from checkpoints.format import save_checkpoint
 from common.console import UserError
 from model import ModelConfig
 
+AS_PUBLISHED = "(2 c2 + c3 + … + cn) / n"
 
-def load_average(paths, **flags):
-    """The average of checkpoints as a Detector in evaluation mode; flags and errors as load_detector."""
-    content = average(paths, **flags)
+
+def load_average(paths, as_published=False, **flags):
+    """The average of checkpoints as a Detector in evaluation mode; see average_checkpoints, load_detector."""
+    content = average(paths, as_published, **flags)
     return detector_from("the average", content["config"], content["model"])
 
 
-def average_checkpoints(paths):
+def average_checkpoints(paths, as_published=False):
     """The arithmetic mean of checkpoints: the state dict of floating-point means, integers of the latest epoch.
 
     Accumulated in float64, one file at a time, in an order of its own: the order of `paths` does not matter.
+    as_published: AS_PUBLISHED instead, of at least two in the order of `paths`: the program of Liu et al. (2025) adds
+    to a state dict that its next load overwrites, so that the first checkpoint is lost and the second counts twice.
     Raises UserError for no file, a file named twice (links included), checkpoints of different networks, and weights
     that are NaN or infinite.
     """
-    return average(paths)["model"]
+    return average(paths, as_published)["model"]
 
 
-def average(paths, **flags):
+def average(paths, as_published=False, **flags):
     """The averaged checkpoint as save_checkpoint would write it, without dev figures."""
+    paths = _distinct(paths)
+    if as_published and len(paths) < 2:
+        raise UserError("the published average expects at least two checkpoints, found one")
+    if not as_published:
+        paths = sorted(paths, key=lambda path: (read_detector(path, **flags).get("epoch") or 0, str(path)))
+    total, epochs = {}, []
+    for number, content in enumerate(_of_one_network(paths, **flags)):
+        epochs.append(content.get("epoch"))
+        for key, value in content["model"].items():
+            if as_published:  # in the weights' own precision, integers too
+                total[key] = 0 if number == 0 else value + (value if number == 1 else total[key])
+            elif value.is_floating_point():
+                total[key] = value.double() + total.get(key, 0)
+            else:
+                total[key] = value
+    for key, value in content["model"].items():
+        if as_published or value.is_floating_point():
+            total[key] = (total[key] / len(paths)).to(value.dtype)
+        else:
+            total[key] = value.clone()
+    known = [epoch for epoch in epochs if epoch is not None]
+    facts = {"epoch": max(known, default=None), "averaged": [path.name for path in paths]}
+    if as_published:
+        facts["average"] = f"as published: {AS_PUBLISHED}"
+    return {"config": content["config"], "model": total, **facts}
+
+
+def _distinct(paths):
+    """The paths of checkpoints, each file named once. Raises UserError."""
     paths = [Path(path) for path in paths]
     if not paths:
         raise UserError("averaging needs checkpoints, each named once; found none")
@@ -35,36 +68,26 @@ def average(paths, **flags):
     for path in paths:
         with contextlib.suppress(OSError):  # reading it says why
             file = os.stat(path)
-            before = files.setdefault((file.st_dev, file.st_ino), [])
-            if before:
-                raise UserError(
-                    f"averaging needs checkpoints, each named once; found {before[0]} twice, also as {path}"
-                )
-            before.append(path)
-    paths = sorted(paths, key=lambda path: (read_detector(path, **flags).get("epoch") or 0, str(path)))
-    total = config = None
+            before = files.setdefault((file.st_dev, file.st_ino), path)
+            if before is not path:
+                raise UserError(f"averaging needs checkpoints, each named once; found {before} twice, also as {path}")
+    return paths
+
+
+def _of_one_network(paths, **flags):
+    """Read checkpoints one at a time: yields their contents. Raises UserError for different networks."""
+    config = names = None
     for path in paths:
         content = read_detector(path, **flags)
         check_weights(path, content)
-        state = content["model"]
-        if total is None:
-            config = content["config"]
-            total = {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
-            continue
-        if content["config"] != config or state.keys() != total.keys():
+        config, names = config or content["config"], names or content["model"].keys()
+        if content["config"] != config or content["model"].keys() != names:
             raise UserError(f"{path}: holds another network than {paths[0]}; only the same network can be averaged")
-        for key, value in state.items():
-            if value.is_floating_point():
-                total[key] += value
-            else:
-                total[key] = value
-    for key, value in state.items():
-        total[key] = (total[key] / len(paths)).to(value.dtype) if value.is_floating_point() else value.clone()
-    return {"config": config, "model": total, "epoch": content.get("epoch"), "averaged": [path.name for path in paths]}
+        yield content
 
 
-def average_to(out, paths, **flags):
-    """Average checkpoints into the file `out`, a checkpoint like any other."""
-    content = average(paths, **flags)
+def average_to(out, paths, as_published=False, **flags):
+    """Average checkpoints into the file `out`, a checkpoint like any other. See average_checkpoints."""
+    content = average(paths, as_published, **flags)
     config = ModelConfig(**content.pop("config"))
     save_checkpoint(out, config, content.pop("model"), **content)

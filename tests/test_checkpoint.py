@@ -112,6 +112,32 @@ def test_an_average_is_the_arithmetic_mean_in_any_order(tmp_path):
     assert same(states[0], checkpoints.average_checkpoints(paths[:1]))
 
 
+def published_average(model, states):
+    """What the published loop leaves in a model: it adds to a state dict that shares the model's weights."""
+    total = None
+    for state in states:
+        model.load_state_dict(state)
+        if total is None:
+            total = model.state_dict()
+        else:
+            total = {key: total[key] + value for key, value in model.state_dict().items()}
+    model.load_state_dict({key: value / len(states) for key, value in total.items()})
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("epochs", [(9, 10), (9, 10, 11), (11, 9, 10, 12)])
+def test_an_average_as_published_loses_the_first_and_doubles_the_second(tmp_path, epochs):
+    paths = [save(tmp_path / f"epoch_{epoch}.pth", seed=epoch, epoch=epoch) for epoch in epochs]
+    found = checkpoints.average_checkpoints(paths, as_published=True)
+    assert same(found, published_average(detector(0), [detector(epoch).state_dict() for epoch in epochs]))
+    name = "back_end.fc.weight"
+    states = [detector(epoch).state_dict()[name].double() for epoch in epochs]
+    torch.testing.assert_close(found[name].double(), (2 * states[1] + sum(states[2:])) / len(states))
+    assert not same(found, checkpoints.average_checkpoints(paths))
+    with pytest.raises(UserError, match="at least two"):
+        checkpoints.average_checkpoints(paths[:1], as_published=True)
+
+
 def test_what_cannot_be_averaged_is_named(tmp_path):
     path = save(tmp_path / "epoch_1.pth", epoch=1)
     other = ModelConfig("wav2vec2_Nes2Net", ssl="tiny", Nes_ratio=(2, 2))

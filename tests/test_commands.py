@@ -351,6 +351,31 @@ def test_every_way_to_name_an_average_gives_the_same_scores(tmp_path, scores, fi
         assert out.read_bytes() == scores.read_bytes()
 
 
+@pytest.mark.parametrize("way", ["best", "named"])
+def test_an_average_as_published_is_asked_for_by_a_flag(way, tmp_path, finished_run, corpus, capsys, fails):
+    paths = sorted(checkpoints.best_checkpoints(finished_run, 2))
+    chosen = ["--average_best", "2"]
+    if way == "named":  # in the order of their names, the later one first
+        paths.reverse()
+        chosen = ["--model_ID_to_average", *(str(checkpoints.read_checkpoint(path)["epoch"]) for path in paths)]
+    checkpoints.average_to(tmp_path / "theirs.pth", paths, as_published=True)
+    files = [tmp_path / "one.txt", tmp_path / "other.txt"]
+    weights = [["--model_path", str(tmp_path / "theirs.pth")]]
+    weights.append(["--model_folder_path", str(finished_run), *chosen, "--average_as_published"])
+    for file, way in zip(files, weights):
+        scoring.main([*eval_flags(corpus), *way, "--eval_output", str(file)])
+    assert "arithmetic mean" not in capsys.readouterr().err
+    assert files[0].read_bytes() == files[1].read_bytes()
+    scoring.main([*eval_flags(corpus), *weights[1][:-1], "--eval_output", str(files[0])])
+    assert "arithmetic mean; --average_as_published gives" in capsys.readouterr().err
+    assert files[0].read_bytes() != files[1].read_bytes()
+    fails(
+        scoring.main,
+        [*eval_flags(corpus), *weights[0], "--average_as_published", "--eval_output", str(tmp_path / "x.txt")],
+        "--average_as_published averages checkpoints of --model_folder_path",
+    )
+
+
 def test_published_scoring_commands(tmp_path, finished_run, ctrsvdd, output, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = [*TINY_FLAGS, "--model_path", average(finished_run), "--num_workers", "0"]

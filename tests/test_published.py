@@ -194,6 +194,8 @@ def test_convert_average_and_show_as_commands(tmp_path, output, fails):
     output(checkpoint.main, ["average", str(tmp_path / "mean.pth"), *paths, *flags])
     assert same_scores(checkpoints.load_detector(tmp_path / "mean.pth"), detector)
     assert "epoch_4.pth, epoch_9.pth" in output(checkpoint.main, ["show", str(tmp_path / "mean.pth")])
+    output(checkpoint.main, ["average", str(tmp_path / "theirs.pth"), *paths, *flags, "--average_as_published"])
+    assert "as published: (2 c2 + c3" in output(checkpoint.main, ["show", str(tmp_path / "theirs.pth")])
     before = sorted(tmp_path.iterdir())
     fails(checkpoint.main, ["average", paths[0], *paths, *flags], paths[0], "an input as well")
     fails(checkpoint.main, ["convert", paths[0], str(tmp_path / "x.bin"), *flags], "x.bin", ".pt or .pth")
