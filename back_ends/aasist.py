@@ -12,9 +12,6 @@ from torch.nn import functional as F
 from back_ends.base import BackEnd
 from back_ends.common import repeat_frames
 
-BINS = 128 // 3  # of the projected features, after max-pooling
-RATIO = 0.5  # of the nodes that a pooling keeps
-
 
 class ResidualBlock(nn.Module):
     """Two convolutions and a way around them, (B, in, S, T) -> (B, out, S, T).
@@ -116,60 +113,72 @@ class HeterogeneousGraphAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Keep the nodes of highest score, weighted by it, (B, N, D) -> (B, max(N * RATIO, 1), D), highest first."""
+    """Keep the nodes of highest score, weighted by it, (B, N, D) -> (B, max(N * ratio, 1), D), highest first."""
 
-    def __init__(self, size):
+    def __init__(self, size, ratio):
         super().__init__()
+        self.ratio = ratio
         self.proj = nn.Linear(size, 1)
         self.drop = nn.Dropout(0.3)
 
     def forward(self, x):
         scores = torch.sigmoid(self.proj(self.drop(x)))
-        kept = scores.topk(max(int(x.shape[1] * RATIO), 1), dim=1).indices
+        kept = scores.topk(max(int(x.shape[1] * self.ratio), 1), dim=1).indices
         return (x * scores).gather(1, kept.expand(-1, -1, x.shape[2]))
 
 
 class AASIST(BackEnd):
-    """Features (B, T, in_channels) to logits (B, n_output_logits). 447,242 parameters at 1024 channels, 2 outputs."""
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 447,242 parameters at 1024 channels, 2 outputs.
+
+    size: channels of the projected features. filters: of the first two residual blocks, and of the four after them.
+    gat_dims: features of a node, in the graphs of each part and in the joint one. pool_ratio: share of the nodes that a
+    pooling keeps.
+    """
 
     @staticmethod
     def read_off(state_dict):
         """The fields of ModelConfig that the shapes of its weights tell."""
         return {"n_output_logits": len(state_dict["out_layer.weight"])}
 
-    def __init__(self, in_channels, n_output_logits=2):
+    def __init__(self, in_channels, n_output_logits=2, size=128, filters=(32, 64), gat_dims=(64, 32), pool_ratio=0.5):
         super().__init__()
-        self.LL = nn.Linear(in_channels, 128)
+        if size < 3:
+            raise ValueError(f"size {size}: expected at least 3, which the max-pooling makes 1")
+        if not 0 < pool_ratio <= 1:
+            raise ValueError(f"pool_ratio {pool_ratio}: expected a share above 0, up to 1")
+        first, last = filters
+        part, joint = gat_dims
+        self.LL = nn.Linear(in_channels, size)
         self.first_bn = nn.BatchNorm2d(1)
-        self.first_bn1 = nn.BatchNorm2d(64)
-        channels = [1, 32, 32, 64, 64, 64, 64]
+        self.first_bn1 = nn.BatchNorm2d(last)
+        channels = [1, first, first, last, last, last, last]
         self.encoder = nn.Sequential(
             *(nn.Sequential(ResidualBlock(a, b, first=a == 1)) for a, b in zip(channels, channels[1:]))
         )
-        self.attention = nn.Sequential(nn.Conv2d(64, 128, 1), nn.SELU(), nn.BatchNorm2d(128), nn.Conv2d(128, 64, 1))
-        self.pos_S = nn.Parameter(torch.randn(1, BINS, 64))
-        self.master1 = nn.Parameter(torch.randn(1, 1, 64))
-        self.master2 = nn.Parameter(torch.randn(1, 1, 64))
-        self.GAT_layer_S = GraphAttention(64, 64)
-        self.GAT_layer_T = GraphAttention(64, 64)
-        self.HtrgGAT_layer_ST11 = HeterogeneousGraphAttention(64, 32)
-        self.HtrgGAT_layer_ST12 = HeterogeneousGraphAttention(32, 32)
-        self.HtrgGAT_layer_ST21 = HeterogeneousGraphAttention(64, 32)
-        self.HtrgGAT_layer_ST22 = HeterogeneousGraphAttention(32, 32)
-        self.pool_S = GraphPool(64)
-        self.pool_T = GraphPool(64)
-        self.pool_hS1 = GraphPool(32)
-        self.pool_hT1 = GraphPool(32)
-        self.pool_hS2 = GraphPool(32)
-        self.pool_hT2 = GraphPool(32)
+        self.attention = nn.Sequential(nn.Conv2d(last, 128, 1), nn.SELU(), nn.BatchNorm2d(128), nn.Conv2d(128, last, 1))
+        self.pos_S = nn.Parameter(torch.randn(1, size // 3, last))
+        self.master1 = nn.Parameter(torch.randn(1, 1, part))
+        self.master2 = nn.Parameter(torch.randn(1, 1, part))
+        self.GAT_layer_S = GraphAttention(last, part)
+        self.GAT_layer_T = GraphAttention(last, part)
+        self.HtrgGAT_layer_ST11 = HeterogeneousGraphAttention(part, joint)
+        self.HtrgGAT_layer_ST12 = HeterogeneousGraphAttention(joint, joint)
+        self.HtrgGAT_layer_ST21 = HeterogeneousGraphAttention(part, joint)
+        self.HtrgGAT_layer_ST22 = HeterogeneousGraphAttention(joint, joint)
+        self.pool_S = GraphPool(part, pool_ratio)
+        self.pool_T = GraphPool(part, pool_ratio)
+        self.pool_hS1 = GraphPool(joint, pool_ratio)
+        self.pool_hT1 = GraphPool(joint, pool_ratio)
+        self.pool_hS2 = GraphPool(joint, pool_ratio)
+        self.pool_hT2 = GraphPool(joint, pool_ratio)
         self.drop_way = nn.Dropout(0.2)
         self.drop = nn.Dropout(0.5)
-        self.out_layer = nn.Linear(5 * 32, n_output_logits)
+        self.out_layer = nn.Linear(5 * joint, n_output_logits)
 
     def forward(self, features):
-        x = self.LL(repeat_frames(features, 3)).transpose(1, 2).unsqueeze(1)  # (B, 1, 128, T)
+        x = self.LL(repeat_frames(features, 3)).transpose(1, 2).unsqueeze(1)  # (B, 1, size, T)
         x = F.selu(self.first_bn(F.max_pool2d(x, 3)))
-        x = F.selu(self.first_bn1(self.encoder(x)))  # (B, 64, S, T / 3)
+        x = F.selu(self.first_bn1(self.encoder(x)))  # (B, last, S, T / 3)
         attention = self.attention(x)
         spectral = (x * torch.softmax(attention, dim=3)).sum(dim=3).transpose(1, 2) + self.pos_S
         temporal = (x * torch.softmax(attention, dim=2)).sum(dim=2).transpose(1, 2)

@@ -13,15 +13,18 @@ from back_ends.common import attentive_mean, weighted_layer_sum
 
 
 class ASP_MLP(BackEnd):
-    """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits)."""
+    """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
+
+    attention_size, hidden: units between the two layers of the attention and of the perceptron.
+    """
 
     takes_hidden_states = True
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, attention_size=128, hidden=256):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(n_hidden_states))
-        self.attention = nn.Sequential(nn.Linear(in_channels, 128), nn.Tanh(), nn.Linear(128, 1))
-        self.mlp = nn.Sequential(nn.Linear(2 * in_channels, 256), nn.ReLU(), nn.Linear(256, n_output_logits))
+        self.attention = nn.Sequential(nn.Linear(in_channels, attention_size), nn.Tanh(), nn.Linear(attention_size, 1))
+        self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
 
     def forward(self, states):
         x = weighted_layer_sum(states, self.weights)

@@ -34,10 +34,10 @@ class AttentiveMerging(nn.Module):
 class Decoder(nn.Module):
     """(B, T, C) -> (B, n_output_logits)."""
 
-    def __init__(self, channels, n_output_logits):
+    def __init__(self, channels, hidden, n_output_logits):
         super().__init__()
-        self.lstm = nn.LSTM(channels, 192, batch_first=True)
-        self.LL = nn.Linear(192, n_output_logits)
+        self.lstm = nn.LSTM(channels, hidden, batch_first=True)
+        self.LL = nn.Linear(hidden, n_output_logits)
 
     def forward(self, x):
         return self.LL(self.lstm(x)[0].mean(dim=1))
@@ -46,8 +46,8 @@ class Decoder(nn.Module):
 class AttM_LSTM(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    Uses the raw outputs of all L layers, so not the first state, which is the first layer's input. Published on the
-    first 12 layers of WavLM Large: 41,835,538 parameters there, 195,985,858 with all 24.
+    hidden: units of the LSTM. Uses the raw outputs of all L layers, so not the first state, which is the first layer's
+    input. Published on the first 12 layers of WavLM Large: 41,835,538 parameters there, 195,985,858 with all 24.
     """
 
     takes_hidden_states = True
@@ -55,10 +55,10 @@ class AttM_LSTM(BackEnd):
     # The released program gave its activation a linear layer as a flag: tensors of checkpoints that nothing uses.
     unused_tensors = ("feat_merge.linear_proj.1.inplace.",)
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, hidden=192):
         super().__init__()
         self.feat_merge = AttentiveMerging(n_hidden_states - 1, in_channels)
-        self.decoder = Decoder(in_channels, n_output_logits)
+        self.decoder = Decoder(in_channels, hidden, n_output_logits)
 
     def forward(self, states):
         return self.decoder(self.feat_merge(states[1:]))

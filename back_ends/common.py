@@ -6,8 +6,6 @@ from torch.nn import functional as F
 
 from back_ends.base import BackEnd
 
-STEM_SIZE = 144
-
 
 def repeat_frames(features, least):
     """Features (B, T, C) repeated from their start until there are at least `least` frames.
@@ -44,11 +42,11 @@ def logit_difference(logits):
 
 
 class StemmedBackEnd(BackEnd):
-    """What Conformer, TCM and Mamba begin with: features (B, T, C) -> (B, T, 144)."""
+    """What Conformer, TCM and Mamba begin with: features (B, T, C) -> (B, T, size)."""
 
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, size):
         super().__init__()
-        self.LL = nn.Linear(in_channels, STEM_SIZE)
+        self.LL = nn.Linear(in_channels, size)
         self.first_bn = nn.BatchNorm2d(1)
 
     def stem(self, features):

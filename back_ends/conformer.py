@@ -12,11 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from back_ends.common import STEM_SIZE, StemmedBackEnd
+from back_ends.common import StemmedBackEnd
 
-HEADS = 4
-BLOCKS = 4
-KERNEL = 31
 FARTHEST = 512  # offsets between frames beyond it share one embedding
 
 
@@ -26,17 +23,18 @@ class RelativeAttention(nn.Module):
     (B, N, C) -> (B, N, C), N at least 2.
     """
 
-    def __init__(self, size):
+    def __init__(self, size, heads):
         super().__init__()
+        self.heads = heads
         self.to_q = nn.Linear(size, size, bias=False)
         self.to_kv = nn.Linear(size, 2 * size, bias=False)
         self.to_out = nn.Linear(size, size)
-        self.rel_pos_emb = nn.Embedding(2 * FARTHEST + 1, size // HEADS)
+        self.rel_pos_emb = nn.Embedding(2 * FARTHEST + 1, size // heads)
 
     def forward(self, x):
         n = x.shape[1]
         projected = (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
-        q, k, v = (y.unflatten(-1, (HEADS, -1)).transpose(1, 2) for y in projected)  # (B, H, N, D)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in projected)  # (B, H, N, D)
         # One column an offset, from n - 1 down to 1 - n, of which row i needs the n that start at n - 1 - i. Read with
         # rows one column shorter, those stand below each other.
         offsets = torch.arange(n - 1, -n, -1, device=x.device).clamp(-FARTHEST, FARTHEST) + FARTHEST
@@ -81,10 +79,10 @@ class FeedForward(nn.Module):
 
 
 class Convolution(nn.Module):
-    def __init__(self, size):
+    def __init__(self, size, kernel):
         super().__init__()
         inner = 2 * size
-        depthwise = nn.Conv1d(inner, inner, KERNEL, padding=KERNEL // 2, groups=inner)
+        depthwise = nn.Conv1d(inner, inner, kernel, padding=kernel // 2, groups=inner)
         self.net = nn.Sequential(
             nn.LayerNorm(size),
             Transposed(),
@@ -104,11 +102,11 @@ class Convolution(nn.Module):
 class ConformerBlock(nn.Module):
     """(B, N, C) -> (B, N, C). attention: a module from tokens to tokens."""
 
-    def __init__(self, size, attention):
+    def __init__(self, size, kernel, attention):
         super().__init__()
         self.ff1 = Halved(PreNorm(size, FeedForward(size)))
         self.attn = PreNorm(size, attention)
-        self.conv = Convolution(size)
+        self.conv = Convolution(size, kernel)
         self.ff2 = Halved(PreNorm(size, FeedForward(size)))
         self.post_norm = nn.LayerNorm(size)
 
@@ -119,12 +117,22 @@ class ConformerBlock(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """Blocks over frames behind a learnt token, whose output becomes the logits: (B, T, C) -> (B, n_output_logits)."""
+    """Blocks over frames behind a learnt token, whose output becomes the logits: (B, T, C) -> (B, n_output_logits).
 
-    def __init__(self, size, attention, n_output_logits):
+    attention: class of the modules from tokens to tokens, made of size and heads. kernel: frames of the convolutions.
+    Raises ValueError unless the heads divide the size and the kernel has a middle.
+    """
+
+    def __init__(self, attention, n_output_logits, size, heads, blocks, kernel):
         super().__init__()
+        if size % heads:
+            raise ValueError(f"heads {heads}: expected a divisor of size {size}")
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel {kernel}: expected an odd number of frames")
         self.class_token = nn.Parameter(torch.rand(1, size))
-        self.encoder_blocks = nn.Sequential(*(ConformerBlock(size, attention(size)) for _ in range(BLOCKS)))
+        self.encoder_blocks = nn.Sequential(
+            *(ConformerBlock(size, kernel, attention(size, heads)) for _ in range(blocks))
+        )
         self.fc5 = nn.Linear(size, n_output_logits)
 
     def forward(self, x):
@@ -135,9 +143,9 @@ class TokenEncoder(nn.Module):
 class Conformer(StemmedBackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 2,506,324 parameters at 1024 channels, 2 outputs."""
 
-    def __init__(self, in_channels, n_output_logits=2):
-        super().__init__(in_channels)
-        self.conformer = TokenEncoder(STEM_SIZE, RelativeAttention, n_output_logits)
+    def __init__(self, in_channels, n_output_logits=2, size=144, heads=4, blocks=4, kernel=31):
+        super().__init__(in_channels, size)
+        self.conformer = TokenEncoder(RelativeAttention, n_output_logits, size, heads, blocks, kernel)
 
     def forward(self, features):
         return self.conformer(self.stem(features))

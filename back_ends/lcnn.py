@@ -10,7 +10,6 @@ from torch import nn
 from back_ends.base import BackEnd
 from back_ends.common import logit_difference, repeat_frames
 
-SIZE = 128  # of the projected features
 HALVINGS = 4  # of time and of the projected features, by LLGF's convolutions
 
 
@@ -46,17 +45,22 @@ class Recurrent(nn.Module):
 class GF(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits): the mean of the projected features over time.
 
-    131,458 parameters at 1024 channels, 2 outputs.
+    size: channels of the projected features. 131,458 parameters at 1024 channels, 2 outputs.
     """
 
     # Normalisation that the toolkit stores in every checkpoint and these networks leave out.
     unused_tensors = ("input_mean", "input_std", "output_mean", "output_std")
     score = staticmethod(logit_difference)
 
-    def __init__(self, in_channels, n_output_logits=2, embedding=SIZE):
+    def __init__(self, in_channels, n_output_logits=2, size=128):
         super().__init__()
-        self.m_frontend = nn.ModuleList([nn.Linear(in_channels, SIZE)])
-        self.m_output_act = nn.ModuleList([nn.Linear(embedding, n_output_logits)])
+        self.m_frontend = nn.ModuleList([nn.Linear(in_channels, size)])
+        self.m_output_act = nn.ModuleList([nn.Linear(self.embedding(size), n_output_logits)])
+
+    @staticmethod
+    def embedding(size):
+        """Channels of what `embed` gives."""
+        return size
 
     def embed(self, features):
         return features
@@ -69,8 +73,11 @@ class GF(BackEnd):
 class LGF(GF):
     """Two recurrent layers, and a way around them, before the mean. 330,114 parameters."""
 
-    def __init__(self, in_channels, n_output_logits=2, embedding=SIZE):
-        super().__init__(in_channels, n_output_logits, embedding)
+    def __init__(self, in_channels, n_output_logits=2, size=128):
+        super().__init__(in_channels, n_output_logits, size)
+        embedding = self.embedding(size)
+        if embedding % 2:
+            raise ValueError(f"size {size}: expected an even number, a half for each direction of the recurrent layers")
         self.m_before_pooling = nn.ModuleList([nn.Sequential(Recurrent(embedding), Recurrent(embedding))])
 
     def embed(self, features):
@@ -78,10 +85,17 @@ class LGF(GF):
 
 
 class LLGF(LGF):
-    """A light convolutional network before the recurrent layers. 1,079,746 parameters."""
+    """A light convolutional network before the recurrent layers. 1,079,746 parameters.
 
-    def __init__(self, in_channels, n_output_logits=2):
-        super().__init__(in_channels, n_output_logits, embedding=32 * (SIZE >> HALVINGS))
+    dropout: share of the network's output that training leaves out.
+    """
+
+    def __init__(self, in_channels, n_output_logits=2, size=128, dropout=0.7):
+        if size >> HALVINGS == 0:
+            raise ValueError(f"size {size}: expected at least {1 << HALVINGS}, which the convolutions halve to 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout {dropout}: expected a share from 0 to below 1")
+        super().__init__(in_channels, n_output_logits, size)
         convolutions = nn.Sequential(
             *_convolution(1, 32, 5, pool=True),
             *_convolution(32, 32, 1, norm=True),
@@ -92,11 +106,15 @@ class LLGF(LGF):
             *_convolution(64, 32, 3, norm=True),
             *_convolution(32, 32, 1, norm=True),
             *_convolution(32, 32, 3, pool=True),
-            nn.Dropout(0.7),
+            nn.Dropout(dropout),
         )
         self.m_transform = nn.ModuleList([convolutions])
 
+    @staticmethod
+    def embedding(size):
+        return 32 * (size >> HALVINGS)
+
     def embed(self, features):
         image = repeat_frames(features, 1 << HALVINGS).unsqueeze(1)
-        image = self.m_transform[0](image)  # (B, 32, T / 16, 8)
+        image = self.m_transform[0](image)  # (B, 32, T / 16, size / 16)
         return super().embed(image.transpose(1, 2).flatten(2))

@@ -11,16 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from back_ends.common import STEM_SIZE, StemmedBackEnd, attentive_mean
+from back_ends.common import StemmedBackEnd, attentive_mean
 
 try:  # the authors' CUDA kernel, where it is installed
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 except ImportError:
     selective_scan_fn = None
 
-BLOCKS = 6  # of a column
-STATE = 16
-KERNEL = 4
 RMS_EPSILON = 1e-5
 
 
@@ -97,16 +94,16 @@ def selective_scan(x, delta, a, b, c, d):
 
 
 class Mixer(nn.Module):
-    """A gated selective state-space layer, (B, T, C) -> (B, T, C)."""
+    """A gated selective state-space layer, (B, T, C) -> (B, T, C). blocks: of its column."""
 
-    def __init__(self, size):
+    def __init__(self, size, blocks, state, kernel):
         super().__init__()
-        inner, self.rank = 2 * size, -(-size // 16)
+        inner, self.rank, self.state = 2 * size, -(-size // 16), state
         self.in_proj = nn.Linear(size, 2 * inner, bias=False)
-        self.conv1d = nn.Conv1d(inner, inner, KERNEL, padding=KERNEL - 1, groups=inner)
-        self.x_proj = nn.Linear(inner, self.rank + 2 * STATE, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, kernel, padding=kernel - 1, groups=inner)
+        self.x_proj = nn.Linear(inner, self.rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(self.rank, inner)
-        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, STATE + 1)).repeat(inner, 1))
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, state + 1)).repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, size, bias=False)
         with torch.no_grad():
@@ -114,12 +111,12 @@ class Mixer(nn.Module):
             # softplus(bias) is log-uniform in 0.001 ... 0.1.
             step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(0.1)))
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
-            self.out_proj.weight /= math.sqrt(BLOCKS)
+            self.out_proj.weight /= math.sqrt(blocks)
 
     def forward(self, u):
         x, z = self.in_proj(u).chunk(2, dim=-1)
         x = F.silu(self.conv1d(x.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
-        delta, b, c = self.x_proj(x).split([self.rank, STATE, STATE], dim=-1)
+        delta, b, c = self.x_proj(x).split([self.rank, self.state, self.state], dim=-1)
         delta = F.softplus(self.dt_proj(delta))
         with torch.autocast(x.device.type, enabled=False):  # a recurrence over all frames needs its float32
             y = selective_scan(*(v.float() for v in (x, delta, -torch.exp(self.A_log.float()), b, c, self.D)))
@@ -136,10 +133,10 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, size):
+    def __init__(self, size, *sizes):
         super().__init__()
         self.norm = RMSNorm(size)
-        self.mixer = Mixer(size)
+        self.mixer = Mixer(size, *sizes)
 
     def forward(self, x):
         return self.mixer(self.norm(x))
@@ -152,11 +149,11 @@ class DualColumn(nn.Module):
     is normalised. Its tensors are in the checkpoint, and no gradient reaches them.
     """
 
-    def __init__(self, size, n_output_logits):
+    def __init__(self, n_output_logits, size, blocks, state, kernel):
         super().__init__()
         self.dropout = nn.Dropout(0.1)
-        self.forward_layers = nn.ModuleList(Block(size) for _ in range(BLOCKS))
-        self.backward_layers = nn.ModuleList(Block(size) for _ in range(BLOCKS))
+        self.forward_layers = nn.ModuleList(Block(size, blocks, state, kernel) for _ in range(blocks))
+        self.backward_layers = nn.ModuleList(Block(size, blocks, state, kernel) for _ in range(blocks))
         self.norm_f = RMSNorm(size)
         self.f_attention_pool = nn.Linear(size, 1)
         self.b_attention_pool = nn.Linear(size, 1)
@@ -179,11 +176,15 @@ class DualColumn(nn.Module):
 
 
 class Mamba(StemmedBackEnd):
-    """Features (B, T, in_channels) to logits (B, n_output_logits). 1,936,950 parameters at 1024 channels, 2 outputs."""
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 1,936,950 parameters at 1024 channels, 2 outputs.
 
-    def __init__(self, in_channels, n_output_logits=2):
-        super().__init__(in_channels)
-        self.conformer = DualColumn(STEM_SIZE, n_output_logits)  # the published name of what is no conformer
+    blocks: of a column. state: numbers that each inner channel keeps. kernel: frames of the convolutions.
+    """
+
+    def __init__(self, in_channels, n_output_logits=2, size=144, blocks=6, state=16, kernel=4):
+        super().__init__(in_channels, size)
+        # The published name of what is no conformer.
+        self.conformer = DualColumn(n_output_logits, size, blocks, state, kernel)
 
     def forward(self, features):
         return self.conformer(self.stem(features))

@@ -11,15 +11,11 @@ from torch import nn
 from back_ends.base import BackEnd
 from back_ends.common import attentive_mean, logit_difference, weighted_layer_sum
 
-HEADS = 32
-COMPRESSED = 128
-EMBEDDING = 256
-
 
 class Projection(nn.Module):
-    def __init__(self, n_output_logits):
+    def __init__(self, embedding, n_output_logits):
         super().__init__()
-        self.trans = nn.Sequential(nn.BatchNorm1d(EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, n_output_logits))
+        self.trans = nn.Sequential(nn.BatchNorm1d(embedding), nn.ReLU(), nn.Linear(embedding, n_output_logits))
 
     def forward(self, x):
         return self.trans(x)
@@ -28,6 +24,7 @@ class Projection(nn.Module):
 class MHFA(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
+    compressed: channels that keys and values are projected to. embedding: size of the vector behind the pooling.
     As published, column 0 is bona fide. 1,316,436 parameters at 25 states of 1024 channels, 2 outputs. The released
     recipe subtracts from every frame its mean over channels first; that is the same as subtracting from every row of
     `cmp_linear_k.weight` and `cmp_linear_v.weight` its own mean, and so is left to the weights.
@@ -38,15 +35,15 @@ class MHFA(BackEnd):
     least_batch = 2  # the batch norm of the embedding sees one vector per trial
     score = staticmethod(logit_difference)
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, heads=32, compressed=128, embedding=256):
         super().__init__()
         self.weights_k = nn.Parameter(torch.ones(n_hidden_states))
         self.weights_v = nn.Parameter(torch.ones(n_hidden_states))
-        self.cmp_linear_k = nn.Linear(in_channels, COMPRESSED)
-        self.cmp_linear_v = nn.Linear(in_channels, COMPRESSED)
-        self.att_head = nn.Linear(COMPRESSED, HEADS)
-        self.pooling_fc = nn.Linear(HEADS * COMPRESSED, EMBEDDING)
-        self.projection = Projection(n_output_logits)
+        self.cmp_linear_k = nn.Linear(in_channels, compressed)
+        self.cmp_linear_v = nn.Linear(in_channels, compressed)
+        self.att_head = nn.Linear(compressed, heads)
+        self.pooling_fc = nn.Linear(heads * compressed, embedding)
+        self.projection = Projection(embedding, n_output_logits)
 
     def forward(self, states):
         keys = self.cmp_linear_k(weighted_layer_sum(states, self.weights_k))

@@ -12,15 +12,12 @@ from torch.nn import functional as F
 from back_ends.aasist import AASIST
 from back_ends.base import BackEnd
 
-EXPERTS_PER_LAYER = 4
-CHOSEN = 2
-
 
 class Expert(nn.Module):
-    def __init__(self, channels):
+    def __init__(self, channels, hidden):
         super().__init__()
-        self.conv1 = nn.Linear(channels, 128)
-        self.conv2 = nn.Linear(128, channels)
+        self.conv1 = nn.Linear(channels, hidden)
+        self.conv2 = nn.Linear(hidden, channels)
 
     def forward(self, x):
         return self.conv2(F.relu(self.conv1(x)))
@@ -33,29 +30,32 @@ class ExpertFusion(nn.Module):
     learnt width is added to the choice; without it, gates that all start at zero would never part.
     """
 
-    def __init__(self, n_layers, channels):
+    def __init__(self, n_layers, channels, experts_per_layer, chosen, hidden):
         super().__init__()
-        n_experts = EXPERTS_PER_LAYER * n_layers
+        n_experts = experts_per_layer * n_layers
+        if chosen > n_experts:
+            raise ValueError(f"chosen {chosen}: expected at most the {n_experts} experts that there are")
+        self.experts_per_layer, self.chosen = experts_per_layer, chosen
         self.w_gate = nn.Parameter(torch.zeros(channels, n_experts))
         self.w_noise = nn.Parameter(torch.zeros(channels, n_experts))
-        self.experts = nn.ModuleList(Expert(channels) for _ in range(n_experts))
+        self.experts = nn.ModuleList(Expert(channels, hidden) for _ in range(n_experts))
 
     def forward(self, states):
         *layers, last = (state.flatten(0, 1) for state in states)  # (F, C)
         gates = last @ self.w_gate
         if self.training:
             gates = gates + torch.randn_like(gates) * (F.softplus(last @ self.w_noise) + 0.01)
-        gates, chosen = gates.topk(CHOSEN, dim=1)  # (F, K)
+        gates, chosen = gates.topk(self.chosen, dim=1)  # (F, K)
 
         # Frames sorted by expert, so that each expert runs once, on its own frames alone.
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
         outputs = [
-            expert(layers[e // EXPERTS_PER_LAYER][rows // CHOSEN])
+            expert(layers[e // self.experts_per_layer][rows // self.chosen])
             for e, (expert, rows) in enumerate(zip(self.experts, order.split(counts)))
             if len(rows)
         ]
-        outputs = torch.cat(outputs)[order.argsort()].unflatten(0, (-1, CHOSEN))  # (F, K, C)
+        outputs = torch.cat(outputs)[order.argsort()].unflatten(0, (-1, self.chosen))  # (F, K, C)
         # The log of the gated sum of exponentials; so computed, it neither overflows nor needs a floor.
         fused = torch.logsumexp(outputs + torch.log_softmax(gates, dim=1).unsqueeze(-1), dim=1)
         return fused.unflatten(0, states[0].shape[:2])
@@ -64,16 +64,17 @@ class ExpertFusion(nn.Module):
 class MoE(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    25,473,024 parameters of the fusion at 24 layers of 1024 channels, and those of AASIST.
+    chosen: experts that rebuild a frame. hidden: units of an expert. 25,473,024 parameters of the fusion at 24 layers
+    of 1024 channels, and those of AASIST.
     """
 
     takes_hidden_states = True
     # Parameters of a balancing term that is released with weight zero.
     unused_tensors = ("moe_l.mean", "moe_l.std")
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, experts_per_layer=4, chosen=2, hidden=128):
         super().__init__()
-        self.moe_l = ExpertFusion(n_hidden_states - 1, in_channels)
+        self.moe_l = ExpertFusion(n_hidden_states - 1, in_channels, experts_per_layer, chosen, hidden)
         self.classifier = AASIST(in_channels, n_output_logits)
 
     def forward(self, states):

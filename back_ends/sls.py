@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from back_ends.base import BackEnd
 from back_ends.common import image_norm, repeat_frames
 
-WINDOW = 201  # frames of the published input, 64,600 samples
 POOL = 3
 
 
@@ -19,21 +18,25 @@ class SLS(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to log-probabilities (B, 2) of spoof and bona fide.
 
     Uses the raw outputs of all L layers, so not the first state, which is the first layer's input. Any length: fewer
-    than 201 frames are repeated, more are cut into windows of 201 (the last one ends with the utterance), whose
-    log-probabilities are averaged; up to 203 frames the pooling sees one window, as published. Raises ValueError for
-    another number of outputs: a log-probability of one class says nothing. 23,399,429 parameters at 1024 channels.
+    than `window` frames (201 are the published input, 64,600 samples) are repeated, more are cut into windows (the last
+    one ends with the utterance), whose log-probabilities are averaged; up to 203 frames the pooling sees one window, as
+    published. Raises ValueError for another number of outputs: a log-probability of one class says nothing.
+    23,399,429 parameters at 1024 channels.
     """
 
     takes_hidden_states = True
     raw_last = True
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2):
+    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, window=201):
         super().__init__()
         if n_output_logits != 2:
             raise ValueError(f"n_output_logits {n_output_logits}: SLS gives log-probabilities, expected 2")
+        if window % POOL:
+            raise ValueError(f"window {window}: expected a multiple of {POOL} frames, which are pooled together")
+        self.window = window
         self.fc0 = nn.Linear(in_channels, 1)
         self.first_bn = nn.BatchNorm2d(1)
-        self.fc1 = nn.Linear((WINDOW // POOL) * (in_channels // POOL), in_channels)
+        self.fc1 = nn.Linear((window // POOL) * (in_channels // POOL), in_channels)
         self.fc3 = nn.Linear(in_channels, n_output_logits)
 
     def forward(self, states):
@@ -41,11 +44,11 @@ class SLS(BackEnd):
         for state in states[1:]:
             gate = torch.sigmoid(self.fc0(state.mean(dim=1, keepdim=True)))
             features = torch.addcmul(features, state, gate)
-        features = image_norm(self.first_bn, repeat_frames(features, WINDOW))
+        features = image_norm(self.first_bn, repeat_frames(features, self.window))
         n_frames = features.shape[1]
-        n_windows = 1 if n_frames < WINDOW + POOL else -(-n_frames // WINDOW)
-        starts = [min(i * WINDOW, n_frames - WINDOW) for i in range(n_windows)]
-        windows = torch.cat([features[:, start : start + WINDOW] for start in starts])
+        n_windows = 1 if n_frames < self.window + POOL else -(-n_frames // self.window)
+        starts = [min(i * self.window, n_frames - self.window) for i in range(n_windows)]
+        windows = torch.cat([features[:, start : start + self.window] for start in starts])
         pooled = F.max_pool2d(windows.unsqueeze(1), POOL).flatten(1)
         logits = F.selu(self.fc3(F.selu(self.fc1(pooled))))
         return F.log_softmax(logits, dim=1).unflatten(0, (n_windows, -1)).mean(dim=0)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from back_ends.common import STEM_SIZE, StemmedBackEnd
-from back_ends.conformer import HEADS, TokenEncoder
+from back_ends.common import StemmedBackEnd
+from back_ends.conformer import TokenEncoder
 
 TABLE = 10000  # frames whose positions a checkpoint stores
 
@@ -25,19 +25,20 @@ def sinusoids(positions, size):
 class HeadTokenAttention(nn.Module):
     """Self-attention over tokens and, behind them, one token a head made of their mean. (B, N, C) -> (B, N, C)."""
 
-    def __init__(self, size):
+    def __init__(self, size, heads):
         super().__init__()
-        self.pos_embed = nn.Parameter(torch.zeros(1, HEADS, size))
+        self.heads = heads
+        self.pos_embed = nn.Parameter(torch.zeros(1, heads, size))
         self.qkv = nn.Linear(size, 3 * size, bias=False)
         self.proj = nn.Linear(size, size)
-        self.ht_proj = nn.Linear(size // HEADS, size)
-        self.ht_norm = nn.LayerNorm(size // HEADS)
+        self.ht_proj = nn.Linear(size // heads, size)
+        self.ht_norm = nn.LayerNorm(size // heads)
 
     def forward(self, x):
-        means = self.ht_proj(x.mean(dim=1).unflatten(-1, (HEADS, -1)))  # (B, H, C)
-        head_tokens = F.gelu(self.ht_norm(means.unflatten(-1, (HEADS, -1)))).flatten(2) + self.pos_embed
+        means = self.ht_proj(x.mean(dim=1).unflatten(-1, (self.heads, -1)))  # (B, H, C)
+        head_tokens = F.gelu(self.ht_norm(means.unflatten(-1, (self.heads, -1)))).flatten(2) + self.pos_embed
         tokens = torch.cat([x, head_tokens], dim=1)
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N + H, D)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N + H, D)
         out = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         class_token, frames, head_tokens = out.tensor_split([1, x.shape[1]], dim=1)
         class_token = class_token + head_tokens.mean(dim=1, keepdim=True) + frames.mean(dim=1, keepdim=True)
@@ -45,8 +46,8 @@ class HeadTokenAttention(nn.Module):
 
 
 class PositionedEncoder(TokenEncoder):
-    def __init__(self, size, attention, n_output_logits):
-        super().__init__(size, attention, n_output_logits)
+    def __init__(self, attention, n_output_logits, size, *sizes):
+        super().__init__(attention, n_output_logits, size, *sizes)
         # A buffer rather than the published frozen parameter: under the same key, and nothing can train it.
         self.register_buffer("positional_emb", sinusoids(torch.arange(TABLE), size).unsqueeze(0))
 
@@ -61,9 +62,9 @@ class PositionedEncoder(TokenEncoder):
 class TCM(StemmedBackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 2,382,628 parameters at 1024 channels, 2 outputs."""
 
-    def __init__(self, in_channels, n_output_logits=2):
-        super().__init__(in_channels)
-        self.conformer = PositionedEncoder(STEM_SIZE, HeadTokenAttention, n_output_logits)
+    def __init__(self, in_channels, n_output_logits=2, size=144, heads=4, blocks=4, kernel=31):
+        super().__init__(in_channels, size)
+        self.conformer = PositionedEncoder(HeadTokenAttention, n_output_logits, size, heads, blocks, kernel)
 
     def forward(self, features):
         return self.conformer(self.stem(features))

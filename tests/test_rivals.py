@@ -179,7 +179,7 @@ def test_an_installed_kernel_is_called_as_it_asks(monkeypatch):
 
 def test_mamba_starts_as_published():
     torch.manual_seed(0)
-    mixer = mamba.Mixer(144)
+    mixer = mamba.Mixer(144, blocks=6, state=16, kernel=4)
     torch.testing.assert_close(-mixer.A_log.exp(), -torch.arange(1.0, 17).expand(288, -1))
     steps = F.softplus(mixer.dt_proj.bias)
     assert 1e-3 < steps.min() < 1.2e-3 and 0.08 < steps.max() < 0.1
@@ -190,7 +190,7 @@ def test_mamba_starts_as_published():
 def test_relative_attention_equals_its_definition():
     """Offsets past the farthest share an embedding, and rows are queries."""
     torch.manual_seed(0)
-    attention = RelativeAttention(16)
+    attention = RelativeAttention(16, heads=4)
     x = torch.randn(2, FARTHEST + 40, 16)
     n = x.shape[1]
     q = attention.to_q(x).view(2, n, 4, 4)
@@ -237,7 +237,7 @@ def test_sls_has_two_outputs():
 
 def test_experts_fused_equal_all_experts_gated():
     torch.manual_seed(0)
-    fusion = ExpertFusion(3, 8).eval()
+    fusion = ExpertFusion(3, 8, experts_per_layer=4, chosen=2, hidden=128).eval()
     torch.nn.init.normal_(fusion.w_gate)
     states = torch.randn(4, 2, 5, 8)
     gates = states[3] @ fusion.w_gate
@@ -249,7 +249,7 @@ def test_experts_fused_equal_all_experts_gated():
 
 def test_noise_parts_experts_in_training_only():
     torch.manual_seed(0)
-    fusion = ExpertFusion(3, 8)
+    fusion = ExpertFusion(3, 8, experts_per_layer=4, chosen=2, hidden=128)
     states = list(torch.randn(4, 2, 40, 8))
     assert not torch.equal(fusion(states), fusion(states))
     fusion.eval()
