@@ -934,9 +934,8 @@ def check_files(args):
     """Raise UserError where what will be written is read as well, or cannot be written."""
     keys = [args.labels_file] if args.labels_file else []
     if keys and os.path.isdir(keys[0]):
-        keys = [os.path.join(keys[0], place) for place in corpora.KEY_PLACES]
-    names = ("ASVspoof2019_LA", "ASVspoof2021_LA")
-    asv = [file for key in keys for name in names for file in corpora.find_asv(key, name) or ()]
+        keys = [os.path.join(keys[0], place) for place in corpora.key_places()]
+    asv = [file for key in keys for name in corpora.CORPORA for file in corpora.find_asv(key, name) or ()]
     inputs = [*args.path, *keys, *asv, *(args.calibrate or []), args.attack_groups, args.asv_scores, args.asv_key]
     check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores)], inputs)
 

@@ -47,7 +47,8 @@ def parse_args(argv=None):
     )
     data = parser.add_argument_group("trials: one of --base_dir, --track and --protocol")
     data.add_argument("--base_dir", help="a folder; every audio file in it is a trial")
-    data.add_argument("--track", choices=["LA", "DF", "in_the_wild"], help="ASVspoof 2021 LA or DF, or In-the-Wild")
+    tracks = {record.track: name for name, record in corpora.CORPORA.items() if record.track}
+    data.add_argument("--track", choices=tracks, help="ASVspoof 2021 LA or DF, or In-the-Wild")
     data.add_argument(
         "--database_path", help="--track LA, DF: folder of ASVspoof2021_LA_eval/flac, ASVspoof2021_DF_eval/flac"
     )
@@ -113,7 +114,10 @@ def parse_args(argv=None):
 
     if sum(value is not None for value in (args.base_dir, args.track, args.protocol)) != 1:
         parser.error("expected one of --base_dir, --track and --protocol")
-    needed = "in_the_wild_path" if args.track == "in_the_wild" else "database_path"
+    # Without a track, what is scored may be of any corpus: a 4 s test is then as long as that of a bare list.
+    args.corpus = tracks.get(args.track, "list")
+    record = corpora.CORPORA[args.corpus]
+    needed = "database_path" if record.lists else "in_the_wild_path"
     if args.track and not getattr(args, needed):
         parser.error(f"--track {args.track} needs --{needed}")
     if (args.eval_output is None) == (args.outputname is None):
@@ -134,9 +138,7 @@ def parse_args(argv=None):
     for name in ("AASIST_scale", "eval_part", "test_length", "BTN_ratio"):
         if getattr(args, name) is not None:
             print(f"eval.py: warning: --{name} has no effect, as in the published program", file=sys.stderr)
-    args.four_seconds = (
-        args.test_mode or args.test_protocol or ("4sec" if args.track in ("LA", "DF") else "full")
-    ) != "full"
+    args.four_seconds = (args.test_mode or args.test_protocol or record.test_protocol) != "full"
     args.out = Path(args.output_path) / f"{args.outputname}.txt" if args.eval_output is None else Path(args.eval_output)
     return args
 
@@ -145,11 +147,13 @@ def read_trials(args):
     """(trials, the list that names them or None where they are the files of a folder)."""
     if args.base_dir:
         return corpora.trials_of_folder(args.base_dir), None
-    if args.track == "in_the_wild":
+    lists = corpora.CORPORA[args.corpus].lists
+    if args.track and not lists:
         return corpora.trials_of_folder(args.in_the_wild_path), None
     protocol, audio_dir = args.protocol, args.audio_dir
     if args.track:
-        protocol, audio_dir = corpora.asvspoof2021_files(args.database_path, args.protocols_path, args.track)
+        files = args.database_path, args.protocols_path
+        protocol, audio_dir = corpora.official_files(args.corpus, list(lists)[-1], *files)  # the evaluation set is last
     return corpora.read_trials(protocol, audio_dir), protocol
 
 
@@ -401,9 +405,7 @@ def main(argv=None):
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
     detector, name = read_detector(args)
     detector.to(device)
-    # The published programs cut at two lengths: 64,600 samples for ASVspoof, 64,000 elsewhere.
-    cut = 64600 if args.track in ("LA", "DF") else 64000
-    length = cut if args.four_seconds else None
+    length = corpora.CORPORA[args.corpus].test_length if args.four_seconds else None
 
     back_end = detector.config.back_end
     if args.batch_norm == "utterance" and BACK_ENDS[back_end].least_batch > 1:

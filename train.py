@@ -39,7 +39,7 @@ from model import add_model_flags, build_detector, choose_device, count_paramete
 from RawBoost import ALGORITHMS, RawBoostParams
 from training import distributed, provenance, run_folder
 from training.losses import LOSSES, losses_for
-from training.recipes import CORPORA, CORPORA_OF_MODELS, RECIPES
+from training.recipes import RECIPES
 from training.trainer import PRECISIONS, Training
 
 # Flags of the published programs that those read nowhere.
@@ -51,7 +51,9 @@ def parse_args(argv=None):
         description="Train a detector.",
         epilog="published recipes: "
         + "; ".join(
-            f"{corpus}: " + " ".join(f"--{k} {v}" for k, v in recipe.items()) for corpus, recipe in CORPORA.items()
+            f"{name}: " + " ".join(f"--{k} {v}" for k, v in record.recipe.items())
+            for name, record in corpora.CORPORA.items()
+            if record.recipe
         ),
         allow_abbrev=False,
     )
@@ -261,9 +263,9 @@ def parse_args(argv=None):
         n_folders = len(getattr(args, f"{split}_audio_dir") or [])
         if n_folders > len(getattr(args, f"{split}_protocol") or []):
             parser.error(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
-    args.corpus = "CtrSVDD" if args.base_dir else "ASVspoof2019_LA"
-    of_corpus = CORPORA[args.corpus] | CORPORA_OF_MODELS.get((args.corpus, args.model_name), {})
-    for name, value in of_corpus.items():
+    folders = {name: record.train_flag for name, record in corpora.CORPORA.items() if record.train_flag}
+    args.corpus = next((name for name, flag in folders.items() if getattr(args, flag)), corpora.DEFAULT_CORPUS)
+    for name, value in corpora.recipe_of(args.corpus, args.model_name).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     for name in IGNORED:
@@ -313,10 +315,9 @@ def read_trials(args):
         if args.train_protocol:
             audio = getattr(args, f"{split}_audio_dir") or []
             sources = list(itertools.zip_longest(getattr(args, f"{split}_protocol"), audio))
-        elif args.corpus == "CtrSVDD":
-            sources = [corpora.ctrsvdd_files(args.base_dir, split)]
         else:
-            sources = [corpora.asvspoof2019_files(args.database_path, args.protocols_path, split)]
+            folder = args.base_dir or args.database_path
+            sources = [corpora.official_files(args.corpus, split, folder, args.protocols_path)]
         trials = [trial for source in sources for trial in corpora.read_trials(*source)]
         counts = Counter(trial.label for trial in trials)
         names = ", ".join(str(protocol) for protocol, _ in sources)
@@ -503,7 +504,7 @@ def main(argv=None):
     options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     train_set = TrialDataset(train_trials, args.crop, args.crop_place, **augmented)
     # The published programs drop the last, smaller batch for speech and keep it for singing voice.
-    drop_last = args.corpus == "ASVspoof2019_LA" and len(train_set) > args.batch_size
+    drop_last = corpora.CORPORA[args.corpus].drop_last and len(train_set) > args.batch_size
     train_loader = make_loader(train_set, args.batch_size, shuffle=True, seed=args.seed, drop_last=drop_last, **options)
     train_loader.batch_sampler.stop = 21 if args.debug else None
     check_parts(args, train_loader.batch_sampler.sizes())

@@ -1,6 +1,6 @@
 """Corpora: trial lists, keys, score files and where their audio lies; without torch, and without reading audio."""
 
-from corpora.archives import KEY_PLACES, asvspoof2019_files, asvspoof2021_files, ctrsvdd_files, find_key
+from corpora.archives import find_key, key_places, official_files
 from corpora.asv import ASV_SPOOF, NONTARGET, TARGET, AsvTrials, find_asv, read_asv_trials, read_sasv
 from corpora.audio import (
     list_audio,
@@ -12,16 +12,17 @@ from corpora.audio import (
     trials_of_folder,
     warn_of_others,
 )
+from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of
 from corpora.scores import read_score_columns, read_scores, write_scores
-from corpora.tables import BONAFIDE, FORMATS, SPOOF, SUBSETS, UNKNOWN, Trial, TrialTable, read_table
+from corpora.tables import BONAFIDE, SPOOF, UNKNOWN, Trial, TrialTable, read_table
 from corpora.text import AUDIO_EXTENSIONS, Column
 
 __all__ = [
     "ASV_SPOOF",
     "AUDIO_EXTENSIONS",
     "BONAFIDE",
-    "FORMATS",
-    "KEY_PLACES",
+    "CORPORA",
+    "DEFAULT_CORPUS",
     "NONTARGET",
     "SPOOF",
     "SUBSETS",
@@ -29,16 +30,16 @@ __all__ = [
     "UNKNOWN",
     "AsvTrials",
     "Column",
+    "Corpus",
     "Trial",
     "TrialTable",
-    "asvspoof2019_files",
-    "asvspoof2021_files",
-    "ctrsvdd_files",
     "find_asv",
     "find_key",
+    "key_places",
     "list_audio",
     "locate_audio",
     "name_problem",
+    "official_files",
     "read_asv_trials",
     "read_protocol",
     "read_sasv",
@@ -46,6 +47,7 @@ __all__ = [
     "read_scores",
     "read_table",
     "read_trials",
+    "recipe_of",
     "scan_audio",
     "trials_of_folder",
     "warn_of_others",

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from common.console import UserError, shown
-from corpora.tables import FORMATS, TrialTable
+from corpora.records import CORPORA
+from corpora.tables import TrialTable
 from corpora.text import Column, Index, numbers, read_text, split_words
 
 TARGET, NONTARGET, ASV_SPOOF = 1, 0, 2
@@ -27,7 +28,7 @@ def read_asv_trials(scores, key=None):
     columns = _word_columns(scores, ("attack", "kind", "score") if key is None else ("-", "-", "score"))
     score = columns.pop("score")
     if key is not None:
-        names = ["kind" if name == "key" else name for name in FORMATS["ASVspoof2021_LA"].columns]
+        names = ["kind" if name == "key" else name for name in CORPORA["ASVspoof2021_LA"].columns]
         columns = _word_columns(key, [name if name in ("codec", "attack", "kind", "subset") else "-" for name in names])
     codes, words = columns.pop("kind")
     if len(score) != len(codes):
@@ -88,12 +89,7 @@ def read_sasv(path):
 
 def find_asv(key, corpus):
     """(ASV scores, ASV key or None) that the organisers keep beside a key, or None where there are none."""
-    base = Path(key).absolute().parent.parent
-    if corpus == "ASVspoof2021_LA":
-        found = sorted((base / "ASV").glob("ASV[Tt]orch_[Kk]aldi/score.txt"))
-        return (found[0], base / "ASV" / "trial_metadata.txt") if found else None
-    if corpus == "ASVspoof2019_LA":
-        split = next((split for split in ("dev", "eval") if f".{split}." in Path(key).name), None)
-        scores = base / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
-        return (scores, None) if scores.is_file() else None
-    return None
+    record, key = CORPORA[corpus], Path(key).absolute()
+    split = next((split for split in record.lists if f".{split}." in key.name), None)
+    found = sorted(key.parent.parent.glob(record.asv_scores.format(split=split))) if record.asv_scores else []
+    return (found[0], key.parent.parent / record.asv_key if record.asv_key else None) if found else None

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.console import UserError, shown, warn
-from corpora.tables import FORMATS, Trial, read_table
+from corpora.records import CORPORA
+from corpora.tables import Trial, read_table
 from corpora.text import AUDIO_EXTENSIONS, stem
 
 # No line of a score file can hold a name with one of these: control characters, line ends, bytes that are no UTF-8.
@@ -125,8 +126,9 @@ def read_trials(protocol, audio_dir=None, corpus=None):
 
 
 def _audio_around(protocol, table):
-    parts = FORMATS[table.corpus].audio if table.corpus in FORMATS else [".", "release_in_the_wild"]
-    parts = parts or [part for format in FORMATS.values() for part in format.audio]
+    # A bare list of ids may be of any corpus whose files have no header.
+    records = [table.record] if table.record.audio else [record for record in CORPORA.values() if not record.header]
+    parts = [part for record in records for folders in record.audio.values() for part in folders]
     above = list(Path(protocol).absolute().parents)[:4]
     places = list(dict.fromkeys(base / part for base in above for part in parts))
     for place in places:  # the folders of several splits lie side by side: a look at the first trials tells

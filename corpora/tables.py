@@ -1,59 +1,18 @@
 """Text to trials: the trial lists and keys of every corpus as columns."""
 
 import re
-from collections import namedtuple
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from common.console import UserError, shown
+from corpora.records import CORPORA, SUBSETS
 from corpora.text import ID_NAMES, LABEL_NAMES, Column, Index, read_text, split_csv, split_words, without_endings
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 
-# corpus -> the columns of its text files, "-" being one that nothing is read from, and where its audio lies: folders
-# relative to the protocol, to a folder above it, or to LA/ or DF/ there.
-Format = namedtuple("Format", "columns spoof_word audio")
-
-_LA_PARTS = [f"ASVspoof2019_LA_{split}/flac" for split in ("train", "dev", "eval")]
-
-FORMATS = {
-    "ASVspoof2019_LA": Format(("speaker", "utt_id", "-", "attack", "key"), "spoof", _LA_PARTS),
-    "PartialSpoof": Format(
-        ("speaker", "utt_id", "-", "attack", "key"), "spoof", [f"{s}/con_wav" for s in ("train", "dev", "eval")]
-    ),
-    "ASVspoof2021_LA": Format(
-        ("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),
-        "spoof",
-        ["ASVspoof2021_LA_eval/flac"],
-    ),
-    "ASVspoof2021_DF": Format(
-        tuple("speaker utt_id codec source attack key trim subset vocoder task team gender_pair language".split()),
-        "spoof",
-        ["ASVspoof2021_DF_eval/flac"],
-    ),
-    # CtrSVDD and the challenge-phase files of ASVspoof 5 have six columns each; see _recognise.
-    "ASVspoof5_metainfo": Format(
-        ("speaker", "utt_id", "gender", "-", "attack", "key"), "spoof", ["flac_T", "flac_D", "flac_E"]
-    ),
-    "CtrSVDD": Format(
-        ("dataset", "speaker", "utt_id", "-", "attack", "key"),
-        "deepfake",
-        ["train_set", "dev_set", "test_set"],
-    ),
-    # Column 6 is the codec's seed, the source utterance; the last is unused.
-    "ASVspoof5": Format(
-        ("speaker", "utt_id", "gender", "codec", "codec_quality", "-", "attack_tag", "attack", "key", "-"),
-        "spoof",
-        ["flac_T", "flac_D", "flac_E_eval", "eval_full/flac_E_eval", "ASVspoof5_eval/flac_E_eval"],
-    ),
-    "list": Format(("utt_id",), None, []),
-}
-
 TABLE_LABELS = {"bonafide": BONAFIDE, "bona-fide": BONAFIDE, "1": BONAFIDE}
 TABLE_LABELS |= {"spoof": SPOOF, "deepfake": SPOOF, "0": SPOOF}
-
-SUBSETS = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden", "all": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +43,11 @@ class TrialTable:
     columns: dict = field(default_factory=dict)
     names: list = field(default_factory=list)
 
+    @property
+    def record(self):
+        """The corpora.Corpus that it is of."""
+        return CORPORA[self.corpus]
+
     def __len__(self):
         return len(self.utt_id)
 
@@ -107,6 +71,13 @@ class TrialTable:
             raise UserError(f"{self.path}: expected trials of the subset {name}, found {', '.join(values)}")
         return codes == values.index(SUBSETS[name])
 
+    def has(self, marks):
+        """Whether it has each of these columns, {name: values}, and in it one of those values."""
+        return all(
+            name in self.columns and not set(values).isdisjoint(self.columns[name].values)
+            for name, values in marks.items()
+        )
+
     def trials(self):
         """The same as a list of Trial."""
         names = [name for name in ("attack", "speaker", "dataset", "codec") if name in self.columns]
@@ -123,8 +94,8 @@ def read_table(path, corpus=None, columns=None):
 
     path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
     commas or tabs, of which path (or file, filename, utt_id) and label have a meaning and every other column is kept.
-    An audio ending of an utterance's name is dropped. corpus: a name from FORMATS, "in_the_wild" or "csv"; where
-    None, it is recognised from the first line. columns: names of those that are wanted where there are such; None: all.
+    An audio ending of an utterance's name is dropped. corpus: a name from CORPORA; None: it
+    is recognised from the first line. columns: names of those that are wanted where there are such; None: all.
     `bonafide` as an attack, codec or vocoder is read as `-`.
     Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate id, no trial.
     """
@@ -136,14 +107,16 @@ def read_table(path, corpus=None, columns=None):
     header = _header(path, number, first, corpus)
     if header:
         separator, names = header
-        corpus = "in_the_wild" if names == ["file", "speaker", "label"] else "csv"
+        tables = {record.columns: corpus for corpus, record in CORPORA.items() if record.header}
+        corpus = tables.get(tuple(names), "csv")
         labels, label_words = TABLE_LABELS, "one of " + ", ".join(TABLE_LABELS)
         names = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in names]
         pieces = split_csv(path, text, number, separator, names)
     else:
         corpus = corpus or _recognise(path, number, first.split())
-        names, spoof_word, _ = FORMATS[corpus]
-        labels, label_words = {"bonafide": BONAFIDE, spoof_word: SPOOF}, f"bonafide or {spoof_word}"
+        record = CORPORA[corpus]
+        names = record.columns
+        labels, label_words = {record.bonafide: BONAFIDE, record.spoof: SPOOF}, f"{record.bonafide} or {record.spoof}"
         pieces = split_words(path, text, len(names), f"the {len(names)} columns of {corpus} ({' '.join(names)})")
 
     utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
@@ -179,8 +152,9 @@ def read_table(path, corpus=None, columns=None):
         {name: Column(np.concatenate(codes[name]), index.words) for name, index in indices.items()},
         others,
     )
-    if corpus == "ASVspoof2019_LA" and "attack" in table.columns and "CON" in table.columns["attack"].values:
-        table.corpus = "PartialSpoof"  # the same columns; its spoofed trials are concatenations
+    for name, record in CORPORA.items():
+        if record.some_line and record.columns == table.record.columns and table.has(record.some_line):
+            table.corpus = name
     return table
 
 
@@ -188,14 +162,15 @@ def _header(path, number, first, corpus):
     """(separator, column names) where the first line is the header of a table, None where it is a trial."""
     separator = "," if "," in first else "\t"
     names = [name.strip().strip('"').lower() for name in first.strip().split(separator)]
-    if corpus in (None, "csv", "in_the_wild") and any(name in ID_NAMES for name in names):
+    may_be_table = corpus is None or CORPORA[corpus].header
+    if may_be_table and any(name in ID_NAMES for name in names):
         for words in (ID_NAMES, LABEL_NAMES):
             if sum(name in words for name in names) > 1:
                 raise UserError(f"{path}:{number}: expected one of the columns {'|'.join(words)}, found {shown(first)}")
         if len(set(names)) != len(names):
             raise UserError(f"{path}:{number}: expected the name of every column once, found {shown(first)}")
         return separator, names
-    if separator == "," or corpus in ("csv", "in_the_wild"):
+    if separator == "," or (corpus and may_be_table):
         raise UserError(
             f"{path}:{number}: expected a header with {'|'.join(ID_NAMES)} and {'|'.join(LABEL_NAMES)}, "
             f"found {shown(first)}"
@@ -204,14 +179,14 @@ def _header(path, number, first, corpus):
 
 
 def _recognise(path, number, values):
-    for corpus, (columns, spoof_word, _) in FORMATS.items():
-        if len(values) != len(columns):
-            continue
-        # Where two corpora have as many columns, these tell: the word for spoof, and the gender of ASVspoof 5.
-        if spoof_word is None or dict(zip(columns, values))["key"] in ("bonafide", spoof_word):
-            if corpus != "ASVspoof5_metainfo" or values[2] in ("F", "M"):
+    records = {name: record for name, record in CORPORA.items() if not record.header}
+    for corpus, record in records.items():
+        if len(values) == len(record.columns) and not record.some_line:
+            line = dict(zip(record.columns, values))
+            told = all(line[column] in words for column, words in record.first_line.items())
+            if told and line.get("key", record.spoof) in (record.bonafide, record.spoof):
                 return corpus
-    known = "; ".join(f"{corpus}: {' '.join(format.columns)}" for corpus, format in FORMATS.items())
+    known = "; ".join(f"{corpus}: {' '.join(record.columns)}" for corpus, record in records.items())
     raise UserError(
         f"{path}:{number}: expected the columns of a known corpus ({known}) or a header with a column path and commas, "
         f"found {len(values)}: {shown(' '.join(values))}"

@@ -50,7 +50,7 @@ def same(state, other):
 def test_the_corpus_is_laid_out_as_asvspoof2019(corpus):
     speakers = {}
     for split, expected in [("train", 32), ("dev", 20), ("eval", 24)]:
-        protocol, audio = corpora.asvspoof2019_files(corpus, None, split)
+        protocol, audio = corpora.official_files("ASVspoof2019_LA", split, corpus)
         trials = corpora.locate_audio(corpora.read_protocol(protocol, "ASVspoof2019_LA"), audio)
         assert len(trials) == expected == len(os.listdir(audio))
         assert {trial.label for trial in trials} == {BONAFIDE, SPOOF}
@@ -253,7 +253,7 @@ def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(t
     wild.mkdir()
     trials = {}
     for split in ("train", "dev"):
-        path, audio = corpora.asvspoof2019_files(corpus, None, split)
+        path, audio = corpora.official_files("ASVspoof2019_LA", split, corpus)
         trials[split] = corpora.read_trials(path, audio)
     lines = ["file,speaker,label"]
     for i, trial in enumerate(trials["dev"]):
@@ -261,7 +261,7 @@ def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(t
         lines.append(f"{i}.wav,{trial.speaker},{'bona-fide' if trial.label else 'spoof'}")
     (wild / "meta.csv").write_text("\n".join(lines))
 
-    lists = [str(corpora.asvspoof2019_files(corpus, None, split)[0]) for split in ("train", "dev")]
+    lists = [str(corpora.official_files("ASVspoof2019_LA", split, corpus)[0]) for split in ("train", "dev")]
     flags = ["--model_name", "wav2vec2_Nes2Net_X", "--train_protocol", lists[0], "--dev_protocol", lists[1]]
     args = train.parse_args([*flags, "--train_protocol", str(wild / "meta.csv")])
     joined, dev = train.read_trials(args)

@@ -131,7 +131,7 @@ def damaged(corpus, text):
     separator = {"in_the_wild": ",", "csv": ",", "tsv": "\t"}.get(corpus, " ")
     table = separator != " "
     last, n = lines[-1].split(separator), len(lines)
-    columns = lines[0].split(separator) if table else list(corpora.FORMATS[corpus].columns)
+    columns = lines[0].split(separator) if table else list(corpora.CORPORA[corpus].columns)
     label = next(i for i, name in enumerate(columns) if name in ("key", "label"))
     name = next(i for i, column in enumerate(columns) if column in ("utt_id", "path", "file"))
     other = lines[1 if table else 0].split(separator)
@@ -290,10 +290,10 @@ def test_both_layouts_of_asvspoof_are_found(tmp_path, layout):
     text.mkdir(parents=True)
     audio.mkdir(parents=True)
     with pytest.raises(UserError, match="ASVspoof2019_LA_cm_protocols.*ASVspoof_LA_cm_protocols"):
-        corpora.asvspoof2019_files(tmp_path, database, "train")
+        corpora.official_files("ASVspoof2019_LA", "train", tmp_path, database)
     protocol = text / "ASVspoof2019.LA.cm.train.trn.txt"
     protocol.touch()
-    assert corpora.asvspoof2019_files(tmp_path, database, "train") == (protocol, audio)
+    assert corpora.official_files("ASVspoof2019_LA", "train", tmp_path, database) == (protocol, audio)
 
 
 # Where the archives and the published scripts have the protocol and the audio of each corpus.

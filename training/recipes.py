@@ -4,37 +4,7 @@ Every value may be overridden by its flag. `not_carried_over` is what a recipe h
 that a recipe does not say is that of the corpus.
 """
 
-# Where neither a flag nor a recipe says a value, that of the corpus. Source: Liu et al. 2025, section IV, and the
-# released commands.
-CORPORA = {
-    "CtrSVDD": {
-        "epochs": 75,
-        "batch_size": 34,
-        "optimizer": "AdamW",
-        "lr": 1e-6,
-        "schedule": "cosine",
-        "algo": 8,
-        "crop": 64000,
-        "crop_place": "random",
-        "validation": "eer",
-        "seed": 42,
-    },
-    "ASVspoof2019_LA": {
-        "epochs": 100,
-        "batch_size": 12,
-        "optimizer": "Adam",
-        "lr": 2.5e-7,
-        "schedule": "constant",
-        "algo": 4,
-        "crop": 64600,
-        "crop_place": "first",
-        "validation": "loss",
-        "seed": 1234,
-    },
-}
-
-# Where a model's published recipe differs from that of its corpus: as Liu et al. 2025 trained AASIST to compare with.
-CORPORA_OF_MODELS = {("ASVspoof2019_LA", "wav2vec2_AASIST"): {"lr": 1e-6}}
+from corpora import recipe_of
 
 # Conformer, TCM and Mamba share one. Their dev set is augmented too, and ranks the epochs.
 _SHARED = {
@@ -79,9 +49,9 @@ _LGF = {
 
 RECIPES = {
     # Liu et al. 2025, on wav2vec 2.0 and on WavLM.
-    "Nes2Net_X": {"model_name": "wav2vec2_Nes2Net_X", **CORPORA["ASVspoof2019_LA"]},
-    "Nes2Net_X_singing": {"model_name": "WavLM_Nes2Net_X", **CORPORA["CtrSVDD"]},
-    "AASIST": {"model_name": "wav2vec2_AASIST", **CORPORA["ASVspoof2019_LA"], "lr": 1e-6},
+    "Nes2Net_X": {"model_name": "wav2vec2_Nes2Net_X", **recipe_of("ASVspoof2019_LA")},
+    "Nes2Net_X_singing": {"model_name": "WavLM_Nes2Net_X", **recipe_of("CtrSVDD")},
+    "AASIST": {"model_name": "wav2vec2_AASIST", **recipe_of("ASVspoof2019_LA", "wav2vec2_AASIST")},
     # Rosello et al. 2023; Truong et al. 2024; Xiao and Das 2025. LA models algo 5, DF models algo 3.
     "Conformer": {"model_name": "wav2vec2_Conformer", **_SHARED},
     "TCM": {"model_name": "wav2vec2_TCM", **_SHARED},

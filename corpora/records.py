@@ -1,0 +1,213 @@
+"""One record a corpus: all that the rest of this project knows of it by name.
+
+A corpus that gets a record here is recognised, found, trained on, scored, reported and broken down. Places are relative
+to the folder that a corpus, or its keys, were unpacked to; a list's audio is also looked for around the list.
+Sources: the corpora's own archives, READMEs and evaluation plans, and the released commands of Liu et al. 2025.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus; every field has a default, that of an ASVspoof corpus where those agree."""
+
+    # Its text: a trial a line; `columns` in their order, separated by blanks, "-" being one that nothing is read from.
+    # header: a table with commas or tabs instead, whose first line names the columns; () allows any.
+    columns: tuple = ()
+    header: bool = False
+    bonafide: str = "bonafide"
+    spoof: str = "spoof"
+    # What tells it from corpora with as many columns: {column: values} of its first line; of one of its lines at least.
+    first_line: dict = field(default_factory=dict)
+    some_line: dict = field(default_factory=dict)
+
+    # Its archive. roots: folders that lists and audio may lie in; lists: {split: file name}, in one of list_folders;
+    # audio: {split: folders}; keys: where a folder of keys has that of the evaluation set.
+    roots: tuple = ("",)
+    lists: dict = field(default_factory=dict)
+    list_folders: tuple = (".",)
+    audio: dict = field(default_factory=dict)
+    keys: tuple = ()
+    # Scores and key of the organisers' speaker verification, a pattern and a place beside the folder of the key;
+    # {split} is the split in the key's name.
+    asv_scores: str | None = None
+    asv_key: str | None = None
+
+    # Flags of train.py and their values where neither the user nor a recipe says others; those of SPEECH where it says
+    # none. recipe_of_models: where the published recipe of a model differs from that.
+    recipe: dict = field(default_factory=dict)
+    recipe_of_models: dict = field(default_factory=dict)
+    train_flag: str | None = None  # that of train.py which names its folder, as in its published command
+    drop_last: bool = True  # the last batch of an epoch, if it is smaller, as its published program does
+
+    # eval.py --track: its name there, the samples of a 4 s test, and whether that test or whole utterances are
+    # the default.
+    track: str | None = None
+    test_length: int = 64000
+    test_protocol: str = "full"
+
+    # The report: columns to break down by and, of each, the published order of its values, others being sorted behind;
+    # the column whose values are drawn together in the bootstrap; the form of the t-DCF; the function of
+    # reports.published that gives the published figures; the module of reports that prints the published text.
+    breakdowns: dict = field(default_factory=lambda: {"attack": ()})
+    cluster: str = "speaker"
+    tdcf: str = "2021"
+    published: str = "asvspoof"
+    published_report: str | None = None
+
+
+# Liu et al. 2025, section IV, and the released commands.
+SPEECH = {
+    "epochs": 100,
+    "batch_size": 12,
+    "optimizer": "Adam",
+    "lr": 2.5e-7,
+    "schedule": "constant",
+    "algo": 4,
+    "crop": 64600,
+    "crop_place": "first",
+    "validation": "loss",
+    "seed": 1234,
+}
+SINGING = {
+    "epochs": 75,
+    "batch_size": 34,
+    "optimizer": "AdamW",
+    "lr": 1e-6,
+    "schedule": "cosine",
+    "algo": 8,
+    "crop": 64000,
+    "crop_place": "random",
+    "validation": "eer",
+    "seed": 42,
+}
+
+LA_CODECS = ("none", "alaw", "pstn", "g722", "ulaw", "gsm", "opus")
+DF_CODECS = ("nocodec", "low_mp3", "high_mp3", "low_m4a", "high_m4a", "low_ogg", "high_ogg", "mp3m4a", "oggm4a")
+DF_VOCODERS = ("traditional_vocoder", "waveform_concatenation", "neural_vocoder_autoregressive")
+DF_VOCODERS += ("neural_vocoder_nonautoregressive", "unknown")
+SUBSETS = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden", "all": None}
+
+_LA_FOLDERS = ("", "ASVspoof2019_LA_cm_protocols/", "ASVspoof_LA_cm_protocols/", "LA/ASVspoof2019_LA_cm_protocols/")
+_PARTIAL_FOLDERS = ("", "PartialSpoof_LA_cm_protocols/", "protocols/PartialSpoof_LA_cm_protocols/")
+_ANY_COLUMN = dict.fromkeys(("dataset", "attack", "codec", "transmission", "source", "vocoder", "gender"), ())
+
+CORPORA = {
+    "ASVspoof2019_LA": Corpus(
+        columns=("speaker", "utt_id", "-", "attack", "key"),
+        roots=("", "LA"),
+        lists={
+            "train": "ASVspoof2019.LA.cm.train.trn.txt",
+            "dev": "ASVspoof2019.LA.cm.dev.trl.txt",
+            "eval": "ASVspoof2019.LA.cm.eval.trl.txt",
+        },
+        list_folders=("ASVspoof2019_LA_cm_protocols", "ASVspoof_LA_cm_protocols", "ASVspoof_LA", "."),
+        audio={split: (f"ASVspoof2019_LA_{split}/flac",) for split in ("train", "dev", "eval")},
+        keys=tuple(f"{folder}ASVspoof2019.LA.cm.eval.trl.txt" for folder in _LA_FOLDERS),
+        asv_scores="ASVspoof2019_LA_asv_scores/ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt",
+        train_flag="database_path",
+        recipe=SPEECH,
+        recipe_of_models={"wav2vec2_AASIST": {"lr": 1e-6}},  # as Liu et al. trained it to compare with
+        tdcf="2019",
+    ),
+    "PartialSpoof": Corpus(
+        columns=("speaker", "utt_id", "-", "attack", "key"),
+        some_line={"attack": ("CON",)},  # its spoofed trials are concatenations
+        roots=("", "database"),
+        lists={split: f"PartialSpoof.LA.cm.{split}.trl.txt" for split in ("train", "dev", "eval")},
+        list_folders=("protocols/PartialSpoof_LA_cm_protocols", "PartialSpoof_LA_cm_protocols", "."),
+        audio={split: (f"{split}/con_wav",) for split in ("train", "dev", "eval")},
+        keys=tuple(f"{folder}PartialSpoof.LA.cm.eval.trl.txt" for folder in _PARTIAL_FOLDERS),
+    ),
+    "ASVspoof2021_LA": Corpus(
+        columns=("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),
+        roots=("", "LA"),
+        lists={"eval": "ASVspoof2021.LA.cm.eval.trl.txt"},  # ids alone; the key came later
+        list_folders=("ASVspoof_LA_cm_protocols", "ASVspoof2021_LA_eval_cm_protocols", "ASVspoof2021_LA_eval", "."),
+        audio={"eval": ("ASVspoof2021_LA_eval/flac",)},
+        keys=tuple(f"{folder}CM/trial_metadata.txt" for folder in ("LA/", "keys/LA/", "keys/", "")),
+        asv_scores="ASV/ASV[Tt]orch_[Kk]aldi/score.txt",
+        asv_key="ASV/trial_metadata.txt",
+        track="LA",
+        test_length=64600,
+        test_protocol="4sec",
+        breakdowns={"attack": (), "codec": LA_CODECS, "transmission": ()},
+    ),
+    "ASVspoof2021_DF": Corpus(
+        columns=tuple(
+            "speaker utt_id codec source attack key trim subset vocoder task team gender_pair language".split()
+        ),
+        roots=("", "LA"),
+        lists={"eval": "ASVspoof2021.DF.cm.eval.trl.txt"},
+        list_folders=("ASVspoof_DF_cm_protocols", "ASVspoof2021_DF_eval_cm_protocols", "ASVspoof2021_DF_eval", "."),
+        audio={"eval": ("ASVspoof2021_DF_eval/flac",)},
+        keys=tuple(f"{folder}CM/trial_metadata.txt" for folder in ("DF/", "keys/DF/", "keys/", "")),
+        track="DF",
+        test_length=64600,
+        test_protocol="4sec",
+        breakdowns={"attack": (), "codec": DF_CODECS, "source": (), "vocoder": DF_VOCODERS},
+    ),
+    # The files of ASVspoof 5's challenge phase.
+    "ASVspoof5_metainfo": Corpus(
+        columns=("speaker", "utt_id", "gender", "-", "attack", "key"),
+        first_line={"gender": ("F", "M")},  # CtrSVDD has six columns, too
+        lists={split: f"ASVspoof5.{split}.metainfor.txt" for split in ("train", "dev")},
+        audio={"train": ("flac_T",), "dev": ("flac_D",), "eval": ("flac_E",)},
+        breakdowns={"attack": (), "gender": ()},
+    ),
+    "CtrSVDD": Corpus(
+        columns=("dataset", "speaker", "utt_id", "-", "attack", "key"),
+        spoof="deepfake",
+        lists={split: f"{split}.txt" for split in ("train", "dev", "test")},
+        audio={split: (f"{split}_set",) for split in ("train", "dev", "test")},
+        keys=("test.txt",),
+        train_flag="base_dir",
+        recipe=SINGING,
+        drop_last=False,
+        breakdowns={"dataset": (), "attack": ()},
+        published="ctrsvdd",
+        published_report="ctrsvdd",
+    ),
+    "ASVspoof5": Corpus(
+        # The sixth is the codec's seed, the source utterance; the last is unused.
+        columns=tuple("speaker utt_id gender codec codec_quality - attack_tag attack key -".split()),
+        lists={
+            "train": "ASVspoof5.train.tsv",
+            "dev": "ASVspoof5.dev.track_1.tsv",
+            "eval": "ASVspoof5.eval.track_1.tsv",
+        },
+        list_folders=(".", "ASVspoof5_protocols"),
+        audio={
+            "train": ("flac_T",),
+            "dev": ("flac_D",),
+            "eval": ("flac_E_eval", "eval_full/flac_E_eval", "ASVspoof5_eval/flac_E_eval"),
+        },
+        keys=("ASVspoof5.eval.track_1.tsv",),
+        breakdowns={"attack": (), "codec": (), "gender": ()},
+    ),
+    "in_the_wild": Corpus(
+        columns=("file", "speaker", "label"),
+        header=True,
+        audio={"eval": (".", "release_in_the_wild")},
+        keys=("meta.csv", "release_in_the_wild/meta.csv"),
+        track="in_the_wild",
+        breakdowns={},
+        published="in_the_wild",
+    ),
+    # Any table with a header; it is broken down by what it has of the columns of the others.
+    "csv": Corpus(
+        header=True,
+        audio={"eval": (".", "release_in_the_wild")},
+        breakdowns={**_ANY_COLUMN, "codec": LA_CODECS + DF_CODECS, "vocoder": DF_VOCODERS},
+    ),
+    "list": Corpus(columns=("utt_id",)),  # ids alone: of any corpus, so its audio may lie where that of each does
+    "SASV": Corpus(header=True, columns=("asv_score", "cm_score", "sasv_label"), breakdowns={}),
+}
+DEFAULT_CORPUS = "ASVspoof2019_LA"  # a training set of none of them is trained on as on this one
+
+
+def recipe_of(corpus, model_name=None):
+    """{flag of train.py: value} that the corpus of that name, and a model on it, are trained with by default."""
+    record = CORPORA[corpus]
+    return SPEECH | record.recipe | record.recipe_of_models.get(model_name, {})
