@@ -28,7 +28,7 @@ from corpora import list_audio, warn_of_others
 from data_utils import first_samples, repeat_pad
 from front_ends.pretrained import RECEPTIVE_FIELD
 from inference.precision import prepare
-from inference.scoring import BATCH_SAMPLES, ready, score_batch
+from inference.scoring import BATCH_SAMPLES, batches_of, ready, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
@@ -233,30 +233,27 @@ class Judge:
     def _score(self, pieces, check):
         """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
         front_end = self.detector.front_end
-        prepared = [(piece, ready(piece[2], front_end.normalize, front_end.trims_to_frames)) for piece in pieces]
-        prepared.sort(key=lambda pair: -len(pair[1]))  # the longest first: what they need of memory is known early
-        for length, same in groupby(prepared, key=lambda pair: len(pair[1])):
-            same = list(same)
-            at_once = max(BATCH_SAMPLES[self.device.type] // length, 1)
-            for batch in (same[i : i + at_once] for i in range(0, len(same), at_once)):
-                if check:
-                    check(batch[0][0][0].seconds)
-                started = time.monotonic()
-                waveforms = torch.stack([x for _, x in batch]).to(self.device)
-                scores = self.turns.submit(self._score_batch, waveforms).result()
-                scores = [None] * len(batch) if scores is None else scores.tolist()
-                took = (time.monotonic() - started) / len(batch)
-                for ((judged, start, x), _), score in zip(batch, scores):
-                    judged.took += took
-                    if score is None:
-                        judged.error = f"{judged.file}: more memory needed than there is"
-                    elif not math.isfinite(score):
-                        judged.error = f"{judged.file}: the detector's score is {score}"
-                    elif start is None:
-                        judged.score = score
-                    else:
-                        end = min((start + len(x)) / SAMPLE_RATE, judged.seconds)
-                        judged.windows.append((start / SAMPLE_RATE, end, score))
+        prepared = [ready(x, front_end.normalize, front_end.trims_to_frames) for *_, x in pieces]
+        for batch in batches_of(map(len, prepared), BATCH_SAMPLES[self.device.type]):
+            if check:
+                check(pieces[batch[0]][0].seconds)
+            started = time.monotonic()
+            waveforms = torch.stack([prepared[i] for i in batch]).to(self.device)
+            scores = self.turns.submit(self._score_batch, waveforms).result()
+            scores = [None] * len(batch) if scores is None else scores.tolist()
+            took = (time.monotonic() - started) / len(batch)
+            for i, score in zip(batch, scores):
+                judged, start, x = pieces[i]
+                judged.took += took
+                if score is None:
+                    judged.error = f"{judged.file}: more memory needed than there is"
+                elif not math.isfinite(score):
+                    judged.error = f"{judged.file}: the detector's score is {score}"
+                elif start is None:
+                    judged.score = score
+                else:
+                    end = min((start + len(x)) / SAMPLE_RATE, judged.seconds)
+                    judged.windows.append((start / SAMPLE_RATE, end, score))
 
     def _score_batch(self, waveforms):
         """Scores (B,) in the precision asked for; the first ones in float32 as well, to say what it changes."""

@@ -54,30 +54,36 @@ def ready(x, normalize, trim):
     return x[: _trimmed_length(len(x))] if trim else x
 
 
-def plan_batches(front_end, paths, length=None, batch_samples=None):
-    """Which files are scored together. Returns lists of indexes into `paths`, the longest first.
+def batches_of(lengths, batch_samples):
+    """Which waveforms are scored together: lists of indexes into `lengths`, each of one length, the longest first.
 
-    length: samples that are scored of each; None is the whole utterance. batch_samples: samples that a batch may
-    hold; one file is a batch whatever its length. The plan depends on nothing but the files and these, so that a run
-    that goes on with it comes to the same scores. A length that the header got wrong costs time alone: see
-    score_batches.
+    lengths: samples of each. batch_samples: samples that a batch may hold; one waveform is a batch whatever its length.
+    """
+    same_length = {}
+    for index, n in enumerate(lengths):
+        same_length.setdefault(n, []).append(index)
+    batches = []
+    for n, indexes in sorted(same_length.items(), reverse=True):
+        per_batch = max(batch_samples // max(n, 1), 1)
+        batches += [indexes[i : i + per_batch] for i in range(0, len(indexes), per_batch)]
+    return batches
+
+
+def plan_batches(front_end, paths, length=None, batch_samples=None):
+    """Which files are scored together: lists of indexes into `paths`, see batches_of.
+
+    length: samples that are scored of each; None is the whole utterance. batch_samples: None is the device's. The plan
+    depends on nothing but the files and these, so that a run that goes on with it comes to the same scores. A length
+    that the header got wrong costs time alone: see score_batches.
     """
     device = next(front_end.parameters()).device.type
     batch_samples = BATCH_SAMPLES[device] if batch_samples is None else batch_samples
     if length:
-        per_batch = max(batch_samples // length, 1)
-        return [list(range(i, min(i + per_batch, len(paths)))) for i in range(0, len(paths), per_batch)]
+        return batches_of([length] * len(paths), batch_samples)
     with ThreadPoolExecutor(16) as pool:  # waits for the disk, most of the time
         samples = list(pool.map(expected_samples, paths, chunksize=64))
-    groups = {}
-    for index, n in enumerate(samples):
-        n *= max(math.ceil(RECEPTIVE_FIELD / max(n, 1)), 1)
-        groups.setdefault(_trimmed_length(n) if front_end.trims_to_frames else n, []).append(index)
-    batches = []
-    for n in sorted(groups, reverse=True):
-        per_batch = max(batch_samples // max(n, 1), 1)
-        batches += [groups[n][i : i + per_batch] for i in range(0, len(groups[n]), per_batch)]
-    return batches
+    repeated = [n * max(math.ceil(RECEPTIVE_FIELD / max(n, 1)), 1) for n in samples]
+    return batches_of([_trimmed_length(n) if front_end.trims_to_frames else n for n in repeated], batch_samples)
 
 
 class _Waveforms:
