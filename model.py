@@ -8,23 +8,15 @@ import torch
 from torch import nn
 
 from back_ends import BACK_ENDS, build_back_end
-from common.console import Number, UserError, check, shown, unfit
-from front_ends.aggregation import build_aggregation
-from front_ends.base import FROM_FILE, empty_weights
-from front_ends.pretrained import ENCODER_FIELDS, check_fields
-from front_ends.wav2vec2 import PRESETS, build_front_end
+from common.console import Number, UserError, shown, unfit
+from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights
 
-# What the authors used with each encoder, for every flag that is not given.
-# Source: Liu et al. 2025, section IV, and the released commands.
-PUBLISHED = {
-    "wav2vec2": {"ssl": "xlsr_300m", "agg": "last", "dilation": 2, "n_output_logits": 2},
-    "WavLM": {"ssl": "wavlm_large", "agg": "SEA", "dilation": 1, "n_output_logits": 1},
-}
-MODEL_NAMES = [f"{front_end}_{back_end}" for front_end in PUBLISHED for back_end in BACK_ENDS]
+MODEL_NAMES = [f"{front_end}_{back_end}" for front_end in FRONT_ENDS for back_end in BACK_ENDS]
+_PRESETS = dict.fromkeys(name for front_end in FRONT_ENDS.values() for name in front_end.presets)
 CHOICES = {
     "model_name": MODEL_NAMES,
-    "ssl": [*PRESETS, FROM_FILE],
-    "agg": ["last", "SEA", "AttM", "WeightedSum"],
+    "ssl": [*_PRESETS, FROM_FILE],
+    "agg": [*AGGREGATIONS],
     "pool_func": ["mean", "ASTP"],
     "n_output_logits": [1, 2],
     "output": ["linear", "cosine"],
@@ -38,7 +30,7 @@ class ModelConfig:
     """
 
     model_name: str  # <front-end>_<back-end>
-    ssl: str = None  # the encoder: a name from front_ends.PRESETS, or from_file
+    ssl: str = None  # the encoder: one of the front-end's presets, or from_file
     agg: str = None  # how hidden states become features; stays None for a back-end that takes them itself
     pool_func: str = "mean"  # pooling over time: mean, or ASTP (attentive statistics)
     dilation: int = None  # of the inner convolutions of Nes2Net
@@ -46,13 +38,13 @@ class ModelConfig:
     SE_ratio: tuple = (1,)  # channels over width of Nes2Net's gates
     n_output_logits: int = None  # 1: one score; 2: spoof, bona fide
     output: str = "linear"  # the last layer: linear, or cosine (of an embedding and a direction each); not a flag
-    ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of front_ends.ENCODER_FIELDS
+    ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of the front-end's class
 
     def __post_init__(self):
         if self.model_name not in MODEL_NAMES:
             raise UserError(f"--model_name: expected one of {', '.join(MODEL_NAMES)}, found {self.model_name}")
-        back_end = BACK_ENDS[self.back_end]
-        published = dict(PUBLISHED[self.front_end])
+        front_end, back_end = FRONT_ENDS[self.front_end], BACK_ENDS[self.back_end]
+        published = dict(front_end.published)
         if "n_output_logits" not in back_end.set_by_front_end:
             published["n_output_logits"] = 2
         if back_end.takes_hidden_states:
@@ -74,19 +66,16 @@ class ModelConfig:
             for value in values:
                 self._check(name, value, expected)
             object.__setattr__(self, name, tuple(values))
-        if self.ssl in PRESETS and self.front_end not in PRESETS[self.ssl].front_ends:
+        if self.ssl not in (*front_end.presets, FROM_FILE):
+            others = [name for name, other in FRONT_ENDS.items() if self.ssl in other.presets]
             raise UserError(
-                f"--ssl {self.ssl}: is an encoder for {' or '.join(PRESETS[self.ssl].front_ends)}, "
-                f"found --model_name {self.model_name}"
+                f"--ssl {self.ssl}: is an encoder for {' or '.join(others)}, found --model_name {self.model_name}"
             )
         if (self.ssl == FROM_FILE) != isinstance(self.ssl_config, dict):
             raise UserError(f"--ssl {self.ssl}: needs --ssl_path, a file of pre-trained weights that says its shape")
         if self.ssl == FROM_FILE:
-            needed = ["normalize"] + ["num_buckets", "max_distance"] * (self.front_end == "WavLM")
             try:
-                for name in needed:
-                    check(name, self.ssl_config.get(name), ENCODER_FIELDS[name])
-                check_fields(self.ssl_config)
+                front_end.check_fields(self.ssl_config)
             except ValueError as error:
                 raise UserError(f"--ssl {self.ssl}: {error}") from error
 
@@ -161,7 +150,7 @@ class Detector(nn.Module):
             raise UserError(f"--{error}") from error
 
     def forward(self, waveforms, normalized=False):
-        """normalized: see front_ends.Encoder.forward."""
+        """normalized: see front_ends.FrontEnd.forward."""
         states = self.front_end(waveforms, normalized, raw_last=self.back_end.raw_last)
         logits = self.back_end(self.aggregation(states))
         return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits

@@ -34,7 +34,7 @@ from common.atomic import atomic_open, check_folder
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, StopSignals, UserError, run, warn
 from corpora import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
-from front_ends.pretrained import RECEPTIVE_FIELD
+from front_ends import FRONT_ENDS
 from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from RawBoost import ALGORITHMS, RawBoostParams
 from training import distributed, provenance, run_folder
@@ -282,8 +282,9 @@ def parse_args(argv=None):
         parser.error("--resume and --resume_checkpoint_path exclude each other")
     if args.schedule == "exponential" and args.lr == 0:
         parser.error("--schedule exponential: expected --lr above 0, found 0")
-    if args.crop < RECEPTIVE_FIELD:
-        parser.error(f"--crop: expected at least {RECEPTIVE_FIELD} samples, one frame of the encoder")
+    least = FRONT_ENDS[args.model_name.split("_", 1)[0]].least_samples
+    if args.crop < least:
+        parser.error(f"--crop: expected at least {least} samples, one frame of the encoder")
     return args
 
 
@@ -509,7 +510,8 @@ def main(argv=None):
     train_loader.batch_sampler.stop = 21 if args.debug else None
     check_parts(args, train_loader.batch_sampler.sizes())
     if args.validation == "eer":
-        dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=RECEPTIVE_FIELD, **plain), world, **options)}
+        at_least = FRONT_ENDS[config.front_end].least_samples
+        dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=at_least, **plain), world, **options)}
     else:
         dev_loaders = {
             "": make_loader(TrialDataset(dev_trials, args.crop, **plain), args.batch_size, **options),

@@ -14,7 +14,7 @@ import torch
 from checkpoints import safe_load
 from common.atomic import atomic_open
 from common.console import Number, UserError, check, shown
-from front_ends.pretrained import check_encoder
+from front_ends import FRONT_ENDS
 from model import ModelConfig
 
 FORMAT = "speech anti-spoofing detector, 1"
@@ -80,9 +80,9 @@ def check_content(path, content):
     if "model_name" not in config:
         raise UserError(f"{path}: expected a model_name in its configuration, found none")
     try:
-        shape = ModelConfig(**config).ssl_config
-        if shape is not None:
-            check_encoder(shape, content["model"])
+        network = ModelConfig(**config)
+        if network.ssl_config is not None:
+            check_size(FRONT_ENDS[network.front_end], network.ssl_config, content["model"])
         if content.get("epoch") is not None:
             check("epoch", content["epoch"], Number(int, 0, 10**9))
         for name, value in content.get("valid", {}).items():
@@ -95,6 +95,13 @@ def check_content(path, content):
                 raise ValueError(f"averaged {shown(value)}, expected names")
     except ValueError as error:
         raise UserError(f"{path}: holds no detector of this project: {error}") from error
+
+
+def check_size(front_end, fields, state_dict):
+    """Raises ValueError if a front-end's fields ask for more parameters than a state dict has, before it is built."""
+    n, n_found = front_end.least_parameters(fields), sum(tensor.numel() for tensor in state_dict.values())
+    if n > n_found:
+        raise ValueError(f"settings of at least {n:,} parameters, its weights are {n_found:,}")
 
 
 def load_file(path):
@@ -126,10 +133,6 @@ def weights_of(path, state_dict):
     if len(set(names.values())) < len(names):
         raise UserError(f"{path}: expected every weight once, found some both with and without {', '.join(_WRAPPERS)}")
     return {names[name]: tensor for name, tensor in state_dict.items()}
-
-
-# Of pre-training; no detector uses them.
-PRETRAINING_HEADS = ("quantizer.", "project_q.", "target_glu.", "final_proj.", "label_embs_concat")
 
 
 def below(prefix, state_dict):

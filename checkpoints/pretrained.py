@@ -2,14 +2,11 @@
 
 import argparse
 import json
-import re
 from pathlib import Path
 
-from checkpoints.format import PRETRAINING_HEADS, load_file, load_strictly, weights_of
+from checkpoints.format import check_size, load_file, load_strictly, weights_of
 from common.console import UserError, shown
-from front_ends.base import FROM_FILE
-from front_ends.pretrained import check_encoder, fairseq_names, fields_of_fairseq, fields_of_hugging_face, same_shape
-from front_ends.wav2vec2 import PRESETS
+from front_ends import FROM_FILE, FRONT_ENDS
 from model import ModelConfig, build_detector
 
 
@@ -23,9 +20,9 @@ def new_detector(config, ssl_path=None):
         return build_detector(config)
     detector = build_detector(config, empty="front_end")
     _, state_dict = read_pretrained(path, config.front_end)
-    if config.ssl == "wavlm_large_12":  # the one encoder that is a part of its file
-        beyond = re.compile(r"encoder\.layers\.(1[2-9]|2\d)\.")
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not beyond.match(name)}
+    preset = FRONT_ENDS[config.front_end].presets.get(config.ssl)
+    if preset and preset.first_layers:
+        state_dict = detector.front_end.own_layers(state_dict)
     load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
     return detector
 
@@ -38,11 +35,12 @@ def resolve_encoder(flags, ssl_path=None):
     if ssl_path in (None, "none") or "ssl" in flags:
         return config
     fields, state_dict = read_pretrained(ssl_path, config.front_end)
-    for name, preset in PRESETS.items():
-        if config.front_end in preset.front_ends and same_shape(fields, preset.fields):
+    front_end = FRONT_ENDS[config.front_end]
+    for name, preset in front_end.presets.items():
+        if front_end.complete(fields) == front_end.complete(preset.fields):
             return ModelConfig(**{**flags, "ssl": name})
     try:
-        check_encoder(fields, state_dict)
+        check_size(front_end, fields, state_dict)
     except ValueError as error:
         raise UserError(f"{ssl_path}: expected a pre-trained {config.front_end} encoder, found {error}") from error
     return ModelConfig(**{**flags, "ssl": FROM_FILE, "ssl_config": fields})
@@ -50,7 +48,8 @@ def resolve_encoder(flags, ssl_path=None):
 
 def _pretrained_path(config, ssl_path):
     """The file of an encoder's pre-trained weights; None is to start from random ones."""
-    published = PRESETS[config.ssl].file if config.ssl in PRESETS else None
+    presets = FRONT_ENDS[config.front_end].presets
+    published = presets[config.ssl].file if config.ssl in presets else None
     if ssl_path == "none" or (ssl_path is None and published is None):
         return None
     if ssl_path is None and not Path(published).is_file():
@@ -62,26 +61,29 @@ def _pretrained_path(config, ssl_path):
 
 
 def read_pretrained(path, front_end):
-    """Read a pre-trained encoder: (its shape, see front_ends.ENCODER_FIELDS; its state dict by fairseq's names).
+    """Read a pre-trained encoder: (its shape, the front-end's fields; its state dict by the names of the front-end).
 
-    path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, or a Hugging Face folder of one
-    (config.json with model.safetensors or pytorch_model.bin). front_end: wav2vec2 or WavLM, what is expected.
-    Pre-training heads are dropped. Raises UserError where it is missing, damaged or of another kind.
+    path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, or a Hugging Face folder
+    (config.json with model.safetensors or pytorch_model.bin). front_end: one of front_ends.FRONT_ENDS, what is
+    expected. Pre-training heads and decoders are dropped.
+    Raises UserError where it is missing, damaged or of another kind.
     """
+    kind = FRONT_ENDS[front_end]
     try:
         if Path(path).is_dir():
-            fields = fields_of_hugging_face(_read_json(_find_in(path, "config.json")), front_end)
-            state_dict = fairseq_names(_hugging_face_weights(path), fields)
+            settings = _read_json(_find_in(path, "config.json"))
+            fields = kind.fields_of({"model_type": None} | settings)
+            state_dict = _hugging_face_weights(path)
         else:
             content = load_file(path)
             if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
                 raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
-            fields, state_dict = fields_of_fairseq(_settings_of(content), front_end), weights_of(path, content["model"])
+            fields, state_dict = kind.fields_of(_settings_of(content)), weights_of(path, content["model"])
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {error}") from error
-    return fields, {name: t for name, t in state_dict.items() if not name.startswith(PRETRAINING_HEADS)}
+    return fields, kind.weights_of(state_dict)
 
 
 def _find_in(folder, *names):

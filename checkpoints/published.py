@@ -2,11 +2,9 @@
 
 from back_ends import BACK_ENDS, build_back_end
 from checkpoints.folders import facts_of_name
-from checkpoints.format import PRETRAINING_HEADS, below, weights_of
+from checkpoints.format import below, weights_of
 from common.console import UserError, shown
-from front_ends.base import FROM_FILE, empty_weights
-from front_ends.pretrained import fairseq_names
-from front_ends.wav2vec2 import PRESETS
+from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, empty_weights
 from model import ModelConfig
 
 
@@ -41,8 +39,6 @@ def state_dict_of(path, content):
 # s3prl) and MoE (a Hugging Face model) have names of their own.
 _S3PRL, _HUGGING_FACE = "frontend.upstream.upstream.model.", "pretrain_model."
 _FRONT_END_PREFIXES = ("ssl_model.model.model.", "ssl_model.model.", "m_ssl.model.", _S3PRL, _HUGGING_FACE)
-# A weight by which the aggregation is known.
-_AGGREGATIONS = {"fc_att_merge.0.weight": "SEA", "weight_hidd": "WeightedSum", "linear_proj.weight": "AttM"}
 
 
 def read_published(path, state_dict, flags):
@@ -54,9 +50,7 @@ def read_published(path, state_dict, flags):
     else:
         raise UserError(f"{path}: expected weights under {' or '.join(_FRONT_END_PREFIXES)}, found none")
     rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(prefix)}
-    if prefix == _HUGGING_FACE:
-        encoder = fairseq_names(encoder, PRESETS["xlsr_300m"].fields)
-    encoder = {name: tensor for name, tensor in encoder.items() if not name.startswith(PRETRAINING_HEADS)}
+    encoder = FRONT_ENDS["wav2vec2"].weights_of(encoder)  # and WavLM's, by the same names
     norm = encoder.get("encoder.layer_norm.weight")
     if norm is None or norm.dim() != 1:
         raise UserError(f"{path}: expected an encoder with a vector encoder.layer_norm.weight under {prefix}")
@@ -66,10 +60,11 @@ def read_published(path, state_dict, flags):
     front_end = "WavLM" if any(name.endswith(".grep_a") for name in encoder) else "wav2vec2"
     known = {
         "ssl": flags.get("ssl") or _preset_of(path, front_end, encoder),
-        "agg": next((agg for name, agg in _AGGREGATIONS.items() if name in aggregation), "last"),
+        "agg": next((name for name, agg in AGGREGATIONS.items() if agg.published_name in aggregation), "last"),
     }
-    if prefix == _S3PRL and known["ssl"] in PRESETS:  # s3prl normalises where the encoder's own settings say so
-        known |= {"ssl": FROM_FILE, "ssl_config": PRESETS[known["ssl"]].fields | {"normalize": True}}
+    presets = FRONT_ENDS[front_end].presets
+    if prefix == _S3PRL and known["ssl"] in presets:  # s3prl normalises where the encoder's own settings say so
+        known |= {"ssl": FROM_FILE, "ssl_config": presets[known["ssl"]].fields | {"normalize": True}}
     config, prefix, weights = _back_end_of(path, front_end, encoder, back_end, known, flags)
     check_flags(path, config, {name: value for name, value in flags.items() if name != "ssl"})
     parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": weights}
@@ -87,8 +82,7 @@ def _preset_of(path, front_end, encoder):
     found = (_n_layers(encoder), len(encoder["encoder.layer_norm.weight"]))
     sizes = {
         name: (preset.fields["encoder_layers"], preset.fields["encoder_embed_dim"])
-        for name, preset in PRESETS.items()
-        if front_end in preset.front_ends
+        for name, preset in FRONT_ENDS[front_end].presets.items()
     }
     for name, size in sizes.items():
         if size == found:

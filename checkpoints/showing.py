@@ -7,8 +7,7 @@ from checkpoints.format import below, is_ours, load_file
 from checkpoints.pretrained import read_pretrained
 from checkpoints.published import AmbiguousModel
 from common.console import UserError, shown
-from front_ends.base import OtherFrontEnd
-from front_ends.pretrained import ENCODER_FIELDS
+from front_ends import FRONT_ENDS, OtherFrontEnd
 
 
 def show(path, **flags):
@@ -46,15 +45,19 @@ def show(path, **flags):
 
 
 def _show_encoder(path):
-    for front_end in ("wav2vec2", "WavLM"):
+    whose = []
+    for front_end in FRONT_ENDS:
         try:
             fields, state_dict = read_pretrained(path, front_end)
             break
         except UserError as error:
-            if front_end == "WavLM" or not isinstance(error.__cause__, OtherFrontEnd):
+            if not isinstance(error.__cause__, OtherFrontEnd):
                 raise
+            whose.append(str(error.__cause__))
+    else:
+        raise UserError(f"{path}: expected a pre-trained encoder for {' or '.join(FRONT_ENDS)}, found {whose[0]}")
     facts = {"kind": f"pre-trained {front_end} encoder, for --ssl_path", "parameters": f"{_count(state_dict):,}"}
-    return facts | {name: fields[name] for name in ENCODER_FIELDS if name in fields}
+    return facts | fields
 
 
 def _files_of(path):

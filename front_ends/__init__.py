@@ -1,6 +1,29 @@
-"""Speech encoders and the aggregation of their hidden states."""
+"""Speech encoders, one family a file, and the aggregation of their hidden states. base.py says what a front-end is."""
 
-from front_ends.aggregation import build_aggregation
-from front_ends.wav2vec2 import build_front_end
+from front_ends.aggregation import AGGREGATIONS, build_aggregation
+from front_ends.base import FROM_FILE, FrontEnd, OtherFrontEnd, empty_weights
+from front_ends.wav2vec2 import Wav2Vec2, WavLM
 
-__all__ = ["build_aggregation", "build_front_end"]
+# By what --model_name begins with.
+FRONT_ENDS = {"wav2vec2": Wav2Vec2, "WavLM": WavLM}
+
+__all__ = [
+    "AGGREGATIONS",
+    "FROM_FILE",
+    "FRONT_ENDS",
+    "FrontEnd",
+    "OtherFrontEnd",
+    "build_aggregation",
+    "build_front_end",
+    "empty_weights",
+]
+
+
+def build_front_end(config) -> FrontEnd:
+    """Build the encoder that a ModelConfig describes, with random weights.
+
+    Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
+    attributes `channels` (C) and `n_hidden_states`.
+    """
+    front_end = FRONT_ENDS[config.front_end]
+    return front_end(config.ssl_config if config.ssl == FROM_FILE else front_end.presets[config.ssl].fields)

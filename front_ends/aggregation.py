@@ -7,7 +7,17 @@ from torch.nn import functional as F
 from common.console import UserError
 
 
-class Last(nn.Module):
+class Aggregation(nn.Module):
+    """Hidden states, n_layers tensors (B, T, channels), to features (B, T, channels). Defaults of what a class says."""
+
+    published_name = None  # a weight by which it is known in a released checkpoint
+    least_states = 1
+
+    def __init__(self, n_layers: int, channels: int):
+        super().__init__()
+
+
+class Last(Aggregation):
     """The encoder's output alone."""
 
     def forward(self, hidden_states):
@@ -23,14 +33,17 @@ def _gated_sum(gates, hidden_states):
     return total
 
 
-class SEA(nn.Module):
+class SEA(Aggregation):
     """Squeeze-and-excitation aggregation: a gate per hidden state, from all states' means. L (B, T, C) -> (B, T, C).
 
     Source: Guragain et al., "Speech foundation model ensembles for the CtrSVDD challenge 2024", arXiv 2409.02302.
     """
 
-    def __init__(self, n_layers):
-        super().__init__()
+    published_name = "fc_att_merge.0.weight"
+    least_states = 3  # a third of them is the width in between
+
+    def __init__(self, n_layers, channels=None):
+        super().__init__(n_layers, channels)
         squeezed = n_layers // 3
         self.fc_att_merge = nn.Sequential(
             nn.Linear(n_layers, squeezed, bias=False),
@@ -44,29 +57,34 @@ class SEA(nn.Module):
         return _gated_sum(self.fc_att_merge(means), hidden_states)
 
 
-class WeightedSum(nn.Module):
+class WeightedSum(Aggregation):
     """Hidden states under learnt weights that a softmax makes sum to 1. L (B, T, C) -> (B, T, C).
 
     Source: Yang et al., "SUPERB", 2021, section 2.
     """
 
-    def __init__(self, n_layers):
-        super().__init__()
+    published_name = "weight_hidd"
+
+    def __init__(self, n_layers, channels=None):
+        super().__init__(n_layers, channels)
         self.weight_hidd = nn.Parameter(torch.ones(n_layers))
 
     def forward(self, hidden_states):
         return _gated_sum(torch.softmax(self.weight_hidd, dim=0), hidden_states)
 
 
-class AttM(nn.Module):
+class AttM(Aggregation):
     """Attentive merging: a gate per hidden state, then one projection of all. L (B, T, C) -> (B, T, C).
 
     Source: Pan et al., "Attentive merging of hidden embeddings from pre-trained speech model for anti-spoofing
     detection", Interspeech 2024 (arXiv 2406.10283); its projection has one layer here, as published with Nes2Net.
     """
 
+    published_name = "linear_proj.weight"
+    least_states = 3
+
     def __init__(self, n_layers, channels):
-        super().__init__()
+        super().__init__(n_layers, channels)
         self.W = nn.Parameter(torch.randn(channels, 1))
         self.W1 = nn.Parameter(torch.randn(n_layers, n_layers // 2))
         self.W2 = nn.Parameter(torch.randn(n_layers // 2, n_layers))
@@ -83,16 +101,17 @@ class AttM(nn.Module):
         )
 
 
-def build_aggregation(config, n_layers, channels):
+AGGREGATIONS = {"last": Last, "SEA": SEA, "AttM": AttM, "WeightedSum": WeightedSum}
+
+
+def build_aggregation(config, n_layers: int, channels: int) -> Aggregation:
     """Build the aggregation that `config.agg` names, over n_layers hidden states of `channels` channels.
 
     Returns a module from the list of hidden states, each (B, T, C), to features (B, T, C).
-    Raises UserError where the encoder has too few hidden states.
+    Raises UserError if the encoder has too few hidden states.
     """
-    if config.agg == "last":
-        return Last()
-    if config.agg == "WeightedSum":
-        return WeightedSum(n_layers)
-    if n_layers < 3:
-        raise UserError(f"--agg {config.agg}: expected an encoder of at least 2 layers, found {n_layers - 1}")
-    return SEA(n_layers) if config.agg == "SEA" else AttM(n_layers, channels)
+    aggregation = AGGREGATIONS[config.agg]
+    if n_layers < aggregation.least_states:
+        least = aggregation.least_states - 1
+        raise UserError(f"--agg {config.agg}: expected an encoder of at least {least} layers, found {n_layers - 1}")
+    return aggregation(n_layers, channels)

@@ -1,10 +1,111 @@
-"""What every front-end shares. Axes: B trials, T frames, C channels."""
+"""The contract of a front-end: all that the rest of the project asks of a speech encoder.
 
+A front-end is one class in one file, and a line in front_ends/__init__.py. Axes: B trials, T frames, C channels.
+"""
+
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# --ssl from_file: the shape that stands in the file of pre-trained weights.
+from common.console import check, shown
+
+# --ssl from_file: the shape is that of the file of pre-trained weights.
 FROM_FILE = "from_file"
+# A shape with a published name. file: where its pre-trained weights are published, None if there are none. fields: what
+# the class is built of. first_layers: only the first layers of that file's encoder are used.
+Preset = namedtuple("Preset", "file fields first_layers", defaults=[False])
+
+
+class OtherFrontEnd(ValueError):
+    """Settings of an encoder of another family than the one expected."""
+
+
+class FrontEnd(nn.Module):
+    """Waveforms (B, samples) at 16 kHz to hidden states, a list of n_hidden_states tensors (B, T, channels).
+
+    Built of `fields`, {name: value}, which say its shape and which a checkpoint stores. A subclass sets the instance
+    attributes channels, n_hidden_states and model, defines n_frames and forward, and overrides what differs below.
+    """
+
+    # The values of --ssl that this front-end has, and their shapes.
+    presets: ClassVar[dict[str, Preset]] = {}
+    # What the field uses with it, for flags that are not given: values of ModelConfig's ssl, agg, dilation and
+    # n_output_logits.
+    published: ClassVar[dict] = {}
+    # What `fields` may hold: {name: what its value may be, see common.console.unfit}; and values of those not given.
+    allowed: ClassVar[dict] = {}
+    defaults: ClassVar[dict] = {}
+    # Shorter waveforms are repeated from their start up to this.
+    least_samples: ClassVar[int] = 1
+
+    channels: int
+    n_hidden_states: int
+    normalize: bool = False  # is every waveform layer-normalised over its samples first?
+    model: nn.Module  # holds the weights that pre-trained files hold, under their names
+
+    def n_frames(self, n_samples: int) -> int:
+        """Number of frames, T, that n_samples give."""
+        raise NotImplementedError
+
+    def samples_seen(self, n_samples: int) -> int:
+        """How many of n_samples, once normalised, decide the hidden states. Waveforms cut to as many share a batch."""
+        return n_samples
+
+    def normalized(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
+
+    def ready(self, x: np.ndarray) -> torch.Tensor:
+        """A waveform (samples,) as it enters a batch: normalised by all of its samples, then cut to those seen."""
+        return self.normalized(torch.from_numpy(x))[: self.samples_seen(len(x))]
+
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers from first to last, each called once per pass: for recomputing, freezing, layer-wise rates."""
+        return ()
+
+    def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
+        """normalized: `waveforms` are what `ready` made. raw_last: the last state is that before a final layer norm."""
+        raise NotImplementedError
+
+    @classmethod
+    def complete(cls, fields: dict) -> dict:
+        """`fields` with the values of those that are not given. Two shapes are the same if these are equal."""
+        return cls.defaults | fields
+
+    @classmethod
+    def check_fields(cls, fields: dict) -> None:
+        """Raises ValueError, saying why, if `fields` are no shape of this front-end."""
+        if unknown := [name for name in fields if name not in cls.allowed]:
+            raise ValueError(f"{shown(unknown[0])}, which shapes no encoder")
+        for name, expected in cls.allowed.items():
+            check(name, cls.complete(fields).get(name), expected)
+
+    @classmethod
+    def least_parameters(cls, fields: dict) -> int:
+        """A lower bound of the number of parameters, by which a file that asks for a huge network is refused."""
+        return 0
+
+    @classmethod
+    def fields_of(cls, settings: dict) -> dict:
+        """The fields of a pre-trained file, by its settings: Hugging Face's config.json, or what a fairseq file has.
+
+        Raises ValueError, saying why, for settings that no encoder here has; OtherFrontEnd if they are another's.
+        """
+        raise OtherFrontEnd(f"one, but {cls.__name__} has no weights to load")
+
+    @classmethod
+    def weights_of(cls, state_dict: dict) -> dict:
+        """The state dict of a pre-trained file under the names of `model`, without pre-training heads and decoders."""
+        return state_dict
+
+    def own_layers(self, state_dict: dict) -> dict:
+        """The state dict of a deeper encoder of this kind without the layers that this one lacks."""
+        return state_dict
 
 
 class empty_weights(TorchFunctionMode):
@@ -22,7 +123,3 @@ class empty_weights(TorchFunctionMode):
         if func is torch._weight_norm:  # every forward pass makes this product anew
             return args[0].detach()
         return func(*args, **kwargs)
-
-
-class OtherFrontEnd(ValueError):
-    """Settings of an encoder of another family than the one expected."""

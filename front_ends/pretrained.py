@@ -12,13 +12,13 @@ STRIDE, RECEPTIVE_FIELD = 320, 400
 # What shapes an encoder, and what a file may say of it: `normalize` (is the waveform layer-normalised first), WavLM's
 # `num_buckets` and `max_distance` (frames) of its position bias, and fields of fairseq's Wav2Vec2Config.
 _YES_NO = (False, True)
-_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
 ENCODER_FIELDS = {
     "normalize": _YES_NO,
     "num_buckets": Number(int, 4, 10_000),
     "max_distance": Number(int, 2, 1_000_000),
     "extractor_mode": ("default", "layer_norm"),
-    "conv_feature_layers": None,  # see _convolutions
+    "conv_feature_layers": None,  # see convolutions
     "conv_bias": _YES_NO,
     "layer_norm_first": _YES_NO,
     "activation_fn": ("relu", "gelu", "gelu_fast", "gelu_accurate", "tanh", "linear", "swish"),
@@ -30,35 +30,50 @@ ENCODER_FIELDS = {
     "conv_pos_groups": Number(int, 1, 100_000),
     "pos_conv_depth": Number(int, 1, 100),
     "feature_grad_mult": Number(float, 0, 1000),
-    **dict.fromkeys(_DROPOUTS, Number(float, 0, 1)),
+    **dict.fromkeys(DROPOUTS, Number(float, 0, 1)),
 }
-_FAIRSEQ_FIELDS = tuple(name for name in ENCODER_FIELDS if name not in ("normalize", "num_buckets", "max_distance"))
-_WAVLM = {"num_buckets": 320, "max_distance": 800}
+# fairseq's own, of what a file does not say.
+FAIRSEQ_DEFAULTS = {
+    "extractor_mode": "default",
+    "conv_feature_layers": "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]",
+    "conv_bias": False,
+    "layer_norm_first": False,
+    "activation_fn": "gelu",
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "pos_conv_depth": 1,
+    "feature_grad_mult": 1.0,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "dropout_input": 0.0,
+    "encoder_layerdrop": 0.0,
+}
+WAVLM_BIAS = {"num_buckets": 320, "max_distance": 800}
 
 
-def same_shape(a, b):
-    """Are two shapes the same, where what is not said has fairseq's default?"""
-    return _full(a) == _full(b)
+def complete(fields):
+    """`fields` with fairseq's defaults for those that are not given, the convolutions as a list."""
+    full = FAIRSEQ_DEFAULTS | fields
+    return full | {"conv_feature_layers": convolutions(full["conv_feature_layers"])}
 
 
-def _full(fields):
-    from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
-
-    full = {name: getattr(Wav2Vec2Config(), name) for name in _FAIRSEQ_FIELDS} | fields
-    full["conv_feature_layers"] = _convolutions(full["conv_feature_layers"])
-    return full | {name: str(full[name]) for name in ("extractor_mode", "activation_fn")}
-
-
-def check_fields(fields):
-    """Raises ValueError, saying why, where `fields` are no shape of an encoder, see ENCODER_FIELDS."""
+def check_fields(fields, relative_position):
+    """Raises ValueError, saying why, if `fields` are no shape of an encoder, see ENCODER_FIELDS."""
+    for name in ("normalize", *WAVLM_BIAS) if relative_position else ("normalize",):
+        check(name, fields.get(name), ENCODER_FIELDS[name])
     for name, value in fields.items():
         if name not in ENCODER_FIELDS:
             raise ValueError(f"{shown(name)}, which shapes no encoder")
         if name == "conv_feature_layers":
-            _convolutions(value)
+            convolutions(value)
         else:
             check(name, value, ENCODER_FIELDS[name])
-    full = _full(fields)
+    full = complete(fields)
     for name in ("encoder_attention_heads", "conv_pos_groups"):
         if full["encoder_embed_dim"] % full[name]:
             raise ValueError(
@@ -68,24 +83,19 @@ def check_fields(fields):
         raise ValueError(f"max_distance {full['max_distance']}, expected more than a quarter of num_buckets")
 
 
-def check_encoder(fields, state_dict):
-    """Raises ValueError where `fields` ask for more parameters than a state dict has, before anything is built.
-
-    fields: as check_fields lets pass. Counted are those that grow fast; loading compares each one.
-    """
-    full = _full(fields)
+def least_parameters(fields):
+    """A lower bound of the number of parameters: those that grow fast are counted."""
+    full = complete(fields)
     width, extractor = full["encoder_embed_dim"], full["conv_feature_layers"]
     n = full["encoder_layers"] * width * (4 * width + 2 * full["encoder_ffn_embed_dim"])
     n += sum(c_in * c * kernel for (c_in, *_), (c, kernel, _) in zip([(1,), *extractor], extractor))
     n += (
         width * width // full["conv_pos_groups"] * (full["conv_pos"] // full["pos_conv_depth"] * full["pos_conv_depth"])
     )
-    n_found = sum(tensor.numel() for tensor in state_dict.values())
-    if n > n_found:
-        raise ValueError(f"settings of at least {n:,} parameters, its weights are {n_found:,}")
+    return n
 
 
-def _convolutions(text):
+def convolutions(text):
     """[(channels, kernel, stride), ...] of what fairseq writes as "[(512, 10, 5)] + [(512, 3, 2)] * 4".
 
     fairseq evaluates this text as Python; from a file of a stranger that would run any code. Here it is numbers,
@@ -132,12 +142,19 @@ def _convolutions(text):
     return convolutions
 
 
-def fields_of_fairseq(settings, front_end):
-    """The shape (ENCODER_FIELDS) that the settings of a fairseq or WavLM checkpoint describe.
+def fields_of(settings, relative_position):
+    """The shape (ENCODER_FIELDS) that the settings of a Hugging Face, fairseq or WavLM file describe.
 
-    settings: {name: value} of its model. What is not there has fairseq's default. Raises ValueError, saying why, for
-    an encoder that is of another kind.
+    settings: {name: value} of its model. What is not there has fairseq's default. relative_position: is WavLM
+    expected? Raises ValueError, saying why, for an encoder that is of another kind.
     """
+    read = _fields_of_hugging_face if "model_type" in settings else _fields_of_fairseq
+    fields = read(settings, relative_position)
+    check_fields(fields, relative_position)
+    return fields
+
+
+def _fields_of_fairseq(settings, relative_position):
     for name, choices in (("layer_type", ("transformer",)), ("pos_enc_type", ("abs",)), ("gru_rel_pos", _YES_NO)):
         if name in settings:
             check(name, settings[name], choices)
@@ -146,26 +163,24 @@ def fields_of_fairseq(settings, front_end):
             raise ValueError(f"settings without {name}")
     relative = settings.get("relative_position_embedding", False)
     check("relative_position_embedding", relative, _YES_NO)
-    if relative != (front_end == "WavLM"):
-        kind = "WavLM" if relative else "wav2vec 2.0"
-        raise OtherFrontEnd(f"a {kind} encoder, expected one for {front_end}")
-    if front_end == "WavLM" and not settings.get("gru_rel_pos", True):
+    if relative != relative_position:
+        kind, expected = ("WavLM", "wav2vec2") if relative else ("wav2vec 2.0", "WavLM")
+        raise OtherFrontEnd(f"a {kind} encoder, expected one for {expected}")
+    if relative and not settings.get("gru_rel_pos", True):
         raise ValueError("position bias without gates, expected gru_rel_pos")
     fields = {name: settings[name] for name in ENCODER_FIELDS if settings.get(name) is not None}
-    if front_end == "WavLM":
+    if relative:
         fields = {"normalize": False, **fields}
-        if missing := [name for name in _WAVLM if name not in fields]:
+        if missing := [name for name in WAVLM_BIAS if name not in fields]:
             raise ValueError(f"settings without {missing[0]}")
     else:
-        fields = {name: value for name, value in fields.items() if name not in _WAVLM}
+        fields = {name: value for name, value in fields.items() if name not in WAVLM_BIAS}
         fields["normalize"] = False  # the field feeds wav2vec 2.0 the raw waveform, see xlsr_300m
-    check_fields(fields)
     return fields
 
 
-def fields_of_hugging_face(settings, front_end):
-    """The same of a Hugging Face config.json."""
-    kind, kinds = settings.get("model_type"), ("wavlm",) if front_end == "WavLM" else ("wav2vec2", "hubert")
+def _fields_of_hugging_face(settings, relative_position):
+    kind, kinds = settings["model_type"], ("wavlm",) if relative_position else ("wav2vec2", "hubert")
     if unfit(kind, kinds):
         raise OtherFrontEnd(f"model_type {shown(kind)}, expected {' or '.join(kinds)}")
     names = {
@@ -184,7 +199,7 @@ def fields_of_hugging_face(settings, front_end):
         "dropout_input": "feat_proj_dropout",
         "encoder_layerdrop": "layerdrop",
     }
-    if front_end == "WavLM":
+    if relative_position:
         names |= {"num_buckets": "num_buckets", "max_distance": "max_bucket_distance"}
     convolutions = [settings.get(name) for name in ("conv_dim", "conv_kernel", "conv_stride")]
     if not all(isinstance(values, list) and len(values) == len(convolutions[0]) for values in convolutions):
@@ -201,10 +216,9 @@ def fields_of_hugging_face(settings, front_end):
     fields["extractor_mode"] = {"group": "default", "layer": "layer_norm"}[settings["feat_extract_norm"]]
     normalize = settings.get("do_normalize", settings["feat_extract_norm"] == "layer")
     check("do_normalize", normalize, _YES_NO)
-    fields["normalize"] = front_end == "WavLM" and normalize
-    if front_end == "WavLM":
-        fields = {**_WAVLM, **fields}  # Hugging Face's defaults are Microsoft's
-    check_fields(fields)
+    fields["normalize"] = relative_position and normalize
+    if relative_position:
+        fields = {**WAVLM_BIAS, **fields}  # Hugging Face's defaults are Microsoft's
     return fields
 
 
@@ -225,22 +239,33 @@ _HUGGING_FACE_NAMES = (
 )
 
 
-def fairseq_names(state_dict, fields):
-    """A Hugging Face state dict of wav2vec 2.0, HuBERT or WavLM under fairseq's names, pre-training heads dropped."""
+# Of pre-training; no detector uses them.
+_PRETRAINING_HEADS = ("quantizer.", "project_q.", "target_glu.", "final_proj.", "label_embs_concat")
+_PRETRAINING_HEADS += ("project_hid.", "lm_head.")  # Hugging Face's
+
+
+def fairseq_names(state_dict):
+    """A state dict of wav2vec 2.0, HuBERT or WavLM, Hugging Face's too, by fairseq's names, without heads."""
+    if any("feature_projection." in name for name in state_dict):
+        state_dict = _from_hugging_face(state_dict)
+    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(_PRETRAINING_HEADS)}
+
+
+def _from_hugging_face(state_dict):
+    group_norm = not any(name.endswith("conv_layers.1.layer_norm.weight") for name in state_dict)
     renamed = {}
     for name, tensor in state_dict.items():
         head, _, rest = name.partition(".")
         name = rest if head in ("wav2vec2", "hubert", "wavlm") else name
-        if name.startswith(("quantizer.", "project_q.", "project_hid.", "lm_head.")):
-            continue
         for theirs, ours in _HUGGING_FACE_NAMES:
             name = name.replace(theirs, ours)
         if name.startswith("encoder.layers.") and ".layer_norm." in name:
             name = name.replace(".layer_norm.", ".self_attn_layer_norm.")
         if name.startswith("feature_extractor."):
-            norm = "2" if fields["extractor_mode"] == "default" else "2.1"
+            norm = "2" if group_norm else "2.1"
             name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
         renamed[name] = tensor
     # Some files leave out the embedding of masked frames, which only pre-training uses.
-    renamed.setdefault("mask_emb", torch.zeros(fields["encoder_embed_dim"]))
+    if "encoder.layer_norm.weight" in renamed:
+        renamed.setdefault("mask_emb", torch.zeros(renamed["encoder.layer_norm.weight"].shape[:1]))
     return renamed

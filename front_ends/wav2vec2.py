@@ -1,26 +1,26 @@
 """wav2vec 2.0 and WavLM, from waveforms to hidden states.
 
 The encoders are fairseq's own Wav2Vec2Model, built from its own configuration, with attention of ours in its layers;
-that of WavLM is relative. Nothing else here imports fairseq.
+that of WavLM is relative. No other file imports fairseq.
 Axes: B trials, T frames, C channels. The stride is 320 samples, the receptive field 400.
 """
 
 import contextlib
 import logging
+import re
 import sys
 import types
 import warnings
-from collections import namedtuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from front_ends import pretrained
 from front_ends.attention import Attention, RelativeAttention
-from front_ends.base import FROM_FILE
-from front_ends.pretrained import _DROPOUTS, _FAIRSEQ_FIELDS, _WAVLM, RECEPTIVE_FIELD, STRIDE, _convolutions
+from front_ends.base import FrontEnd, Preset
+from front_ends.pretrained import DROPOUTS, FAIRSEQ_DEFAULTS, RECEPTIVE_FIELD, STRIDE, WAVLM_BIAS, convolutions
 
-_NO_DROPOUT = dict.fromkeys(_DROPOUTS, 0.0)
+_NO_DROPOUT = dict.fromkeys(DROPOUTS, 0.0)
 _LARGE = {
     **_NO_DROPOUT,
     "extractor_mode": "layer_norm",
@@ -30,87 +30,98 @@ _LARGE = {
     "encoder_ffn_embed_dim": 4096,
     "encoder_attention_heads": 16,
 }
-# front_ends: the families that may have this shape; file: the published file of its pre-trained weights.
-Preset = namedtuple("Preset", "front_ends file fields")
-PRESETS = {
-    # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
-    # asks for a normalised one.
-    "xlsr_300m": Preset(("wav2vec2",), "xlsr2_300m.pt", {**_LARGE, "normalize": False, "conv_bias": True}),
-    # Chen et al., "WavLM", 2022, table I and the released configuration.
-    "wavlm_large": Preset(("WavLM",), "WavLM-Large.pt", {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False}),
-    # Its first 12 layers, which AttM_LSTM was published on (Pan et al., 2024).
-    "wavlm_large_12": Preset(
-        ("WavLM",),
-        "WavLM-Large.pt",
-        {**_LARGE, **_WAVLM, "normalize": True, "conv_bias": False, "encoder_layers": 12},
-    ),
-    # For the demo and the tests: randomly initialised, the same code path in small. A group norm over time
-    # (extractor_mode "default") makes a frame depend on the whole waveform.
-    "tiny": Preset(
-        ("wav2vec2", "WavLM"),
-        None,
-        {
-            **_NO_DROPOUT,
-            **_WAVLM,
-            "normalize": True,
-            "extractor_mode": "default",
-            "conv_feature_layers": "[(16, 10, 5)] + [(32, 3, 2)] * 2 + [(64, 3, 2)] * 2 + [(64, 2, 2)] * 2",
-            "layer_norm_first": True,
-            "encoder_layers": 2,
-            "encoder_embed_dim": 64,
-            "encoder_ffn_embed_dim": 128,
-            "encoder_attention_heads": 4,
-            "conv_pos": 16,
-            "conv_pos_groups": 4,
-        },
-    ),
-}
+# For the demo and the tests: randomly initialised, the same code path in small. A group norm over time
+# (extractor_mode "default") makes a frame depend on the whole waveform.
+_TINY = Preset(
+    None,
+    {
+        **_NO_DROPOUT,
+        **WAVLM_BIAS,
+        "normalize": True,
+        "extractor_mode": "default",
+        "conv_feature_layers": "[(16, 10, 5)] + [(32, 3, 2)] * 2 + [(64, 3, 2)] * 2 + [(64, 2, 2)] * 2",
+        "layer_norm_first": True,
+        "encoder_layers": 2,
+        "encoder_embed_dim": 64,
+        "encoder_ffn_embed_dim": 128,
+        "encoder_attention_heads": 4,
+        "conv_pos": 16,
+        "conv_pos_groups": 4,
+    },
+)
 
 
-def n_frames(n_samples):
-    """Number of frames that the encoder makes of n_samples: (n - 400) // 320 + 1, and 0 below 400 samples."""
-    return max((n_samples - RECEPTIVE_FIELD) // STRIDE + 1, 0)
+class Wav2Vec2(FrontEnd):
+    """wav2vec 2.0 or HuBERT without pre-training heads: waveforms (B, samples) to hidden states, L times (B, T, C).
 
-
-class Encoder(nn.Module):
-    """wav2vec 2.0 or WavLM without pre-training heads: waveforms (B, samples) to hidden states, L times (B, T, C).
-
-    fields: its shape, see ENCODER_FIELDS. relative_position: WavLM's gated relative position bias.
+    fields: its shape, see pretrained.ENCODER_FIELDS.
     The hidden states are the input of every transformer layer, then the encoder's output (after its final layer
     norm where it has one): L = layers + 1.
-    Source: Baevski et al., "wav2vec 2.0", 2020; Chen et al., "WavLM", 2022.
+    Source: Baevski et al., "wav2vec 2.0", 2020; Hsu et al., "HuBERT", 2021.
     """
 
-    def __init__(self, fields, relative_position=False):
+    relative_position = False
+    least_samples = RECEPTIVE_FIELD
+    presets = {
+        # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
+        # asks for a normalised one.
+        "xlsr_300m": Preset("xlsr2_300m.pt", {**_LARGE, "normalize": False, "conv_bias": True}),
+        "tiny": _TINY,
+    }
+    # Source: Liu et al. 2025, section IV, and the released commands.
+    published = {"ssl": "xlsr_300m", "agg": "last", "dilation": 2, "n_output_logits": 2}
+
+    def __init__(self, fields):
         super().__init__()
-        self.model = _wav2vec2_model({name: fields[name] for name in _FAIRSEQ_FIELDS if name in fields})
+        self.model = _wav2vec2_model({name: fields[name] for name in FAIRSEQ_DEFAULTS if name in fields})
         self.model.remove_pretraining_modules()
         config = self.model.cfg
         sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout
         for i, layer in enumerate(self.model.encoder.layers):
             if config.activation_fn == "gelu":
                 layer.activation_fn = F.gelu  # the same, without fairseq's copies in float32
-            if relative_position:
+            if self.relative_position:
                 buckets = (fields["num_buckets"], fields["max_distance"]) if i == 0 else None
                 layer.self_attn = RelativeAttention(*sizes, buckets)
             else:
                 layer.self_attn = Attention(*sizes)
-        self.relative_position = relative_position
         self.normalize = fields["normalize"]
         self.channels = config.encoder_embed_dim
         self.n_hidden_states = config.encoder_layers + 1
         # Do samples past the last frame change nothing? A group norm over time sees the whole waveform.
         self.trims_to_frames = config.extractor_mode == "layer_norm"
 
-    def normalized(self, waveforms):
-        """Waveforms (B, samples) as the network takes them: layer-normalised each where the encoder wants it so."""
-        return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
+    @staticmethod
+    def n_frames(n_samples):
+        """(n - 400) // 320 + 1, and 0 below 400 samples."""
+        return max((n_samples - RECEPTIVE_FIELD) // STRIDE + 1, 0)
+
+    def samples_seen(self, n_samples):
+        return RECEPTIVE_FIELD + STRIDE * (self.n_frames(n_samples) - 1) if self.trims_to_frames else n_samples
+
+    def layers(self):
+        return self.model.encoder.layers
+
+    complete = staticmethod(pretrained.complete)
+    least_parameters = staticmethod(pretrained.least_parameters)
+    weights_of = staticmethod(pretrained.fairseq_names)
+
+    @classmethod
+    def check_fields(cls, fields):
+        pretrained.check_fields(fields, cls.relative_position)
+
+    @classmethod
+    def fields_of(cls, settings):
+        return pretrained.fields_of(settings, cls.relative_position)
+
+    def own_layers(self, state_dict):
+        def is_own(name):
+            layer = re.match(r"encoder\.layers\.(\d+)\.", name)
+            return layer is None or int(layer[1]) < len(self.layers())
+
+        return {name: tensor for name, tensor in state_dict.items() if is_own(name)}
 
     def forward(self, waveforms, normalized=False, raw_last=False):
-        """normalized: `waveforms` have passed `self.normalized` already, whole, before they were trimmed.
-
-        raw_last: the last hidden state is the last layer's output, before the final layer norm.
-        """
         model, encoder = self.model, self.model.encoder
         if waveforms.shape[-1] < RECEPTIVE_FIELD:
             raise ValueError(f"expected at least {RECEPTIVE_FIELD} samples, found {waveforms.shape[-1]}")
@@ -145,6 +156,27 @@ class Encoder(nn.Module):
         return x if scale in (0, 1) else GradMultiply.apply(x, scale)
 
 
+class WavLM(Wav2Vec2):
+    """The same with a gated relative position bias, whose fields are num_buckets and max_distance (frames).
+
+    Source: Chen et al., "WavLM", 2022.
+    """
+
+    relative_position = True
+    presets = {
+        # Table I and the released configuration.
+        "wavlm_large": Preset("WavLM-Large.pt", {**_LARGE, **WAVLM_BIAS, "normalize": True, "conv_bias": False}),
+        # Its first 12 layers, which AttM_LSTM was published on (Pan et al., 2024).
+        "wavlm_large_12": Preset(
+            "WavLM-Large.pt",
+            {**_LARGE, **WAVLM_BIAS, "normalize": True, "conv_bias": False, "encoder_layers": 12},
+            first_layers=True,
+        ),
+        "tiny": _TINY,
+    }
+    published = {"ssl": "wavlm_large", "agg": "SEA", "dilation": 1, "n_output_logits": 1}
+
+
 def channels_last(extractor, waveforms):
     """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
     memory, so that nothing is transposed for a norm.
@@ -172,7 +204,7 @@ def _wav2vec2_model(overrides):
         config.required_seq_len_multiple = 1
         for name, value in overrides.items():
             setattr(config, name, value)
-        config.conv_feature_layers = str(_convolutions(config.conv_feature_layers))
+        config.conv_feature_layers = str(convolutions(config.conv_feature_layers))
         return Wav2Vec2Model(config)
 
 
@@ -199,13 +231,3 @@ def _stand_in(*names):
     finally:
         for name in names:
             del sys.modules[name]
-
-
-def build_front_end(config):
-    """Build the encoder that a ModelConfig describes, with random weights.
-
-    Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
-    attributes `channels` (C) and `n_hidden_states`.
-    """
-    fields = config.ssl_config if config.ssl == FROM_FILE else PRESETS[config.ssl].fields
-    return Encoder(fields, relative_position=config.front_end == "WavLM")

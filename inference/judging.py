@@ -26,9 +26,8 @@ from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
 from common.console import UserError, progress, shown
 from corpora import list_audio, warn_of_others
 from data_utils import first_samples, repeat_pad
-from front_ends.pretrained import RECEPTIVE_FIELD
 from inference.precision import prepare
-from inference.scoring import BATCH_SAMPLES, batches_of, ready, score_batch
+from inference.scoring import BATCH_SAMPLES, batches_of, score_batch
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
@@ -124,15 +123,16 @@ class Judge:
         self, model_path, device, threshold=None, test_mode="full", window=4.0, hop=None, precision="fp32", **flags
     ):
         hop = window / 2 if hop is None else hop
-        if not RECEPTIVE_FIELD <= window * SAMPLE_RATE <= LONGEST_WHOLE:
-            raise UserError(f"--window: expected 0.025 to {LONGEST_WHOLE // SAMPLE_RATE} seconds, found {window:g}")
         if threshold is not None and not math.isfinite(threshold):
             raise UserError(f"--threshold: expected a finite number, found {threshold}")
-        if not 1 / SAMPLE_RATE <= hop <= window:
-            raise UserError(f"--hop: expected more than 0 and at most --window {window:g}, found {hop:g}")
         started = time.monotonic()
         content = checkpoints.read_detector(model_path, **flags)
         self.detector = checkpoints.detector_from(model_path, content["config"], content["model"]).to(device)
+        least, most = self.detector.front_end.least_samples / SAMPLE_RATE, LONGEST_WHOLE // SAMPLE_RATE
+        if not least <= window <= most:
+            raise UserError(f"--window: expected {least:g} to {most} seconds, found {window:g}")
+        if not 1 / SAMPLE_RATE <= hop <= window:
+            raise UserError(f"--hop: expected more than 0 and at most --window {window:g}, found {hop:g}")
         self.loading_took = time.monotonic() - started
         self.device, self.test_mode, self.precision = device, test_mode, precision
         self.difference = None  # of the first scores from those in float32
@@ -216,7 +216,7 @@ class Judge:
         if self.test_mode == "4s":
             yield None, first_samples(head, 64000)
         elif n <= LONGEST_WHOLE:
-            yield None, repeat_pad(held, RECEPTIVE_FIELD)
+            yield None, repeat_pad(held, self.detector.front_end.least_samples)
         if n > LONGEST_WHOLE:
             if windowed and start - self.hop + window < n:
                 yield from self._window(judged, n - window, held[-window:])
@@ -232,8 +232,7 @@ class Judge:
 
     def _score(self, pieces, check):
         """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
-        front_end = self.detector.front_end
-        prepared = [ready(x, front_end.normalize, front_end.trims_to_frames) for *_, x in pieces]
+        prepared = [self.detector.front_end.ready(x) for *_, x in pieces]
         for batch in batches_of(map(len, prepared), BATCH_SAMPLES[self.device.type]):
             if check:
                 check(pieces[batch[0]][0].seconds)

@@ -1,24 +1,22 @@
 """Audio files to scores: in exact batches, decoded by other processes while the detector computes.
 
-Trials share a batch only where that changes no score: those whose encoder makes the same number of frames of them,
-trimmed to the samples that these frames see, or, where the encoder normalises over time (a group norm), those of the
-same number of samples. There is no padding and no mask.
+Trials share a batch only if that changes no score: those of which the front-end sees the same number of samples. For
+one that works frame by frame these are the samples of its frames; for one that normalises over time (a group norm), all
+samples. There is no padding and no mask.
 """
 
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError
 from common.workers import Workers
 from data_utils import first_samples, repeat_pad
-from front_ends.pretrained import RECEPTIVE_FIELD, STRIDE
-from front_ends.wav2vec2 import n_frames
 from inference.precision import autocast
 
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
@@ -32,26 +30,6 @@ def expected_samples(path):
         return len(load_audio(path)) if seconds is None else round(seconds * SAMPLE_RATE)
     except UserError:
         return 0
-
-
-def _whole(x):
-    """A whole utterance as it is scored: repeated where it is shorter than the encoder's receptive field."""
-    return repeat_pad(x, RECEPTIVE_FIELD)
-
-
-def _trimmed_length(n):
-    return RECEPTIVE_FIELD + STRIDE * (n_frames(n) - 1)
-
-
-def ready(x, normalize, trim):
-    """A waveform, numpy (samples,), as a tensor ready for a batch of its length.
-
-    normalize, trim: of the front-end, `normalize` and `trims_to_frames`. Normalising comes first: the mean and the
-    deviation are those of all its samples.
-    """
-    x = torch.from_numpy(x)
-    x = F.layer_norm(x, x.shape) if normalize else x
-    return x[: _trimmed_length(len(x))] if trim else x
 
 
 def batches_of(lengths, batch_samples):
@@ -76,21 +54,21 @@ def plan_batches(front_end, paths, length=None, batch_samples=None):
     depends on nothing but the files and these, so that a run that goes on with it comes to the same scores. A length
     that the header got wrong costs time alone: see score_batches.
     """
-    device = next(front_end.parameters()).device.type
+    device = next(chain(front_end.parameters(), front_end.buffers())).device.type
     batch_samples = BATCH_SAMPLES[device] if batch_samples is None else batch_samples
     if length:
         return batches_of([length] * len(paths), batch_samples)
     with ThreadPoolExecutor(16) as pool:  # waits for the disk, most of the time
         samples = list(pool.map(expected_samples, paths, chunksize=64))
-    repeated = [n * max(math.ceil(RECEPTIVE_FIELD / max(n, 1)), 1) for n in samples]
-    return batches_of([_trimmed_length(n) if front_end.trims_to_frames else n for n in repeated], batch_samples)
+    repeated = [n * max(math.ceil(front_end.least_samples / max(n, 1)), 1) for n in samples]
+    return batches_of(map(front_end.samples_seen, repeated), batch_samples)
 
 
 class _Waveforms:
     """Batches of files, ready for the encoder, as a worker makes them."""
 
-    def __init__(self, paths, length, normalize, trim):
-        self.paths, self.length, self.normalize, self.trim = paths, length, normalize, trim
+    def __init__(self, front_end, paths, length):
+        self.front_end, self.paths, self.length = front_end, paths, length
 
     def __call__(self, batch):
         """Indexes into `paths` to stacks of waveforms (B, samples), one but where a header was wrong, and, in the same
@@ -105,8 +83,8 @@ class _Waveforms:
                 continue
             if not np.any(x):
                 silent.append(index)
-            x = first_samples(x, self.length) if self.length else _whole(x)
-            x = ready(x, self.normalize, self.trim)
+            x = first_samples(x, self.length) if self.length else repeat_pad(x, self.front_end.least_samples)
+            x = self.front_end.ready(x)
             by_length.setdefault(len(x), []).append((index, x))
         same_lengths = [zip(*same) for _, same in sorted(by_length.items())]
         indexes, stacks = zip(*same_lengths) if same_lengths else ((), ())
@@ -114,8 +92,8 @@ class _Waveforms:
 
 
 def score_batch(detector, waveforms, precision="fp32"):
-    """Scores (B,) of what `ready` made, stacked; of halves where all at once do not fit in memory; None where one
-    alone does not.
+    """Scores (B,) of what the front-end's `ready` made, stacked; of halves where all at once do not fit in memory; None
+    where one alone does not.
     """
     try:
         with torch.inference_mode(), autocast(precision, waveforms.device):
@@ -176,9 +154,8 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
             failures[index] = f"{paths[index]}: the detector's score is {scores.pop(index)}"
         return scores, failures, [index for index in silent if index in scores]
 
-    normalize, trim = detector.front_end.normalize, detector.front_end.trims_to_frames
     # A GPU copies from pinned memory while it computes.
-    workers = Workers(_Waveforms(paths, length, normalize, trim), num_workers, pin_memory=device.type == "cuda")
+    workers = Workers(_Waveforms(detector.front_end, paths, length), num_workers, pin_memory=device.type == "cuda")
     pending = None
     for stacks, rest in workers.results(batches):
         launched = launch(stacks, *rest)

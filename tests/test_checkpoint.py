@@ -7,7 +7,7 @@ import torch
 
 import checkpoints
 from common.console import UserError
-from front_ends.wav2vec2 import PRESETS
+from front_ends.wav2vec2 import Wav2Vec2
 from model import ModelConfig, build_detector
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
@@ -211,7 +211,7 @@ def test_pretrained_weights_load_without_their_heads(tmp_path):
         "project_q.weight": torch.zeros(2, 2),
         "final_proj.bias": torch.zeros(2),
     }
-    settings = {"cfg": {"model": PRESETS["tiny"].fields}}
+    settings = {"cfg": {"model": Wav2Vec2.presets["tiny"].fields}}
     torch.save({**settings, "model": {**weights, **heads}}, tmp_path / "ssl.pt")
     found = checkpoints.new_detector(CONFIG, tmp_path / "ssl.pt")
     assert same(found.front_end.model.state_dict(), weights)

@@ -26,8 +26,7 @@ import eval as eval_command
 import train
 from checkpoints import safe_load
 from common.console import Number, UserError, shown
-from front_ends import wav2vec2
-from front_ends.wav2vec2 import Encoder
+from front_ends.wav2vec2 import Wav2Vec2
 from inference.judging import Judge
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams
@@ -354,8 +353,8 @@ def test_weights_in_several_files_are_read_as_one(tmp_path):
 
 
 def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
-    fields = {**wav2vec2.PRESETS["tiny"].fields, "encoder_ffn_embed_dim": 96, "feature_grad_mult": 0.1}
-    weights = Encoder(fields).model.state_dict()
+    fields = {**Wav2Vec2.presets["tiny"].fields, "encoder_ffn_embed_dim": 96, "feature_grad_mult": 0.1}
+    weights = Wav2Vec2(fields).model.state_dict()
     settings = {k: v for k, v in fields.items() if k not in ("normalize", "num_buckets", "max_distance")}
     settings |= {"layer_type": "transformer", "pos_enc_type": "abs", "relative_position_embedding": False}
     path, n_refused = tmp_path / "a.pt", 0

@@ -10,7 +10,8 @@ from torchaudio.models.wav2vec2.utils import import_fairseq_model
 from front_ends import wav2vec2
 from front_ends.aggregation import SEA, AttM, WeightedSum
 from front_ends.base import empty_weights
-from front_ends.wav2vec2 import PRESETS, Encoder, n_frames
+from front_ends.pretrained import FAIRSEQ_DEFAULTS, complete
+from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from model import ModelConfig, build_detector, count_parameters
 
 # XLS-R's architecture (layer norms, no group norm over time) in small, and what the demo uses.
@@ -27,7 +28,7 @@ SMALL = {
         "conv_pos": 16,
         "conv_pos_groups": 4,
     },
-    "tiny": PRESETS["tiny"].fields,
+    "tiny": Wav2Vec2.presets["tiny"].fields,
 }
 # WavLM-Base in small: norm last, group norm over time.
 NORM_LAST = {**SMALL["tiny"], "layer_norm_first": False, "normalize": False, "encoder_embed_dim": 32}
@@ -35,14 +36,14 @@ NORM_LAST = {**SMALL["tiny"], "layer_norm_first": False, "normalize": False, "en
 
 def small_front_end(name, normalize=False):
     torch.manual_seed(0)
-    return Encoder({**SMALL[name], "normalize": normalize}).eval()
+    return Wav2Vec2({**SMALL[name], "normalize": normalize}).eval()
 
 
 def test_xlsr_300m_has_its_published_size():
-    fields = {name: value for name, value in PRESETS["xlsr_300m"].fields.items() if name != "normalize"}
+    fields = {name: value for name, value in Wav2Vec2.presets["xlsr_300m"].fields.items() if name != "normalize"}
     with empty_weights():
         model = wav2vec2._wav2vec2_model({**fields, "final_dim": 768, "quantize_targets": True})
-        front_end = Encoder(PRESETS["xlsr_300m"].fields)
+        front_end = Wav2Vec2(Wav2Vec2.presets["xlsr_300m"].fields)
     assert count_parameters(model) == 317_390_592
     heads = ("quantizer", "project_q", "final_proj")
     kept = {name: p.shape for name, p in model.named_parameters() if not name.startswith(heads)}
@@ -155,7 +156,7 @@ LENGTHS = [(1, 400), (4, 400 + 320 * 7), (4, 400 + 320 * 8), (1, 400 + 320 * 130
 @pytest.mark.parametrize("fields", [{**SMALL["xlsr-like"], "normalize": True}, NORM_LAST])
 def test_wavlm_equals_torchaudios(fields, trials, samples):
     with empty_weights():
-        front_end = Encoder({"num_buckets": 32, "max_distance": 80, **fields}, relative_position=True)
+        front_end = WavLM({"num_buckets": 32, "max_distance": 80, **fields})
     front_end = random_weights(front_end)
     assert_equal_hidden_states(front_end, torchaudios_wavlm(front_end), padded_waveforms(trials, samples))
 
@@ -164,7 +165,7 @@ def test_wavlm_equals_torchaudios(fields, trials, samples):
 @pytest.mark.parametrize("fields", [{**SMALL["xlsr-like"], "normalize": False}, NORM_LAST])
 def test_wav2vec2_equals_torchaudios(fields, trials, samples):
     with empty_weights():
-        front_end = Encoder(fields)
+        front_end = Wav2Vec2(fields)
     front_end = random_weights(front_end)
     oracle = import_fairseq_model(front_end.model).eval()
     assert_equal_hidden_states(front_end, oracle, padded_waveforms(trials, samples))
@@ -172,7 +173,7 @@ def test_wav2vec2_equals_torchaudios(fields, trials, samples):
 
 def test_nothing_is_transposed_for_the_norms_of_the_extractor():
     with empty_weights():
-        front_end = Encoder({**SMALL["xlsr-like"], "normalize": False})
+        front_end = Wav2Vec2({**SMALL["xlsr-like"], "normalize": False})
     extractor = random_weights(front_end).model.feature_extractor
     contiguous = []
     for _, _, (_, norm, _), _ in extractor.conv_layers:
@@ -184,8 +185,9 @@ def test_nothing_is_transposed_for_the_norms_of_the_extractor():
 
 @pytest.mark.parametrize("preset", ["xlsr_300m", "wavlm_large"])
 def test_hidden_states_at_real_size_equal_torchaudios(preset):
+    kind = WavLM if preset == "wavlm_large" else Wav2Vec2
     with empty_weights():
-        front_end = Encoder(PRESETS[preset].fields, relative_position=preset == "wavlm_large")
+        front_end = kind(kind.presets[preset].fields)
     front_end = random_weights(front_end)
     if preset == "wavlm_large":
         oracle = torchaudios_wavlm(front_end)
@@ -211,7 +213,7 @@ def test_hidden_states_equal_fairseqs_own_forward(name, n):
         states = front_end(x)
         expected = front_end.model.extract_features(x, padding_mask=None, mask=False)
     assert len(states) == front_end.n_hidden_states
-    assert all(state.shape == (2, n_frames(n), front_end.channels) for state in states)
+    assert all(state.shape == (2, Wav2Vec2.n_frames(n), front_end.channels) for state in states)
     torch.testing.assert_close(states[-1], expected["x"])
     outputs = [layer_output.transpose(0, 1) for layer_output, *_ in expected["layer_results"]]
     for state, output in zip(states[1:-1], outputs):  # the input of layer i + 1 is the output of layer i
@@ -230,19 +232,19 @@ def test_the_waveform_is_normalised_where_asked():
 def test_samples_past_the_last_frame_change_nothing():
     front_end = small_front_end("xlsr-like")
     x = torch.randn(1, 400 + 320 * 6 + 319)
-    assert n_frames(x.shape[1]) == 7
+    assert Wav2Vec2.n_frames(x.shape[1]) == 7
     with torch.no_grad():
         torch.testing.assert_close(front_end(x)[-1], front_end(x[:, : 400 + 320 * 6])[-1], rtol=0, atol=5e-6)
 
 
 def test_a_waveform_below_one_frame_is_an_error():
-    assert n_frames(399) == 0
+    assert Wav2Vec2.n_frames(399) == 0
     with pytest.raises(ValueError, match="at least 400 samples, found 399"):
         small_front_end("tiny")(torch.randn(1, 399))
 
 
 def test_layer_drop_and_dropout_follow_torchs_generator():
-    front_end = Encoder({**SMALL["xlsr-like"], "normalize": False, "encoder_layerdrop": 0.5, "dropout": 0.1}).train()
+    front_end = Wav2Vec2({**SMALL["xlsr-like"], "normalize": False, "encoder_layerdrop": 0.5, "dropout": 0.1}).train()
     x = torch.randn(1, 2000)
     runs = []
     for seed in (1, 1, 2):
@@ -295,3 +297,8 @@ def test_gradients_reach_every_parameter_that_is_used():
     nn.functional.cross_entropy(detector(torch.randn(4, 4000)), torch.tensor([0, 1, 0, 1])).backward()
     without = [name for name, parameter in detector.named_parameters() if parameter.grad is None]
     assert without == ["front_end.model.mask_emb"]  # of the pre-training
+
+
+def test_the_defaults_of_a_shape_are_fairseqs():
+    config = wav2vec2._wav2vec2_model({}).cfg
+    assert complete({}) == complete({name: getattr(config, name) for name in FAIRSEQ_DEFAULTS})

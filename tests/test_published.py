@@ -13,8 +13,8 @@ from conftest import read_reference, reference_weights
 import checkpoint
 import checkpoints
 from common.console import UserError
-from front_ends.pretrained import _convolutions
-from front_ends.wav2vec2 import PRESETS
+from front_ends.pretrained import convolutions
+from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from model import ModelConfig, build_detector, count_parameters, use_utterance_batch_norm
 
 HEADS = {"quantizer.vars": torch.zeros(1, 4), "project_q.weight": torch.zeros(2, 2), "final_proj.bias": torch.zeros(2)}
@@ -241,7 +241,9 @@ def fairseq_settings(fields, **more):
 
 
 def own_shape():
-    fields = dict(PRESETS["tiny"].fields, encoder_layers=3, encoder_embed_dim=32, dropout=0.1, layer_norm_first=False)
+    fields = dict(
+        Wav2Vec2.presets["tiny"].fields, encoder_layers=3, encoder_embed_dim=32, dropout=0.1, layer_norm_first=False
+    )
     return fields | {"normalize": False}
 
 
@@ -277,7 +279,7 @@ def test_a_fairseq_encoder_says_its_own_shape(tmp_path, layout):
     "preset, model_name", [("xlsr_300m", "wav2vec2_Nes2Net_X"), ("wavlm_large", "WavLM_Nes2Net_X")]
 )
 def test_the_published_encoders_are_recognised(tmp_path, preset, model_name):
-    fields = PRESETS[preset].fields
+    fields = (WavLM if preset == "wavlm_large" else Wav2Vec2).presets[preset].fields
     written = {
         **fields,
         "conv_feature_layers": "[(512,10,5)] + [(512,3,2)]*4 + [(512,2,2)] + [(512,2,2)]",
@@ -354,7 +356,7 @@ def test_a_hugging_face_folder_that_is_incomplete_is_named(tmp_path):
 
 
 def test_the_convolutions_of_a_file_are_numbers_and_never_code(tmp_path):
-    assert _convolutions("[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] * 2")[-1] == (512, 2, 2)
+    assert convolutions("[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] * 2")[-1] == (512, 2, 2)
     marker = tmp_path / "ran"
     for text in (
         f"[(open({str(marker)!r}, 'w'), 1, 1)]",
@@ -367,7 +369,7 @@ def test_the_convolutions_of_a_file_are_numbers_and_never_code(tmp_path):
         "7",
     ):
         with pytest.raises(ValueError, match="conv_feature_layers|stride"):
-            _convolutions(text)
+            convolutions(text)
         torch.save({"cfg": {"model": own_shape() | {"conv_feature_layers": text}}, "model": {}}, tmp_path / "ssl.pt")
         with pytest.raises(UserError, match="expected a pre-trained wav2vec2 encoder"):
             checkpoints.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X"}, tmp_path / "ssl.pt")

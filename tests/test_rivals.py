@@ -13,9 +13,9 @@ from back_ends import BACK_ENDS, build_back_end, mamba, tcm
 from back_ends.conformer import FARTHEST, RelativeAttention
 from back_ends.moe import ExpertFusion
 from common.console import UserError
-from front_ends.base import empty_weights
+from front_ends import build_front_end, empty_weights
 from front_ends.pretrained import _HUGGING_FACE_NAMES
-from front_ends.wav2vec2 import PRESETS, build_front_end
+from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from model import ModelConfig, build_detector, count_parameters
 
 RIVALS = [name for name in BACK_ENDS if not name.startswith("Nes2Net")]
@@ -379,8 +379,9 @@ def hugging_face_layout(front_end):
 
 @pytest.mark.parametrize("name", sorted(set(RIVALS) - {"ASP_MLP"}))
 def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypatch):
-    fields = PRESETS["tiny"].fields | {"extractor_mode": "layer_norm", "conv_bias": True, "normalize": False}
-    monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"]._replace(fields=fields))
+    fields = Wav2Vec2.presets["tiny"].fields | {"extractor_mode": "layer_norm", "conv_bias": True, "normalize": False}
+    for kind in (Wav2Vec2, WavLM):
+        monkeypatch.setitem(kind.presets, "tiny", kind.presets["tiny"]._replace(fields=fields))
     detector = published_detector(name).eval()
     released_file(tmp_path / "a.pth", detector)
     found = checkpoints.load_detector(tmp_path / "a.pth")
@@ -404,7 +405,7 @@ def test_the_first_layers_of_wavlm(tmp_path):
         whole = build_front_end(ModelConfig("WavLM_AttM_LSTM")).model.state_dict()
         cut = build_detector(ModelConfig("WavLM_AttM_LSTM", ssl="wavlm_large_12"), empty="all")
     assert count_parameters(cut.back_end) == 41_835_538
-    settings = PRESETS["wavlm_large"].fields | {"relative_position_embedding": True, "gru_rel_pos": True}
+    settings = WavLM.presets["wavlm_large"].fields | {"relative_position_embedding": True, "gru_rel_pos": True}
     one_each = torch.zeros(1024 * 64 * 128)  # every weight is a view of one storage
     weights = {name: one_each[: tensor.numel()].view(tensor.shape) for name, tensor in whole.items()}
     torch.save({"cfg": settings, "model": weights}, tmp_path / "WavLM-Large.pt")

@@ -16,7 +16,8 @@ import checkpoints
 import corpora
 import eval as eval_script
 from data_utils import load_audio, repeat_pad
-from front_ends.wav2vec2 import PRESETS, n_frames
+from front_ends import FRONT_ENDS
+from front_ends.wav2vec2 import Wav2Vec2
 from inference import precision, scoring
 from model import ModelConfig, build_detector
 
@@ -26,8 +27,9 @@ LARGE = {"extractor_mode": "layer_norm", "conv_bias": True}  # as the large enco
 
 
 def make_detector(monkeypatch, normalize, overrides, front_end="wav2vec2"):
-    tiny = PRESETS["tiny"]
-    monkeypatch.setitem(PRESETS, "tiny", tiny._replace(fields={**tiny.fields, "normalize": normalize, **overrides}))
+    presets = FRONT_ENDS[front_end].presets
+    tiny = presets["tiny"]
+    monkeypatch.setitem(presets, "tiny", tiny._replace(fields={**tiny.fields, "normalize": normalize, **overrides}))
     torch.manual_seed(1)
     return build_detector(ModelConfig(f"{front_end}_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))).eval()
 
@@ -49,7 +51,7 @@ def one_at_a_time(detector, paths):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("overrides, same", [(LARGE, n_frames), ({}, lambda n: n)])
+@pytest.mark.parametrize("overrides, same", [(LARGE, Wav2Vec2.n_frames), ({}, lambda n: n)])
 def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
     detector = make_detector(monkeypatch, normalize, overrides)
     batches = scoring.plan_batches(detector.front_end, files, batch_samples=13000)
@@ -59,7 +61,7 @@ def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
         assert len({same(heard[index]) for index in batch}) == 1
         assert len(batch) == 1 or sum(heard[index] for index in batch) <= 13000 + 320 * len(batch)
     longest = [max(heard[index] for index in batch) for batch in batches]
-    assert n_frames(longest[0]) == max(map(n_frames, heard)) and len(batches) < len(files)
+    assert Wav2Vec2.n_frames(longest[0]) == max(map(Wav2Vec2.n_frames, heard)) and len(batches) < len(files)
 
     scores, failures, silent = scoring.score_files(detector, files, batch_samples=13000)
     assert not failures and not silent
@@ -410,7 +412,7 @@ def test_batch_norm_by_utterance_scores_one_at_a_time_in_training_mode(command, 
     failed = [line.split("\t")[0] for line in out.with_name(f"{out.name}.errors.tsv").read_text().splitlines()]
     assert sorted([*scores, *failed]) == sorted(path.stem for path in files)
     waveforms = {path.stem: repeat_pad(load_audio(path), 400) for path in files}
-    assert sorted(failed) == [name for name, x in waveforms.items() if n_frames(len(x)) == 1]
+    assert sorted(failed) == [name for name, x in waveforms.items() if Wav2Vec2.n_frames(len(x)) == 1]
     detector.train()  # neither the tiny encoder nor Nes2Net drops anything out
     for name, score in scores.items():
         assert score == pytest.approx(detector.score(torch.from_numpy(waveforms[name])[None]).item(), abs=1e-5)

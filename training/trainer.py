@@ -89,7 +89,7 @@ class Training:
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(detector)
         if args.grad_checkpoint:
-            for layer in detector.front_end.model.encoder.layers:
+            for layer in detector.front_end.layers():
                 layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False)
 
     def fit(self):
