@@ -45,7 +45,7 @@ class RawBoostParams:
     fs: int = _param(16000, "sampling rate [Hz]")
 
     def __post_init__(self):
-        for name in (one.name for one in fields(self)):
+        for name in (one.name for one in fields(RawBoostParams)):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be a finite number, found {getattr(self, name)}")
         for low, high in [("minF", "maxF"), ("minBW", "maxBW"), ("minCoeff", "maxCoeff"), ("SNRmin", "SNRmax")]:

@@ -12,6 +12,8 @@ def official_files(corpus, split, folder, list_folder=None):
     lay it out. list_folder: where its lists are; None: in folder. Raises UserError listing the places looked at.
     """
     record = CORPORA[corpus]
+    if split not in record.lists:
+        raise UserError(f"{folder}: expected a {split} list, which the archive of {corpus} has not")
     name, roots = record.lists[split], [Path(list_folder or folder) / root for root in record.roots]
     return (
         _first("protocol", (root / part / name for root in roots for part in record.list_folders)),

@@ -208,6 +208,9 @@ DEFAULT_CORPUS = "ASVspoof2019_LA"  # a training set of none of them is trained 
 
 
 def recipe_of(corpus, model_name=None):
-    """{flag of train.py: value} that the corpus of that name, and a model on it, are trained with by default."""
-    record = CORPORA[corpus]
+    """{flag of train.py: value} that a corpus, and a model on it, are trained with by default.
+
+    corpus: a name from CORPORA; one without a recipe, and None, has that of DEFAULT_CORPUS.
+    """
+    record = CORPORA[corpus if corpus and CORPORA[corpus].recipe else DEFAULT_CORPUS]
     return SPEECH | record.recipe | record.recipe_of_models.get(model_name, {})

@@ -63,7 +63,7 @@ def stop_at(name, nth, number):
 
 def in_double_precision():
     start, forward = train.Training.__init__, Detector.forward
-    train.Training.__init__ = lambda self, args, detector, *rest: start(self, args, detector.double(), *rest)
+    train.Training.__init__ = lambda self, config, detector, *rest: start(self, config, detector.double(), *rest)
     for loss in LOSSES.values():
         loss.total = lambda self, logits, labels, total=loss.total: total(self.double(), logits.double(), labels)
     Detector.forward = lambda self, x: forward(self, x.double())

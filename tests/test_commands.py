@@ -30,7 +30,8 @@ from corpora import BONAFIDE, SPOOF
 from data_utils import load_audio
 from model import ModelConfig
 from tools import make_demo_corpus
-from training import trainer
+from training import schedules
+from training.config import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 EVAL_LIST = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt"
@@ -199,8 +200,7 @@ def test_the_singing_recipe_validates_by_eer_and_names_checkpoints_by_it(tmp_pat
 
 
 def test_epochs_that_are_validated_with_the_cosine_schedule():
-    args = train.parse_args(["--base_dir", "x", "--model_name", "wav2vec2_Nes2Net_X"])
-    validated = [epoch for epoch in range(1, 76) if trainer.validates(args, epoch)]
+    validated = [epoch for epoch in range(1, 76) if schedules.validates(TrainingConfig(corpus="CtrSVDD"), epoch)]
     assert validated == [1, 14, 15, 16, 24, 25, 26, 34, 35, 36, 44, 45, 46, 54, 55, 56, 64, 65, 66, 74, 75]
 
 
@@ -263,22 +263,22 @@ def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(t
 
     lists = [str(corpora.official_files("ASVspoof2019_LA", split, corpus)[0]) for split in ("train", "dev")]
     flags = ["--model_name", "wav2vec2_Nes2Net_X", "--train_protocol", lists[0], "--dev_protocol", lists[1]]
-    args = train.parse_args([*flags, "--train_protocol", str(wild / "meta.csv")])
-    joined, dev = train.read_trials(args)
+    config, _ = train.parse_args([*flags, "--train_protocol", str(wild / "meta.csv")])
+    joined, dev = train.read_trials(config)
     assert [trial.label for trial in joined] == [trial.label for trial in trials["train"] + trials["dev"]]
     assert [trial.path for trial in dev] == [trial.path for trial in trials["dev"]]
     assert joined[-1].path == str(wild / f"{len(dev) - 1}.flac") and all(Path(trial.path).is_file() for trial in joined)
     assert f"train: {len(joined)} trials" in capsys.readouterr().out
 
-    named = train.parse_args([*flags, "--train_audio_dir", str(Path(trials["train"][0].path).parent)])
+    named, _ = train.parse_args([*flags, "--train_audio_dir", str(Path(trials["train"][0].path).parent)])
     assert train.read_trials(named)[0] == trials["train"]
     args = scoring.parse_args(["--protocol", str(wild / "meta.csv"), "--model_path", "x", "--eval_output", "x"])
     assert [trial.path for trial in scoring.read_trials(args)[0]] == [trial.path for trial in joined[-len(dev) :]]
 
     ids = tmp_path / "ids.txt"
     ids.write_text("0\n")
-    unlabelled = train.parse_args([*flags[:2], "--train_protocol", str(ids), "--dev_protocol", str(ids)])
-    unlabelled.train_audio_dir = unlabelled.dev_audio_dir = [str(wild)]
+    lists = {"train_protocol": [str(ids)], "dev_protocol": [str(ids)]}
+    unlabelled = TrainingConfig(**lists, train_audio_dir=[str(wild)], dev_audio_dir=[str(wild)])
     with pytest.raises(UserError, match="expected labels, found 1 trials without"):
         train.read_trials(unlabelled)
     for wrong in (flags[:4], [*flags, "--dev_audio_dir", "a", "--dev_audio_dir", "b"], [*flags, "--base_dir", "x"]):
@@ -439,7 +439,8 @@ JUDGE = "python easy_inference_demo.py --model_path CKPT.pt --file_to_test FILE.
 )
 def test_the_published_commands_name_the_published_networks_letter_for_letter(main, command, expected):
     args = main.parse_args(shlex.split(command)[2:])
-    assert ModelConfig(**model.given_model_flags(args)) == expected
+    flags = args[1] if main is train else model.given_model_flags(args)
+    assert ModelConfig(**flags) == expected
 
 
 def test_published_checkpoints_are_scored_by_the_published_commands(tmp_path, ctrsvdd, output, monkeypatch):

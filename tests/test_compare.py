@@ -10,14 +10,13 @@ import checkpoints
 import train
 from model import ModelConfig, build_detector, count_parameters
 from tools import compare
-from training.losses import WeightedCrossEntropy
 
 
 def test_the_flags_of_every_run_are_those_of_train():
     flags = ["--database_path", "x", "--model_name", "wav2vec2_SLS", *map(str, compare.FLAGS)]
-    args = train.parse_args(flags)
-    assert (args.batch_size, args.crop, args.average_best) == (compare.BATCH, compare.CROP, compare.AVERAGED)
-    assert isinstance(train.build_loss(args, ModelConfig("wav2vec2_SLS")), WeightedCrossEntropy)
+    config, _ = train.parse_args(flags)
+    assert (config.batch_size, config.crop, config.average_best) == (compare.BATCH, compare.CROP, compare.AVERAGED)
+    assert train.choose_loss(config.loss, ModelConfig("wav2vec2_SLS").n_output_logits) == "weighted_CCE"
 
 
 def test_what_is_trained_is_scored_reported_and_timed(tmp_path, corpus, finished_run, monkeypatch, output):

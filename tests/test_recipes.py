@@ -1,5 +1,6 @@
 """train.py by recipe, and what recipes need beside the corpora's: schedules, early stopping, FIR, other losses."""
 
+import dataclasses
 import json
 import math
 
@@ -9,8 +10,9 @@ import torch
 import checkpoints
 import train
 from back_ends import BACK_ENDS
-from training import trainer
+from training.config import TrainingConfig
 from training.recipes import RECIPES
+from training.schedules import EVERY_STEP, SCHEDULES
 
 
 def parse(*flags):
@@ -19,9 +21,11 @@ def parse(*flags):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_sets_every_flag_that_it_says(name):
-    args = vars(parse("--recipe", name))
+    config, model_flags = parse("--recipe", name)
+    values = {**dataclasses.asdict(config), **model_flags}
     for flag, value in RECIPES[name].items():
-        assert flag == "not_carried_over" or args[flag] == value, flag
+        value = tuple(value) if isinstance(value, list) else value
+        assert flag == "not_carried_over" or values[flag] == value, flag
 
 
 def test_every_published_rival_has_a_recipe():
@@ -30,10 +34,11 @@ def test_every_published_rival_has_a_recipe():
 
 
 def test_flags_override_a_recipe_and_the_corpus_fills_in():
-    args = parse("--recipe", "AttM_LSTM", "--lr", "0.5", "--model_name", "WavLM_MHFA", "--class_weights", "1", "2")
-    assert (args.lr, args.model_name, args.class_weights) == (0.5, "WavLM_MHFA", [1, 2])
-    assert (args.batch_size, args.seed) == (64, 1234)  # the recipe's, the corpus's
-    assert parse("--model_name", "wav2vec2_AASIST").lr == 1e-6
+    flags = ["--recipe", "AttM_LSTM", "--lr", "0.5", "--model_name", "WavLM_MHFA", "--class_weights", "1", "2"]
+    config, model_flags = parse(*flags)
+    assert (config.lr, model_flags["model_name"], config.class_weights) == (0.5, "WavLM_MHFA", (1, 2))
+    assert (config.batch_size, config.seed) == (64, 1234)  # the recipe's, the corpus's
+    assert parse("--model_name", "wav2vec2_AASIST")[0].lr == 1e-6
 
 
 def test_recipes_are_listed_and_wrong_ones_named(capsys, fails):
@@ -49,15 +54,14 @@ def test_recipes_are_listed_and_wrong_ones_named(capsys, fails):
 
 def rates(schedule, n_steps=4, **flags):
     """The learning rate of every epoch's first step."""
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    args = parse("--model_name", "wav2vec2_GF", "--schedule", schedule, "--lr", "1", "--epochs", "9", *words)
+    config = TrainingConfig(schedule=schedule, lr=1, epochs=9, **flags)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler, every_step = trainer.build_schedule(args, optimizer, n_steps)
+    scheduler = SCHEDULES[schedule](config, optimizer, n_steps)
     found = []
-    for _ in range(args.epochs):
+    for _ in range(config.epochs):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        for _ in range(n_steps if every_step else 1):
+        for _ in range(n_steps if schedule in EVERY_STEP else 1):
             scheduler.step()
     return found
 

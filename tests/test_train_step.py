@@ -1,7 +1,6 @@
 """One training step: numbers that go wrong, precision, parts of a batch, a loader that is too slow, two processes."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import corpora
 import data_utils
 import train
 from training import distributed, trainer
+from training.config import TrainingConfig
 from training.losses import LOSSES
 
 NAN = float("nan")
@@ -103,15 +103,13 @@ class Linear(nn.Module):
 
 
 def gradients(n_outputs, n_parts, precision="fp32"):
-    flags = ["--base_dir", "x", "--model_name", "wav2vec2_Nes2Net_X", "--grad_accum", str(n_parts), "--lr", "0"]
-    args = train.parse_args([*flags, "--precision", precision, "--schedule", "constant"])
+    config = TrainingConfig(corpus="CtrSVDD", grad_accum=n_parts, lr=0, precision=precision, schedule="constant")
     torch.manual_seed(0)
     loss = LOSSES["focal" if n_outputs == 1 else "weighted_CCE"]([0.1, 0.9])
-    args.save_every_minutes = math.inf
     dataset = data_utils.TrialDataset([None] * 10)
     loader = data_utils.make_loader(dataset, 10, shuffle=True)
     detector = Linear(n_outputs)
-    training = train.Training(args, detector, loss, torch.device("cpu"), train.run_folder.Path("."), loader, {}, None)
+    training = train.Training(config, detector, loss, torch.device("cpu"), train.run_folder.Path("."), loader, {}, None)
     training.freeze(False)
     x, labels = torch.randn(10, 400), torch.tensor([0, 0, 1, 0, 1, 0, 0, 0, 0, 0])
     value, norm, skipped = training.step(x, labels)

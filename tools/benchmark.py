@@ -43,6 +43,7 @@ from inference.scoring import readers, score_files, usable_cores
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams, apply_rawboost
 from reports import metrics
+from training.config import TrainingConfig
 from training.losses import LOSSES, losses_for
 from training.trainer import Training
 
@@ -514,8 +515,8 @@ def _naive_step(config, device):
 
 
 def _training(config, device, precision, compiled):
-    flags = {"optimizer": "Adam", "lr": 1e-6, "weight_decay": 1e-4, "schedule": "constant", "grad_checkpoint": False}
-    flags = argparse.Namespace(**flags, grad_accum=1, precision=precision, compile=compiled)
+    flags = {"optimizer": "Adam", "lr": 1e-6, "weight_decay": 1e-4, "schedule": "constant"}
+    flags = TrainingConfig(**flags, precision=precision, compile=compiled)
     detector = build_detector(config).to(device)
     criterion = LOSSES[losses_for(config.n_output_logits)[0]]().to(device)
     training = Training(flags, detector, criterion, device, Path("."), [None], {}, None)

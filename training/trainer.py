@@ -16,44 +16,11 @@ import checkpoints
 from common.console import UserError, progress, warn
 from corpora import BONAFIDE
 from training import distributed, run_folder
+from training.config import PRECISIONS
+from training.schedules import EVERY_STEP, SCHEDULES, validates
 
 LOG_EVERY = 50  # steps
 STOP_AFTER = 10  # steps in a row without a finite loss
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def build_schedule(args, optimizer, steps_per_epoch):
-    """The learning-rate schedule, and whether it steps every batch rather than every epoch."""
-    if args.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * steps_per_epoch), True
-    if args.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.T_max, eta_min=args.min_lr), False
-    if args.schedule == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, args.T_max, args.gamma), False
-    if args.schedule == "exponential":
-        n_steps = args.epochs * steps_per_epoch
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (args.min_lr / args.lr) ** (i / n_steps)), True
-    if args.schedule.startswith("warmup"):
-
-        def factor(done):  # epochs
-            if done < args.warmup_epochs:
-                return (done + 1) / args.warmup_epochs
-            done, left = done - args.warmup_epochs, max(args.epochs - args.warmup_epochs, 1)
-            cosine = args.schedule == "warmup_cosine"
-            return (1 + math.cos(math.pi * min(done / left, 1))) / 2 if cosine else args.gamma**done
-
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor), False
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1), False
-
-
-def validates(args, epoch):
-    """Is this epoch validated? With the cosine schedule and EER: the first, the last, and around each minimum of the
-    learning rate from the second on, as published; otherwise every epoch.
-    """
-    if args.validation != "eer" or args.schedule != "cosine" or epoch in (1, args.epochs):
-        return True
-    period = 2 * args.T_max
-    return epoch > period + 1 and (epoch - args.T_max) % period in (period - 1, 0, 1)
 
 
 class Training:
@@ -66,17 +33,18 @@ class Training:
     logged: the figures that this look gave.
     """
 
-    def __init__(self, args, detector, criterion, device, folder, train_loader, dev_loaders, signals):
-        self.args, self.detector, self.criterion, self.device = args, detector, criterion, device
+    def __init__(self, config, detector, criterion, device, folder, train_loader, dev_loaders, signals):
+        self.config, self.detector, self.criterion, self.device = config, detector, criterion, device
         self.checkpoints = folder / "checkpoints"
         self.train_loader, self.dev_loaders, self.signals = train_loader, dev_loaders, signals
         self.n_steps = len(train_loader)
         # Fused: one kernel for all weights, and one that heeds found_inf, see step().
-        self.optimizer = getattr(torch.optim, args.optimizer)(
-            detector.parameters(), lr=args.lr, weight_decay=args.weight_decay, betas=(0.9, 0.999), fused=True
+        self.optimizer = getattr(torch.optim, config.optimizer)(
+            detector.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
         )
-        self.scheduler, self.every_step = build_schedule(args, self.optimizer, self.n_steps)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+        self.scheduler = SCHEDULES[config.schedule](config, self.optimizer, self.n_steps)
+        self.every_step = config.schedule in EVERY_STEP
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
         self.state = {"epoch": 1, "batch": 0, "best": {}, "stale": 0, "kept": {}, "skipped": 0, "in_a_row": 0}
         self.state["waiting"] = []
@@ -88,19 +56,19 @@ class Training:
         self.speed, self.finished = "", False
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(detector)
-        if args.grad_checkpoint:
+        if config.grad_checkpoint:
             for layer in detector.front_end.layers():
                 layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False)
 
     def fit(self):
         """Train to the last epoch, from wherever the state is, and average."""
-        args, state = self.args, self.state
-        while state["epoch"] <= args.epochs and not (args.early_stop and state["stale"] >= args.early_stop):
+        config, state = self.config, self.state
+        while state["epoch"] <= config.epochs and not (config.early_stop and state["stale"] >= config.early_stop):
             epoch, lr, start = state["epoch"], self.optimizer.param_groups[0]["lr"], time.monotonic()
             train_loss = self.train_epoch()
             seconds = time.monotonic() - start
             saved, dev = [], {}
-            if validates(args, epoch):
+            if validates(config, epoch):
                 dev = self.validate(epoch)
                 saved = self.keep_validated(epoch, {**dev, "train_loss": train_loss})
             if not self.every_step:
@@ -112,14 +80,14 @@ class Training:
             self.prune()
             self.check_kept()
             distributed.say(
-                f"epoch {epoch}/{args.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
+                f"epoch {epoch}/{config.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
                 f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'} {self.speed}"
             )
-        if state["epoch"] <= args.epochs:
-            distributed.say(f"stopped early: {state['stale']} validated epochs without a lower {args.average_by}")
+        if state["epoch"] <= config.epochs:
+            distributed.say(f"stopped early: {state['stale']} validated epochs without a lower {config.average_by}")
         self.finished = True
         self.check_kept()
-        if args.average_best:
+        if config.average_best:
             distributed.gather(None)  # the last checkpoint is written
             self.average_best()
             self.check_kept()
@@ -173,7 +141,7 @@ class Training:
         needed = [self.path_of(epoch).name for epoch in gone if epoch in self.best_epochs()]
         if needed and not fell_back:
             raise UserError(
-                f"{self.checkpoints}: expected the checkpoints that --average_best {self.args.average_best} needs, "
+                f"{self.checkpoints}: expected the checkpoints that --average_best {self.config.average_best} needs, "
                 f"found no {', '.join(needed)}; once put back, --resume auto goes on"
             )
         names = [self.path_of(epoch).name for epoch in gone]
@@ -196,38 +164,38 @@ class Training:
 
     def path_of(self, epoch):
         """The checkpoint that the run keeps of an epoch, by its figures."""
-        by_eer = self.args.validation == "eer"
+        by_eer = self.config.validation == "eer"
         eer = self.state["kept"][epoch]["eer"]
         return self.checkpoints / (f"model_{epoch}_EER_{eer}.pt" if by_eer else f"epoch_{epoch}.pth")
 
     def best_epochs(self):
         """The kept epochs that --average_best averages, as it stands; of equal ones the earlier."""
-        kept, name = self.state["kept"], self.args.average_by
-        return sorted(kept, key=lambda epoch: (kept[epoch][name], epoch))[: self.args.average_best]
+        kept, name = self.state["kept"], self.config.average_by
+        return sorted(kept, key=lambda epoch: (kept[epoch][name], epoch))[: self.config.average_best]
 
     def space_needed(self):
         """Bytes that the run is certain to write, and that it possibly writes."""
-        args = self.args
+        config = self.config
         weights = sum(value.nbytes for value in self.detector.state_dict().values())
         moments = 2 * sum(parameter.nbytes for parameter in self.detector.parameters())
-        possible = sum(validates(args, epoch) for epoch in range(1, args.epochs + 1))
-        if args.keep_last or args.keep_best:
-            possible = min(possible, (args.keep_last or 0) + (args.keep_best or 0) + args.average_best + 1)
-        certain = possible if args.keep == "every" else 1
+        possible = sum(validates(config, epoch) for epoch in range(1, config.epochs + 1))
+        if config.keep_last or config.keep_best:
+            possible = min(possible, (config.keep_last or 0) + (config.keep_best or 0) + config.average_best + 1)
+        certain = possible if config.keep == "every" else 1
         # Beside the epochs': the best again, the average, and three files to resume from while the newest is written.
-        rest = (1 + (args.average_best > 0)) * weights + 3 * (weights + moments)
+        rest = (1 + (config.average_best > 0)) * weights + 3 * (weights + moments)
         return certain * weights + rest, possible * weights + rest
 
     def keep_validated(self, epoch, figures):
         """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
-        args, best = self.args, self.state["best"]
-        watched = ["eer"] if args.validation == "eer" else ["loss", "loss_augmented"]
-        watched += [args.average_by] if args.average_by not in watched else []
+        config, best = self.config, self.state["best"]
+        watched = ["eer"] if config.validation == "eer" else ["loss", "loss_augmented"]
+        watched += [config.average_by] if config.average_by not in watched else []
         improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
         best.update({name: figures[name] for name in improved})
-        self.state["stale"] = 0 if args.average_by in improved else self.state["stale"] + 1
+        self.state["stale"] = 0 if config.average_by in improved else self.state["stale"] + 1
         names = []
-        if args.keep == "every" or improved:
+        if config.keep == "every" or improved:
             self.state["kept"][epoch] = figures
             names.append(self.path_of(epoch).name)
         if watched[0] in improved:
@@ -238,7 +206,7 @@ class Training:
         return names
 
     def save_weights(self, name, figures, **facts):
-        facts |= {"valid": {**figures, "selected_by": self.args.validation}, "trained_on": trained_on(self.args)}
+        facts |= {"valid": {**figures, "selected_by": self.config.validation}, "trained_on": self.config.source}
         if distributed.rank() == 0:
             self.check_folder()
             state = self.detector.state_dict()
@@ -246,15 +214,15 @@ class Training:
 
     def prune(self):
         """Delete checkpoints that --keep_last and --keep_best do not name and the average does not need."""
-        args = self.args
-        if distributed.rank() == 0 and (args.keep_last or args.keep_best):
-            best = [(args.validation, args.keep_best or 0), (args.average_by, args.average_best)]
+        config = self.config
+        if distributed.rank() == 0 and (config.keep_last or config.keep_best):
+            best = [(config.validation, config.keep_best or 0), (config.average_by, config.average_best)]
             paths = {epoch: self.path_of(epoch) for epoch in self.state["kept"]}
-            run_folder.prune(paths, self.state["kept"], args.keep_last, best)
+            run_folder.prune(paths, self.state["kept"], config.keep_last, best)
 
     def stop_if_asked(self):
         """After a step or a validation: save when it is time to, or save and end the process after a signal."""
-        due = time.monotonic() - self.saved_at >= 60 * self.args.save_every_minutes
+        due = time.monotonic() - self.saved_at >= 60 * self.config.save_every_minutes
         number, due = distributed.highest(self.signals.received, due)
         if (number or due) and not self.finished:  # behind the last epoch the detector holds the average
             self.save()
@@ -278,7 +246,7 @@ class Training:
     # -------------------------------------------------------------------------------------------- training
 
     def autocast(self):
-        dtype = PRECISIONS[self.args.precision]
+        dtype = PRECISIONS[self.config.precision]
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def freeze(self, frozen):
@@ -287,21 +255,21 @@ class Training:
             return
         self.frozen = frozen
         self.detector.front_end.requires_grad_(not frozen)
-        self.network = torch.compile(self.detector) if self.args.compile else self.detector
+        self.network = torch.compile(self.detector) if self.config.compile else self.detector
         if distributed.world_size() > 1:
             # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
             self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
 
     def train_epoch(self):
         """The rest of an epoch over the training set. Returns the mean of its finite losses."""
-        args, state, loader = self.args, self.state, self.train_loader
-        frozen = state["epoch"] <= args.SSL_freeze_epoch
+        config, state, loader = self.config, self.state, self.train_loader
+        frozen = state["epoch"] <= config.SSL_freeze_epoch
         self.freeze(frozen)
         self.detector.train()
         if frozen:
             self.detector.front_end.eval()  # a frozen encoder drops nothing out
         loader.batch_sampler.epoch, loader.batch_sampler.start = state["epoch"], state["batch"]
-        title = f"epoch {state['epoch']}/{args.epochs}"
+        title = f"epoch {state['epoch']}/{config.epochs}"
         pace = Pace(loader)
         for x, labels, indices in self.batches(loader, desc=title, initial=state["batch"], total=self.n_steps):
             pace.got(len(x))
@@ -323,13 +291,13 @@ class Training:
         the step was skipped because one of them is not finite. Then weights, moments and the running statistics of
         batch norms stay as they were.
         """
-        args, world = self.args, distributed.world_size()
+        config, world = self.config, distributed.world_size()
         x, labels = x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         before = self.running_statistics()
         weight = distributed.total(self.criterion.weight(labels))
         loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(x.chunk(args.grad_accum), labels.chunk(args.grad_accum)))
+        parts = list(zip(x.chunk(config.grad_accum), labels.chunk(config.grad_accum)))
         for i, (x_part, labels_part) in enumerate(parts):
             # The processes' gradients are averaged in the backward pass of the last part.
             apart = self.network.no_sync() if world > 1 and i + 1 < len(parts) else contextlib.nullcontext()
@@ -439,13 +407,13 @@ class Training:
 
     def average_best(self):
         """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
-        args = self.args
+        config = self.config
         paths = [self.path_of(epoch) for epoch in self.best_epochs()]
-        if len(paths) < args.average_best:
+        if len(paths) < config.average_best:
             raise UserError(
-                f"{self.checkpoints}: expected {args.average_best} checkpoints to average, found {len(paths)}"
+                f"{self.checkpoints}: expected {config.average_best} checkpoints to average, found {len(paths)}"
             )
-        out = self.checkpoints / f"average_best_{args.average_best}.pth"
+        out = self.checkpoints / f"average_best_{config.average_best}.pth"
         averaged = sorted(path.name for path in paths)
         if out.exists() and checkpoints.read_checkpoint(out)["averaged"] == averaged:
             distributed.say(f"{out} is there already")
@@ -497,10 +465,6 @@ class Pace:
 def starved(waited, busy, seconds):
     """Do the steps wait for the loader because it can do no more? Seconds: waited for it, its workers busy, in all."""
     return seconds > 1 and waited > 0.2 * seconds and busy > 0.9 * seconds
-
-
-def trained_on(args):
-    return str(args.base_dir or args.database_path or ", ".join(args.train_protocol))
 
 
 def _figures(figures):

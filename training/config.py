@@ -1,0 +1,248 @@
+"""The configuration of a training. A field of it is a flag of train.py, a key of config.json, a check on resuming."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+import checkpoints
+from augmentation import AUGMENTATIONS
+from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError
+from corpora import CORPORA, DEFAULT_CORPUS, recipe_of
+from RawBoost import ALGORITHMS, RawBoostParams
+from training.losses import LOSSES, losses_for
+from training.options import check_values, from_saved, option, saved_settings
+from training.schedules import BY_LENGTH, SCHEDULES
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Groups of the help. The parameters of RawBoost, which are of no group, are in the last.
+GROUPS = {
+    "data": "data: one of --base_dir, --database_path and --train_protocol",
+    "training": "training; not given: the recipe's value, or else the corpus's",
+    "speed": "speed and memory of a training step",
+    "validation": "validation",
+    "run": "the run",
+    "augmentation": "augmentation",
+}
+_data = partial(option, group="data", runtime=True)  # a run may move with its data, whose digests are compared
+_training = partial(option, group="training")
+_speed = partial(option, group="speed")
+_validation = partial(option, group="validation")
+_run = partial(option, group="run", runtime=True)
+_augmentation = partial(option, group="augmentation")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(RawBoostParams):
+    """All that a training is told, but for its network; the fields are named as the flags.
+
+    A field that is None takes the value of the corpus's recipe, if that has one. The parameters of RawBoost are fields
+    too. Raises UserError, naming the flag, for a value that makes no sense or does not go with the others.
+    """
+
+    base_dir: str = _data(None, "CtrSVDD: folder of train_set/, dev_set/, train.txt, dev.txt")
+    database_path: str = _data(None, "ASVspoof 2019 LA: folder of ASVspoof2019_LA_train/flac and ..._dev/flac")
+    protocols_path: str = _data(None, "folder of the ASVspoof protocols; not given: --database_path")
+    train_protocol: tuple = _data(
+        None,
+        "key of any corpus, or a table with columns path and label; several times: the corpora are joined",
+        action="append",
+        metavar="KEY",
+    )
+    dev_protocol: tuple = _data(None, "--train_protocol: the same for validation", action="append", metavar="KEY")
+    train_audio_dir: tuple = _data(
+        None,
+        "audio of each --train_protocol, in their order; not given: looked for around the protocol",
+        action="append",
+        metavar="DIR",
+    )
+    dev_audio_dir: tuple = _data(
+        None,
+        "audio of each --dev_protocol, in their order; not given: looked for around the protocol",
+        action="append",
+        metavar="DIR",
+    )
+    corpus: str = option(
+        None,
+        "what the data are of, which says their layout and recipe; not given: CtrSVDD for --base_dir, ASVspoof 2019 LA "
+        "for --database_path, or else the one that is recognised in --train_protocol",
+        group="data",
+        choices=tuple(CORPORA),
+    )
+    track: str = _data("LA", "what the detector is for; both train on 2019 LA", choices=("LA", "DF"))
+    num_workers: int = _data(min(12, os.cpu_count()), "processes that read audio", kind=AT_LEAST_0)
+    check_audio: bool = _data(False, "decode every file before training starts")
+    skip_bad_audio: int = _data(
+        0,
+        "go on without at most N files that cannot be read, each logged; the next of the list takes its place "
+        "(%(default)s: stop at the first)",
+        kind=AT_LEAST_0,
+        metavar="N",
+    )
+
+    recipe: str = _training(
+        None, "a system trained as its authors did: sets the flags; list prints all recipes", runtime=True
+    )
+    epochs: int = _training(None, "passes over the training set", kind=AT_LEAST_1, aliases=("--num_epochs",))
+    batch_size: int = _training(None, "trials of a step, of all processes together", kind=AT_LEAST_1)
+    optimizer: str = _training(None, choices=("Adam", "AdamW"))
+    lr: float = _training(None, "highest learning rate", kind=Number(float, 0))
+    weight_decay: float = _training(1e-4, kind=Number(float, 0))
+    schedule: str = _training(
+        None,
+        "cosine: per epoch, up and down again; step: times --gamma every --T_max epochs; exponential: per step, "
+        "from --lr to --min_lr; warmup_...: up in --warmup_epochs, then times --gamma an epoch, or half a cosine to 0",
+        choices=tuple(SCHEDULES),
+    )
+    T_max: int = _training(5, "cosine: epochs from highest to lowest rate", kind=AT_LEAST_1)
+    min_lr: float = _training(1e-9, "cosine, exponential: lowest rate", kind=Number(float, 0))
+    gamma: float = _training(0.5, "step, warmup_exponential: see there", kind=ABOVE_0)
+    warmup_epochs: int = _training(3, "warmup_...: see there", kind=AT_LEAST_1)
+    loss: str = _training(
+        None,
+        f"one output: {', '.join(losses_for(1))}; two: {', '.join(losses_for(2))}; WCE is weighted_CCE; "
+        "not given: the first of those",
+        choices=(*LOSSES, "WCE"),
+    )
+    class_weights: tuple = _training((0.1, 0.9), "weighted_CCE: spoof, bona fide", kind=ABOVE_0, nargs=2)
+    crop: int = _training(None, "samples of a training utterance; shorter ones are repeated", kind=AT_LEAST_1)
+    crop_place: str = _training(None, "where the crop is taken", choices=("first", "random"))
+    drop_last: bool = _training(None, "leave out the last, smaller batch of an epoch", flag=False)
+    ssl_path: str = _training(
+        None,
+        "pre-trained weights of the encoder: a fairseq or WavLM file, or a Hugging Face folder; not given: its "
+        "published file name in this folder; none: start from random weights",
+        runtime=True,
+    )
+    SSL_freeze_epoch: int = _training(
+        -1, "epochs in which the encoder is not trained (%(default)s: none)", kind=Number(int, -1)
+    )
+    seed: int = _training(None, "of weights, order, crops and augmentation", kind=SEED)
+    gpu_id: int = _training(0, "CUDA device, where there is one", kind=AT_LEAST_0, runtime=True)
+    debug: bool = _training(False, "21 batches an epoch only")
+
+    precision: str = _speed(
+        None,
+        "of the arithmetic, not of weights and normalisations; not given: bf16 where the GPU has it, else fp32",
+        choices=tuple(PRECISIONS),
+    )
+    compile: bool = _speed(False, "translate the network by torch.compile first", runtime=True)
+    grad_accum: int = _speed(1, "compute a step's batch in N parts, to fit the memory", kind=AT_LEAST_1, metavar="N")
+    grad_checkpoint: bool = _speed(
+        False, "recompute the encoder's layers in the backward pass: less memory, more time", runtime=True
+    )
+    deterministic: bool = _speed(False, "the same weights from the same seed on a GPU too", runtime=True)
+
+    validation: str = _validation(
+        None,
+        "eer: of whole utterances, at the first and last epoch and around each minimum of the learning rate; "
+        "loss: of cropped ones, plain and augmented, every epoch",
+        choices=("eer", "loss"),
+    )
+    keep: str = _validation(
+        None,
+        "which validated epochs leave a checkpoint; not given: every for eer, improved for loss",
+        choices=("improved", "every"),
+    )
+    average_best: int = _validation(
+        0, "after the last epoch, average the N best (%(default)s: do not)", kind=AT_LEAST_0, metavar="N"
+    )
+    average_by: str = _validation(
+        None,
+        "figure that ranks them; not given: that of --validation",
+        choices=("eer", "loss", "loss_augmented", "train_loss"),
+    )
+    early_stop: int = _validation(
+        None,
+        "end the training after N validated epochs without a lower figure of --average_by",
+        kind=AT_LEAST_1,
+        metavar="N",
+    )
+    keep_last: int = _validation(
+        None,
+        "delete checkpoints but those of the last N (without a number: 1) epochs and what other flags keep",
+        kind=AT_LEAST_1,
+        nargs="?",
+        const=1,
+        metavar="N",
+        runtime=True,
+    )
+    keep_best: int = _validation(
+        None,
+        "delete checkpoints but those of the N best epochs and what other flags keep",
+        kind=AT_LEAST_1,
+        metavar="N",
+        runtime=True,
+    )
+
+    log_dir: str = _run("logs")
+    foldername: str = _run(None, "not given: made of the model and the recipe")
+    date: str = _run("", "put in front of the made foldername")
+    comment: str = _run("", "put behind the made foldername")
+    resume: str = _run(None, "auto: go on with the newest run in the folder, if there is one", choices=("auto",))
+    resume_checkpoint_path: str = _run(None, f"go on from a run's {checkpoints.RESUME_NAME}")
+    save_every_minutes: float = _run(
+        15, "also within an epoch, save what a killed run goes on from", kind=Number(float, 0)
+    )
+
+    augment: str = _augmentation(
+        "RawBoost",
+        "RawBoost, or in its place random low-pass filters that imitate codecs",
+        choices=tuple(AUGMENTATIONS),
+    )
+    algo: int = _augmentation(
+        None, "0: none; see RawBoost.py; not given: the recipe's", kind=AT_LEAST_0, choices=tuple(ALGORITHMS)
+    )
+    fs: int = option(16000, flag=False, runtime=True)  # of RawBoost: audio is read at this rate
+
+    def __post_init__(self):
+        recipe = recipe_of(self.corpus)
+        validation = self.validation or recipe["validation"]
+        of_validation = {"keep": "every" if validation == "eer" else "improved", "average_by": validation}
+        drop_last = CORPORA[self.corpus or DEFAULT_CORPUS].drop_last
+        for name, value in {**recipe, **of_validation, "drop_last": drop_last}.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        check_values(self)
+        if self.loss == "WCE":
+            object.__setattr__(self, "loss", "weighted_CCE")
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise UserError(f"RawBoost: {error}") from error
+        if self.average_by.startswith("loss") and self.validation == "eer":
+            raise UserError(f"--average_by {self.average_by} needs --validation loss")
+        if self.schedule == "exponential" and self.lr == 0:
+            raise UserError("--schedule exponential: expected --lr above 0, found 0")
+        if self.resume and self.resume_checkpoint_path:
+            raise UserError("--resume and --resume_checkpoint_path exclude each other")
+        if (self.train_protocol is None) != (self.dev_protocol is None):
+            raise UserError("--train_protocol and --dev_protocol need each other")
+        for split in ("train", "dev"):
+            n_folders = len(getattr(self, f"{split}_audio_dir") or ())
+            if n_folders > len(getattr(self, f"{split}_protocol") or ()):
+                raise UserError(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
+
+    @property
+    def source(self):
+        """What is trained on, as the user named it."""
+        return str(self.base_dir or self.database_path or ", ".join(self.train_protocol or ()))
+
+    def folder_name(self, model_name):
+        """The default name of the runs' folder."""
+        parts = [self.date, model_name, f"e{self.epochs}", f"bz{self.batch_size}", f"lr{self.lr:g}"]
+        parts += [f"algo{self.algo}" if self.augment == "RawBoost" else self.augment, f"seed{self.seed}", self.comment]
+        return "_".join(part for part in parts if part)
+
+    def check_same_run(self, settings, folder):
+        """Raise UserError if a run that goes on was started with other settings, those that its config.json holds.
+
+        More epochs are the same run, if the schedule does not depend on their number. What a corpus decides are other
+        fields and the data, which are compared.
+        """
+        before, now = saved_settings(from_saved(type(self), settings)), saved_settings(self)
+        free = {"corpus"} if self.schedule in BY_LENGTH else {"corpus", "epochs"}
+        for name, value in now.items():
+            if name not in free and before[name] != value:
+                raise UserError(f"--{name}: the run in {folder} was started with {before[name]}, found {value}")

@@ -1,0 +1,89 @@
+"""Options of a command as fields of a frozen dataclass, from which flags, help, checks and saved settings are made."""
+
+import dataclasses
+from types import SimpleNamespace
+
+from common.console import Number, UserError, shown, unfit
+
+_TRAITS = {"help": "", "kind": None, "choices": None, "group": None, "aliases": (), "flag": True, "runtime": False}
+
+
+def option(default, help="", **traits):
+    """A field of a dataclass of options, and so a flag of its name. Its type is that of the annotation.
+
+    default: None is a value that is not given. help: `%(default)s` in it is the default, which is else appended.
+    kind: a common.console.Number, of each value; int and float fields: any finite number. choices: values that it may
+    have. group: of the help. aliases: other spellings of the flag. flag: False for what no flag sets. runtime: it does
+    not decide the result, so it is neither saved nor compared. Any other trait (nargs, metavar ...) goes to argparse.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, **traits})
+
+
+def _traits(field):
+    """A field's traits. One without a group, of a dataclass that knows no options, belongs to the last group."""
+    traits = SimpleNamespace(**{**_TRAITS, **field.metadata})
+    traits.kind = traits.kind or (Number(field.type) if field.type in (int, float) else None)
+    traits.argparse = {name: value for name, value in field.metadata.items() if name not in _TRAITS}
+    return traits
+
+
+def add_flags(parser, config_class, groups, values):
+    """Add a flag for each field to an argparse parser; one that is not given is None.
+
+    groups: {group: title}, in the order of the help. values: {name: value} that the help shows instead of defaults.
+    """
+    fields = [(field, _traits(field)) for field in dataclasses.fields(config_class)]
+    for name, title in groups.items():
+        group = parser.add_argument_group(title)
+        for field, traits in fields:
+            if traits.flag and (traits.group or list(groups)[-1]) == name:
+                how = (
+                    {"action": "store_true"} if field.type is bool else {"type": traits.kind, "choices": traits.choices}
+                )
+                how |= {**traits.argparse, "default": None}
+                text = _help(traits.help, values.get(field.name, field.default))
+                group.add_argument(f"--{field.name}", *traits.aliases, help=text, **how)
+
+
+def _help(text, default):
+    if "%(default)s" not in text and default not in (None, "") and default is not False:
+        text += " (%(default)s)"
+    words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+    return text.replace("%(default)s", words)
+
+
+def given_flags(args, config_class):
+    """{field: value} of the flags, in an argparse namespace, that were given."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def check_values(config):
+    """Raise UserError, naming the flag, for a value that its field does not take. Lists become tuples."""
+    for field in dataclasses.fields(config):
+        value, traits = getattr(config, field.name), _traits(field)
+        if value is None and field.default is None:
+            continue
+        if isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(config, field.name, value)
+        n = traits.argparse.get("nargs")
+        if isinstance(n, int) and (not isinstance(value, tuple) or len(value) != n):
+            raise UserError(f"--{field.name}: expected {n} values, found {shown(value)}")
+        expected = (False, True) if field.type is bool else traits.kind if traits.choices is None else traits.choices
+        for one in value if isinstance(value, tuple) else (value,):
+            if expected is not None and (words := unfit(one, expected)):
+                raise UserError(f"--{field.name}: expected {words}, found {shown(one)}")
+
+
+def saved_settings(config):
+    """{field: value} of what decides the result, as plain data."""
+    return {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config) if not _traits(field).runtime
+    }
+
+
+def from_saved(config_class, settings):
+    """The configuration of saved settings. A field that was not there yet has its default; one that went is ignored."""
+    names = {field.name for field in dataclasses.fields(config_class) if not _traits(field).runtime}
+    return config_class(**{name: value for name, value in settings.items() if name in names})

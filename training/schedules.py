@@ -1,0 +1,68 @@
+"""Learning-rate schedules by name, and which epochs are validated.
+
+A schedule is a function (config, optimizer, steps per epoch) -> torch scheduler. config: a TrainingConfig.
+"""
+
+import math
+
+from torch.optim import lr_scheduler
+
+
+def constant(config, optimizer, n_steps):
+    return lr_scheduler.ConstantLR(optimizer, factor=1)
+
+
+def cosine(config, optimizer, n_steps):
+    """From the highest rate down to --min_lr in T_max epochs, up again in as many, and so on."""
+    return lr_scheduler.CosineAnnealingLR(optimizer, config.T_max, eta_min=config.min_lr)
+
+
+def onecycle(config, optimizer, n_steps):
+    return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * n_steps)
+
+
+def step(config, optimizer, n_steps):
+    return lr_scheduler.StepLR(optimizer, config.T_max, config.gamma)
+
+
+def exponential(config, optimizer, n_steps):
+    ratio, n_steps = config.min_lr / config.lr, config.epochs * n_steps
+    return lr_scheduler.LambdaLR(optimizer, lambda i: ratio ** (i / n_steps))
+
+
+def warmup_exponential(config, optimizer, n_steps):
+    return _after_warmup(config, optimizer, lambda epoch: config.gamma**epoch)
+
+
+def warmup_cosine(config, optimizer, n_steps):
+    n_epochs = max(config.epochs - config.warmup_epochs, 1)
+    return _after_warmup(config, optimizer, lambda epoch: (1 + math.cos(math.pi * min(epoch / n_epochs, 1))) / 2)
+
+
+def _after_warmup(config, optimizer, factor):
+    """Up to the highest rate in --warmup_epochs, then times factor(epochs since)."""
+
+    def of_epoch(epoch):
+        if epoch < config.warmup_epochs:
+            return (epoch + 1) / config.warmup_epochs
+        return factor(epoch - config.warmup_epochs)
+
+    return lr_scheduler.LambdaLR(optimizer, of_epoch)
+
+
+SCHEDULES = {
+    function.__name__: function
+    for function in (constant, cosine, onecycle, step, exponential, warmup_exponential, warmup_cosine)
+}
+EVERY_STEP = ("onecycle", "exponential")  # the others step once per epoch
+BY_LENGTH = ("onecycle", "exponential", "warmup_cosine")  # their rates depend on the number of epochs
+
+
+def validates(config, epoch):
+    """Is this epoch validated? With the cosine schedule and EER: the first, the last, and around each minimum of the
+    learning rate from the second on, as published; otherwise every epoch.
+    """
+    if config.validation != "eer" or config.schedule != "cosine" or epoch in (1, config.epochs):
+        return True
+    period = 2 * config.T_max
+    return epoch > period + 1 and (epoch - config.T_max) % period in (period - 1, 0, 1)
