@@ -32,7 +32,7 @@ import corpora
 from common.atomic import atomic_open, check_outputs
 from common.console import Number, UserError, run
 from corpora import BONAFIDE, SPOOF
-from reports import metrics
+from reports import bootstrap, calibration, curves, metrics, published
 
 # Columns that the tables break down by where a key has them and nobody asks for others.
 BREAKDOWNS = ("dataset", "attack", "codec", "transmission", "source", "vocoder", "gender")
@@ -312,13 +312,13 @@ def calibrate_and_fuse(args, systems):
     everything = np.column_stack(list(systems.values()))
     if args.calibrate:
         for k, name in enumerate(systems):
-            weights, offset = metrics.train_calibration(*(dev[mask, k] for mask in labels))
+            weights, offset = calibration.train_calibration(*(dev[mask, k] for mask in labels))
             note(f"calibration of {name}: {weights[0]:.6g} score {offset:+.6g}")
             systems[name] = weights[0] * systems[name] + offset
     if args.fuse == "average":
         systems["fusion"] = np.mean(list(systems.values()), axis=0)
     elif args.fuse:
-        weights, offset = metrics.train_calibration(*(dev[mask] for mask in labels))
+        weights, offset = calibration.train_calibration(*(dev[mask] for mask in labels))
         note(f"fusion: {' '.join(f'{w:+.6g} {name}' for w, name in zip(weights, systems))} {offset:+.6g}")
         systems["fusion"] = everything @ weights + offset
     return systems
@@ -446,9 +446,9 @@ def read_groups(path):
 
 def figures_of(asv, corpus):
     """The figures of every condition. asv: its AsvRates, or None."""
-    dcf = dict(zip(("miss", "false_alarm"), metrics.dcf_weights()))
+    dcf = dict(zip(("miss", "false_alarm"), curves.dcf_weights()))
     found = [
-        Figure("eer", "EER %", metrics.curve_eer, metrics.eer_point, 100, 3),
+        Figure("eer", "EER %", curves.curve_eer, curves.eer_point, 100, 3),
         cost_figure("min_dcf", "minDCF", dcf),
     ]
     if asv is not None:
@@ -458,8 +458,8 @@ def figures_of(asv, corpus):
 
 
 def cost_figure(key, title, weights):
-    point = partial(metrics.min_cost_point, **weights)
-    return Figure(key, title, partial(metrics.curve_min_cost, **weights), point, 1, 4)
+    point = partial(curves.min_cost_point, **weights)
+    return Figure(key, title, partial(curves.curve_min_cost, **weights), point, 1, 4)
 
 
 def tdcf_figure(asv, version):
@@ -470,15 +470,15 @@ def tdcf_figure(asv, version):
 def pooled_figures(asv, corpus, miss_rates):
     """The figures that are given for all trials only."""
     found = [
-        Figure("act_dcf", "actDCF", metrics.curve_act_dcf, metrics.bayes_point, 1, 4),
+        Figure("act_dcf", "actDCF", curves.curve_act_dcf, curves.bayes_point, 1, 4),
         Figure("cllr", "Cllr, bits", lambda curve: curve.cllr, None, 1, 4),
-        Figure("min_cllr", "min Cllr, bits", metrics.curve_min_cllr, None, 1, 4),
-        Figure("auc", "AUC", metrics.curve_auc, None, 1, 6),
+        Figure("min_cllr", "min Cllr, bits", curves.curve_min_cllr, None, 1, 4),
+        Figure("auc", "AUC", curves.curve_auc, None, 1, 6),
     ]
     if asv is not None:
         found.append(tdcf_figure(asv, "2021" if corpus == "ASVspoof2019_LA" else "2019"))
     for rate in miss_rates:
-        far, point = (partial(function, frr=rate / 100) for function in (metrics.curve_far_at, metrics.far_at_point))
+        far, point = (partial(function, frr=rate / 100) for function in (curves.curve_far_at, curves.far_at_point))
         found.append(Figure(f"far_at_frr_{rate:g}", f"FAR % at FRR {rate:g} %", far, point, 100, 3))
     return found
 
@@ -486,10 +486,10 @@ def pooled_figures(asv, corpus, miss_rates):
 def published_figures(corpus, bonafide, spoof):
     """{(key, title): value} as the corpus's published program computes them."""
     if corpus == "CtrSVDD":
-        eer, min_dcf = metrics.published_ctrsvdd(bonafide, spoof)
+        eer, min_dcf = published.published_ctrsvdd(bonafide, spoof)
         return {"published_eer": eer, "published_min_dcf": min_dcf}
-    published = metrics.published_in_the_wild if corpus == "in_the_wild" else metrics.published_asvspoof
-    return {"published_eer": published(bonafide, spoof)}
+    function = published.published_in_the_wild if corpus == "in_the_wild" else published.published_asvspoof
+    return {"published_eer": function(bonafide, spoof)}
 
 
 PUBLISHED = {
@@ -525,7 +525,7 @@ class Bootstrap:
         elif self.codes is None:
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of trials, drawn within each class"
         else:
-            self.weights = metrics.cluster_weights(self.codes, is_bonafide, self.n)
+            self.weights = bootstrap.cluster_weights(self.codes, is_bonafide, self.n)
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of whole {column}s ({n} of them), "
             self.text += f"of trials where there are fewer than {self.fewest} of a class"
 
@@ -533,24 +533,24 @@ class Bootstrap:
         """(exact, coarse, replicates) Curves of each of several score arrays; the last two None without intervals."""
         classes = [[s[index] for s in scores] for index in (condition.bonafide, condition.spoof)]
         if not self.n:
-            return [(metrics.det_curve(*pair, cllr=cllr), None, None) for pair in zip(*classes)]
+            return [(curves.det_curve(*pair, cllr=cllr), None, None) for pair in zip(*classes)]
         clusters = None
         if self.codes is not None:
             clusters = [self.codes[index] for index in (condition.bonafide, condition.spoof)]
             if fewest_clusters(*clusters) < self.fewest:
                 clusters = None
-        return metrics.bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)
+        return bootstrap.bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)
 
 
 def figure_value(figure, exact, coarse, replicates):
     """(Value, replicates or None)"""
     if coarse is None:
         return Value(float(figure.function(exact)), math.nan, math.nan), None
-    value, drawn = metrics.bootstrap_figure(figure.function, exact, coarse, replicates)
-    return Value(value, *metrics.percentile_interval(drawn)), drawn
+    value, drawn = bootstrap.bootstrap_figure(figure.function, exact, coarse, replicates)
+    return Value(value, *bootstrap.percentile_interval(drawn)), drawn
 
 
-def measure(table, systems, conditions, asv, args, bootstrap):
+def measure(table, systems, conditions, asv, args, intervals):
     """One row a condition and system: {by, name, system, n_bonafide, n_spoof, figures {key: Value}}, and their
     Figures by key. A condition without trials of both classes has no figures.
     """
@@ -573,8 +573,8 @@ def measure(table, systems, conditions, asv, args, bootstrap):
         for name, scores in systems.items():
             values = {}
             if both:
-                (curves,) = bootstrap.curves([scores], condition, points, cllr="cllr" in [f.key for f in figures])
-                values = {figure.key: figure_value(figure, *curves)[0] for figure in figures}
+                (drawn,) = intervals.curves([scores], condition, points, cllr="cllr" in [f.key for f in figures])
+                values = {figure.key: figure_value(figure, *drawn)[0] for figure in figures}
                 if args.as_published:
                     classes = scores[condition.bonafide], scores[condition.spoof]
                     for key, value in published_figures(table.corpus, *classes).items():
@@ -593,18 +593,18 @@ def measure(table, systems, conditions, asv, args, bootstrap):
     return rows, titles
 
 
-def compare(systems, pooled, bootstrap, corpus, asv):
+def compare(systems, pooled, intervals, corpus, asv):
     """Every pair of systems on the same trials and the same draws of them: {first, second, figure, difference, low,
     high, p}, the difference being first - second.
     """
     figures = figures_of(asv_rates(asv, {}), corpus)
     found = []
     for pair in itertools.combinations(systems, 2):
-        curves = bootstrap.curves([systems[name] for name in pair], pooled, [figure.point for figure in figures])
+        both = intervals.curves([systems[name] for name in pair], pooled, [figure.point for figure in figures])
         for figure in figures:
-            (first, drawn_first), (second, drawn_second) = (figure_value(figure, *c) for c in curves)
+            (first, drawn_first), (second, drawn_second) = (figure_value(figure, *c) for c in both)
             differences = drawn_first - drawn_second
-            low, high = metrics.percentile_interval(differences)
+            low, high = bootstrap.percentile_interval(differences)
             found.append(
                 {
                     "first": pair[0],
@@ -613,7 +613,7 @@ def compare(systems, pooled, bootstrap, corpus, asv):
                     "difference": first.value - second.value,
                     "low": low,
                     "high": high,
-                    "p": metrics.p_value(differences),
+                    "p": bootstrap.p_value(differences),
                 }
             )
     return found
@@ -631,8 +631,8 @@ def sasv_figures(values, kind, n_replicates):
         classes = [trials[mask] for mask in kinds]
         interval = (math.nan, math.nan)
         if n_replicates:  # each computed anew from drawn trials: fewer replicates
-            drawn = metrics.bootstrap_statistic(statistic, *classes, n_replicates=min(n_replicates, 200))
-            interval = metrics.percentile_interval(drawn)
+            drawn = bootstrap.bootstrap_statistic(statistic, *classes, n_replicates=min(n_replicates, 200))
+            interval = bootstrap.percentile_interval(drawn)
         found[key] = Value(statistic(*classes), *interval)
     return found
 
@@ -655,7 +655,7 @@ def print_ctrsvdd(scores, table, places):
     without_both = without_a14 & ~ace
 
     def figures(mask):
-        eer, min_dcf = metrics.published_ctrsvdd(scores[mask & is_bonafide], scores[mask & ~is_bonafide])
+        eer, min_dcf = published.published_ctrsvdd(scores[mask & is_bonafide], scores[mask & ~is_bonafide])
         return f"EER: {100 * eer:.4f}%  minDCF: {min_dcf:.6f}"
 
     print(rule)
@@ -862,9 +862,9 @@ def draw_det(axis, classes):
     clipped = partial(np.clip, a_min=lowest, a_max=1 - lowest)
     least, highest = [], 0.6
     for name, (bonafide, spoof) in classes.items():
-        curve = metrics.det_curve(bonafide, spoof)
-        eer = float(metrics.curve_eer(curve))
-        kept = metrics.kept_points(curve, len(bonafide), len(spoof), [metrics.eer_point], n=1500)
+        curve = curves.det_curve(bonafide, spoof)
+        eer = float(curves.curve_eer(curve))
+        kept = bootstrap.kept_points(curve, len(bonafide), len(spoof), [curves.eer_point], n=1500)
         far, frr = clipped(curve.far[kept]), clipped(curve.frr[kept])
         line, *_ = axis.plot(deviate(far), deviate(frr), drawstyle="steps-post", label=f"{name}, EER {100 * eer:.2f} %")
         axis.plot(deviate(clipped(eer)), deviate(clipped(eer)), "o", color=line.get_color())
@@ -964,22 +964,22 @@ def main(argv=None):
         return
     groups = read_groups(args.attack_groups) if args.attack_groups else {}
     conditions = conditions_of(table, args, groups)
-    bootstrap = Bootstrap(args, table)
-    rows, titles = measure(table, systems, conditions, asv, args, bootstrap)
+    intervals = Bootstrap(args, table)
+    rows, titles = measure(table, systems, conditions, asv, args, intervals)
     if sasv:
-        rows[0]["figures"] |= sasv_figures(sasv, asv.kind, bootstrap.n)
+        rows[0]["figures"] |= sasv_figures(sasv, asv.kind, intervals.n)
         titles |= {key: SASV[key] for key in rows[0]["figures"] if key in SASV}
     warn_if_reversed(rows)
     report = {
         "corpus": table.corpus,
         "subset": f" {args.subset or 'eval'}" if "subset" in table.columns else "",
         "key": table.path,
-        "intervals": bootstrap.text,
+        "intervals": intervals.text,
         "calibrated": bool(args.calibrate),
         "checks": checks,
         "rows": rows,
         "titles": titles,
-        "comparisons": compare(systems, conditions[0], bootstrap, table.corpus, asv) if bootstrap.n else [],
+        "comparisons": compare(systems, conditions[0], intervals, table.corpus, asv) if intervals.n else [],
     }
     if args.plot:
         draw(args.plot, report, systems, conditions[0])

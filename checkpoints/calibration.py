@@ -9,6 +9,7 @@ from common.console import UserError
 from corpora import BONAFIDE, SPOOF
 from model import ModelConfig
 from reports import metrics
+from reports.calibration import train_calibration
 
 # Affine calibration, and the numbers of dev trials that it was fitted on.
 CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafide", "calibration_n_spoof")
@@ -21,7 +22,7 @@ def dev_figures(bonafide, spoof):
     ratio. Raises UserError for an empty class or a score that is not finite.
     """
     eer, threshold = metrics.compute_eer(bonafide, spoof)
-    (slope,), offset = metrics.train_calibration(bonafide, spoof)
+    (slope,), offset = train_calibration(bonafide, spoof)
     calibration = zip(CALIBRATION, (float(slope), float(offset), len(bonafide), len(spoof)))
     return {"eer": eer, "threshold": threshold, **dict(calibration)}
 

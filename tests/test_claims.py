@@ -30,7 +30,7 @@ from front_ends.wav2vec2 import Wav2Vec2
 from inference.judging import Judge
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams
-from reports import metrics
+from reports import calibration, metrics
 
 CONFIG = ModelConfig("wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
 
@@ -563,14 +563,14 @@ def test_a_score_that_is_not_finite_is_named(tmp_path, score):
 def test_metrics_refuse_what_is_no_number_or_empty():
     good, nan, nothing = [0.0, 1.0], [0.0, float("nan")], []
     functions = [metrics.compute_eer, metrics.compute_min_dcf, metrics.compute_act_dcf, metrics.compute_cllr]
-    functions += [metrics.compute_min_cllr, metrics.compute_auc, metrics.train_calibration]
+    functions += [metrics.compute_min_cllr, metrics.compute_auc, calibration.train_calibration]
     for function in functions:
         for bad in (nan, nothing):
             for classes in ((good, bad), (bad, good)):
                 with pytest.raises(UserError):
                     function(*classes)
     with pytest.raises(UserError, match="variance"):
-        metrics.train_calibration([1e308, -1e308], [0.0, 1.0])
+        calibration.train_calibration([1e308, -1e308], [0.0, 1.0])
     with pytest.raises(UserError, match="spoof"):
         metrics.asv_error_rates(good, good, nan)
     for rates in ((2, 0.1, 0.1), (0.1, -1, 0.1), (0.1, float("nan"), 0.1)):

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from common.console import UserError
-from reports import metrics
+from reports import bootstrap, calibration, curves, metrics
+from reports.bootstrap import bootstrap_eer
 from reports.metrics import (
-    bootstrap_eer,
     compute_a_dcf,
     compute_act_dcf,
     compute_auc,
@@ -22,10 +22,8 @@ from reports.metrics import (
     compute_min_dcf,
     compute_min_tdcf,
     compute_t_eer,
-    published_asvspoof,
-    published_ctrsvdd,
-    published_in_the_wild,
 )
+from reports.published import published_asvspoof, published_ctrsvdd, published_in_the_wild
 
 TWO_CLASSES = [compute_eer, compute_min_dcf, compute_act_dcf, compute_cllr, compute_min_cllr, compute_auc]
 TWO_CLASSES += [published_asvspoof, published_ctrsvdd, published_in_the_wild, bootstrap_eer]
@@ -82,8 +80,8 @@ def test_reference_min_tdcf_and_not_that_of_the_published_slip():
     assert found == pytest.approx(0.108650249, abs=5e-10)
     rates = metrics.asv_error_rates(*asv)
     slip = rates._replace(p_fa_spoof=1 - rates.p_fa_spoof)
-    curve = metrics.det_curve(*reference_scores())
-    assert metrics.curve_min_cost(curve, *metrics.tdcf_weights(slip)) == pytest.approx(0.0828333172, abs=5e-11)
+    curve = curves.det_curve(*reference_scores())
+    assert curves.curve_min_cost(curve, *metrics.tdcf_weights(slip)) == pytest.approx(0.0828333172, abs=5e-11)
 
 
 def test_organisers_asv_rates_give_their_weights():
@@ -330,20 +328,20 @@ def test_bootstrap_has_the_distribution_of_resampling(n_bonafide, n_spoof, digit
 
 
 FIGURES = {
-    "eer": (metrics.curve_eer, lambda b, s: compute_eer(b, s)[0], metrics.eer_point),
+    "eer": (curves.curve_eer, lambda b, s: compute_eer(b, s)[0], curves.eer_point),
     "min_dcf": (
-        lambda curve: metrics.curve_min_cost(curve, 1.9, 1),
+        lambda curve: curves.curve_min_cost(curve, 1.9, 1),
         compute_min_dcf,
-        lambda curve: metrics.min_cost_point(curve, 1.9, 1),
+        lambda curve: curves.min_cost_point(curve, 1.9, 1),
     ),
-    "act_dcf": (metrics.curve_act_dcf, compute_act_dcf, metrics.bayes_point),
+    "act_dcf": (curves.curve_act_dcf, compute_act_dcf, curves.bayes_point),
     "cllr": (lambda curve: curve.cllr, compute_cllr, None),
-    "min_cllr": (metrics.curve_min_cllr, compute_min_cllr, None),
-    "auc": (metrics.curve_auc, compute_auc, None),
+    "min_cllr": (curves.curve_min_cllr, compute_min_cllr, None),
+    "auc": (curves.curve_auc, compute_auc, None),
     "far_at": (
-        lambda curve: metrics.curve_far_at(curve, 0.1),
+        lambda curve: curves.curve_far_at(curve, 0.1),
         lambda b, s: compute_far_at(b, s, 0.1),
-        lambda curve: metrics.far_at_point(curve, 0.1),
+        lambda curve: curves.far_at_point(curve, 0.1),
     ),
 }
 POINTS = [point for _, _, point in FIGURES.values() if point]
@@ -361,11 +359,11 @@ def same_distribution(found, direct):
 def test_every_figure_has_the_distribution_of_resampled_trials(n_bonafide, n_spoof):
     rng = np.random.default_rng(7)
     bonafide, spoof = rng.normal(1.2, 1.5, n_bonafide), rng.normal(-1, 1.2, n_spoof)
-    ((exact, coarse, replicates),) = metrics.bootstrap_curves(bonafide, spoof, 1500, points=POINTS, cllr=True)
+    ((exact, coarse, replicates),) = bootstrap.bootstrap_curves(bonafide, spoof, 1500, points=POINTS, cllr=True)
     assert (len(coarse.frr) < len(exact.frr)) == (n_spoof == 3000)
     draws = [(rng.choice(bonafide, len(bonafide)), rng.choice(spoof, n_spoof)) for _ in range(700)]
     for figure, function, _ in FIGURES.values():
-        value, found = metrics.bootstrap_figure(figure, exact, coarse, replicates)
+        value, found = bootstrap.bootstrap_figure(figure, exact, coarse, replicates)
         assert value == pytest.approx(function(bonafide, spoof))
         same_distribution(found, [function(*draw) for draw in draws])
 
@@ -374,8 +372,8 @@ def test_cllr_of_outliers_within_one_cell_has_the_distribution_of_resampling():
     rng = np.random.default_rng(15)
     bonafide, spoof = rng.normal(3, 1, 2000), rng.normal(-3, 1, 9000)
     bonafide[:12] = -np.geomspace(30, 3000, 12)  # below every spoof: no operating point between them is kept
-    ((exact, coarse, replicates),) = metrics.bootstrap_curves(bonafide, spoof, 4000, points=POINTS, cllr=True)
-    _, found = metrics.bootstrap_figure(lambda curve: curve.cllr, exact, coarse, replicates)
+    ((exact, coarse, replicates),) = bootstrap.bootstrap_curves(bonafide, spoof, 4000, points=POINTS, cllr=True)
+    _, found = bootstrap.bootstrap_figure(lambda curve: curve.cllr, exact, coarse, replicates)
     direct = [compute_cllr(rng.choice(bonafide, 2000), spoof) for _ in range(4000)]
     assert np.std(found) == pytest.approx(np.std(direct), rel=0.06)
 
@@ -388,10 +386,10 @@ def test_clusters_are_drawn_whole_within_their_kind():
     bonafide = rng.normal(1.5, 1, 500) + voices[clusters_b]
     spoof = rng.normal(-1, 1, 1500) + voices[clusters_s]
     codes, is_bonafide = np.concatenate([clusters_b, clusters_s]), np.arange(2000) < 500
-    weights = metrics.cluster_weights(codes, is_bonafide, 1500)
+    weights = bootstrap.cluster_weights(codes, is_bonafide, 1500)
     for members in (range(15), range(15, 25), range(25, 40)):
         assert np.all(weights[:, members].sum(axis=1) == len(members))
-    (curves,) = metrics.bootstrap_curves(
+    (voiced,) = bootstrap.bootstrap_curves(
         bonafide, spoof, 1500, clusters=(clusters_b, clusters_s), weights=weights, points=POINTS, cllr=True
     )
     of_cluster = [(bonafide[clusters_b == c], spoof[clusters_s == c]) for c in range(n_clusters)]
@@ -402,8 +400,8 @@ def test_clusters_are_drawn_whole_within_their_kind():
         )
         draws.append([np.concatenate([of_cluster[c][i] for c in drawn]) for i in (0, 1)])
     for figure, function, _ in FIGURES.values():
-        same_distribution(metrics.bootstrap_figure(figure, *curves)[1], [function(*draw) for draw in draws])
-    low, high = metrics.percentile_interval(metrics.bootstrap_figure(metrics.curve_eer, *curves)[1])
+        same_distribution(bootstrap.bootstrap_figure(figure, *voiced)[1], [function(*draw) for draw in draws])
+    low, high = bootstrap.percentile_interval(bootstrap.bootstrap_figure(curves.curve_eer, *voiced)[1])
     trial_low, trial_high = bootstrap_eer(bonafide, spoof)
     assert high - low > 1.5 * (trial_high - trial_low)  # what drawing trials would hide
 
@@ -413,29 +411,29 @@ def test_paired_systems_see_the_same_draws():
     common_b, common_s = rng.normal(1.5, 1, 600), rng.normal(-1.5, 1, 2500)
     first = common_b + rng.normal(0, 0.3, 600), common_s + rng.normal(0, 0.3, 2500)
     second = common_b + rng.normal(0, 0.5, 600), common_s + rng.normal(0, 0.5, 2500)
-    curves = metrics.bootstrap_curves(
+    both = bootstrap.bootstrap_curves(
         [first[0], second[0]], [first[1], second[1]], n_replicates=1500, points=POINTS, cllr=True
     )
-    drawn = [metrics.bootstrap_figure(metrics.curve_eer, *c)[1] for c in curves]
+    drawn = [bootstrap.bootstrap_figure(curves.curve_eer, *c)[1] for c in both]
     direct = []
     for _ in range(700):
         i, j = rng.integers(600, size=600), rng.integers(2500, size=2500)
         direct.append(compute_eer(first[0][i], first[1][j])[0] - compute_eer(second[0][i], second[1][j])[0])
     same_distribution(drawn[0] - drawn[1], direct)
     assert np.std(drawn[0] - drawn[1]) < 0.8 * np.hypot(np.std(drawn[0]), np.std(drawn[1]))
-    same = metrics.bootstrap_curves([first[0]] * 2, [first[1]] * 2, points=POINTS)
-    a, b = (metrics.bootstrap_figure(metrics.curve_eer, *c)[1] for c in same)
-    assert np.array_equal(a, b) and metrics.p_value(a - b) == 1
+    same = bootstrap.bootstrap_curves([first[0]] * 2, [first[1]] * 2, points=POINTS)
+    a, b = (bootstrap.bootstrap_figure(curves.curve_eer, *c)[1] for c in same)
+    assert np.array_equal(a, b) and bootstrap.p_value(a - b) == 1
 
 
 def test_p_value_and_interval_agree():
     rng = np.random.default_rng(10)
     for shift in np.linspace(-3, 3, 61):
         differences = np.append(rng.normal(shift, 1, 999), np.nan)
-        low, high = metrics.percentile_interval(differences)
+        low, high = bootstrap.percentile_interval(differences)
         if not -0.05 < min(abs(low), abs(high)) < 0.05:
-            assert (metrics.p_value(differences) < 0.05) == (low > 0 or high < 0)
-    assert metrics.p_value(np.full(999, 1.0)) == pytest.approx(2 / 1000)
+            assert (bootstrap.p_value(differences) < 0.05) == (low > 0 or high < 0)
+    assert bootstrap.p_value(np.full(999, 1.0)) == pytest.approx(2 / 1000)
 
 
 def test_bootstrap_of_separated_classes_is_a_point():
@@ -455,9 +453,9 @@ def test_a_paired_comparison_of_half_a_million_trials_takes_seconds():
     bonafide, spoof = rng.normal(2, 1, 20_000), rng.normal(-2, 1, 580_000)
     systems = [[x + rng.normal(0, noise, len(x)) for noise in (0.3, 0.32)] for x in (bonafide, spoof)]
     start = time.monotonic()
-    curves = metrics.bootstrap_curves(*systems, 1000, points=[metrics.eer_point])
+    drawn = bootstrap.bootstrap_curves(*systems, 1000, points=[curves.eer_point])
     assert time.monotonic() - start < 20
-    first, second = (metrics.bootstrap_figure(metrics.curve_eer, *c)[1] for c in curves)
+    first, second = (bootstrap.bootstrap_figure(curves.curve_eer, *c)[1] for c in drawn)
     assert 0 < np.std(first - second) < np.std(first)
 
 
@@ -467,32 +465,32 @@ def test_a_paired_comparison_of_half_a_million_trials_takes_seconds():
 def test_calibration_is_logistic_regression_with_classes_of_equal_weight():
     rng = np.random.default_rng(12)
     bonafide, spoof = rng.normal([3, 10], [1, 4], (300, 2)), rng.normal([1, 6], [1, 5], (900, 2))
-    weights, offset = metrics.train_calibration(bonafide, spoof)
+    weights, offset = calibration.train_calibration(bonafide, spoof)
     x, y = np.concatenate([bonafide, spoof]), np.repeat([1, 0], [300, 900])
     model = LogisticRegression(C=1e9, class_weight="balanced", tol=1e-10, max_iter=1000).fit(x, y)
     assert weights == pytest.approx(model.coef_[0], rel=1e-4)
     assert offset == pytest.approx(model.intercept_[0], rel=1e-4)
     fused = compute_cllr(bonafide @ weights + offset, spoof @ weights + offset)
     for k in (0, 1):
-        w, b = metrics.train_calibration(bonafide[:, k], spoof[:, k])
+        w, b = calibration.train_calibration(bonafide[:, k], spoof[:, k])
         assert fused < compute_cllr(w * bonafide[:, k] + b, spoof[:, k] * w + b)
 
 
 def test_calibration_of_likelihood_ratios_leaves_them():
     rng = np.random.default_rng(13)
     bonafide, spoof = rng.normal(2, 2, 200_000), rng.normal(-2, 2, 200_000)  # these are their own log-likelihood ratios
-    weights, offset = metrics.train_calibration(bonafide, spoof)
+    weights, offset = calibration.train_calibration(bonafide, spoof)
     assert (weights[0], offset) == pytest.approx((1, 0), abs=0.02)
-    weights, offset = metrics.train_calibration(100 * bonafide - 50, 100 * spoof - 50)
+    weights, offset = calibration.train_calibration(100 * bonafide - 50, 100 * spoof - 50)
     assert (weights[0], offset) == pytest.approx((0.01, 0.5), abs=0.02)
 
 
 def test_calibration_of_separated_constant_or_double_scores_stays_finite():
-    weights, offset = metrics.train_calibration([2.0, 3.0], [0.0, 1.0])
+    weights, offset = calibration.train_calibration([2.0, 3.0], [0.0, 1.0])
     assert 0 < weights[0] < 1e3 and compute_cllr(weights * [2, 3] + offset, weights * [0, 1] + offset) < 1e-3
-    assert metrics.train_calibration([1.0, 1.0], [1.0])[0] == pytest.approx(0)
+    assert calibration.train_calibration([1.0, 1.0], [1.0])[0] == pytest.approx(0)
     x = np.random.default_rng(14).normal(0, 1, (200, 1))
-    weights, _ = metrics.train_calibration(np.hstack([x, x]) + 1, np.hstack([x, x]))
+    weights, _ = calibration.train_calibration(np.hstack([x, x]) + 1, np.hstack([x, x]))
     assert np.all(np.isfinite(weights)) and weights.sum() == pytest.approx(1, rel=0.3)
 
 
@@ -502,4 +500,4 @@ def test_of_points_equally_near_the_first_is_taken_whatever_the_rounding():
     spoof = np.array([16.5] * 28 + [200.0] * 4)
     expected = (17 / 140 + 4 / 32) / 2
     assert metrics.compute_eer(bonafide, spoof)[0] == pytest.approx(expected, abs=1e-12)
-    assert metrics.curve_eer(metrics.det_curve(bonafide, spoof)) == pytest.approx(expected, abs=1e-12)
+    assert curves.curve_eer(curves.det_curve(bonafide, spoof)) == pytest.approx(expected, abs=1e-12)

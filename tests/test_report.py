@@ -16,7 +16,7 @@ from sklearn.metrics import roc_curve
 
 import corpora
 import EER_minDCF
-from reports import metrics
+from reports import curves, metrics, published
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--replicates", "50"]
@@ -271,7 +271,7 @@ def test_asv_rates_instead_of_scores(la2021, report):
     assert figures(by_word) == figures(by_number)
     in_eval = la2021.columns["subset"] == "eval"
     classes = [la2021.scores[in_eval & mask] for mask in (la2021.is_bonafide, ~la2021.is_bonafide)]
-    expected = metrics.curve_min_cost(metrics.det_curve(*classes), *metrics.tdcf_weights(rates))
+    expected = curves.curve_min_cost(curves.det_curve(*classes), *metrics.tdcf_weights(rates))
     assert figures(by_word)["min_tdcf_2021"] == expected
 
 
@@ -308,7 +308,7 @@ def test_in_the_wild_by_speaker_with_the_published_figure(itw, report):
     found = report("--labels_file", itw.key, "--path", itw.path, "--by", "speaker", "--published", *FAST)
     everything = np.ones(itw.n, bool)
     bonafide, spoof = itw.scores[itw.is_bonafide], itw.scores[~itw.is_bonafide]
-    assert figures(found)["published_eer"] == metrics.published_in_the_wild(bonafide, spoof)
+    assert figures(found)["published_eer"] == published.published_in_the_wild(bonafide, spoof)
     assert figures(found)["eer"] == itw.eer(everything, everything)
     for speaker in ("2Pac", "Alec Guinness"):
         chosen = itw.columns["speaker"] == speaker

@@ -39,7 +39,8 @@ from scipy import linalg, signal
 from common.atomic import atomic_open, check_folder
 from common.console import AT_LEAST_1, OF_THE_MACHINE, SEED, UserError, progress, run
 from corpora import write_scores
-from reports.metrics import bootstrap_eer, compute_eer
+from reports.bootstrap import bootstrap_eer
+from reports.metrics import compute_eer
 
 RATE = 8000  # Hz, of the recordings and of everything until the last step
 RATE_OUT = 16000

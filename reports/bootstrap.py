@@ -1,0 +1,160 @@
+"""Bootstrap intervals of the figures, and of their differences between systems."""
+
+import math
+
+import numpy as np
+
+from reports.curves import Curve, checked, cllr_costs, curve_eer, det_curve, eer_point
+
+
+def cluster_weights(clusters, is_bonafide, n_replicates=1000, seed=0):
+    """How often each cluster is drawn in each bootstrap replicate, (replicates, clusters) float32.
+
+    clusters: (trials,) codes from 0; is_bonafide: (trials,). Clusters are drawn with replacement, apart those that
+    have bona fide trials alone, spoofed ones alone, and both.
+    Source: Davison & Hinkley, "Bootstrap methods and their application", 1997, section 3.8.
+    """
+    n_clusters = int(clusters.max()) + 1
+    kinds = sum(
+        (np.bincount(clusters[mask], minlength=n_clusters) > 0) * w for w, mask in ((1, is_bonafide), (2, ~is_bonafide))
+    )
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((n_replicates, n_clusters), np.float32)
+    for kind in (1, 2, 3):
+        members = np.flatnonzero(kinds == kind)
+        if len(members):
+            share = np.full(len(members), 1 / len(members))
+            weights[:, members] = rng.multinomial(len(members), share, size=n_replicates)
+    return weights
+
+
+def bootstrap_curves(bonafide, spoof, n_replicates=1000, seed=0, clusters=None, weights=None, points=(), cllr=False):
+    """DET curves of bootstrap replicates of the same trials, for one or several systems.
+
+    bonafide, spoof: (systems, trials) scores of each class. Without clusters, trials are drawn with replacement
+    within each class; with clusters, a pair of (trials,) codes for the classes, and weights from cluster_weights,
+    whole clusters are. All systems see the same draws, so that their figures may be subtracted.
+    points: functions of a Curve; near to the operating points that they return, a curve is resolved finest.
+    Returns for each system (exact, coarse, replicates): Curves of all trials at all points, of all trials at the
+    replicates' points, and of the replicates (replicates, points); cllr: whether with Cllr.
+    Source: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+
+    What a replicate needs of the trials is how many fall between two operating points. So those counts are drawn,
+    which has the distribution of drawing the trials, at a small part of the work. Of a long curve 64 points around
+    each of `points` are kept, their distance growing with that from it: about a tenth of a standard error nearby.
+    """
+    rng = np.random.default_rng(seed)
+    classes = [np.atleast_2d(scores) for scores in (bonafide, spoof)]
+    exact = [det_curve(*scores, cllr=cllr) for scores in zip(*classes)]
+    coarse = []
+    for curve in exact:
+        kept = kept_points(curve, *(scores.shape[1] for scores in classes), points)
+        coarse.append(Curve(curve.frr[kept], curve.far[kept], curve.thresholds[kept], curve.cllr))
+    sizes = [len(curve.thresholds) for curve in coarse]
+
+    rejected, costs = [], np.zeros((len(coarse), n_replicates))  # of each class; of both together
+    for i, scores in enumerate(classes):
+        cells = [np.searchsorted(curve.thresholds, x) for curve, x in zip(coarse, scores)]
+        if clusters is None:
+            drawn = _draw_trials(cells, sizes, n_replicates, rng)
+        else:
+            drawn = [weights @ _table(clusters[i], weights.shape[1], c, size) for c, size in zip(cells, sizes)]
+        total = drawn[0].sum(axis=1, dtype=np.float64)
+        total[total == 0] = np.nan  # no trial of the class was drawn: the replicate tells nothing
+        rejected.append([np.cumsum(counts, axis=1, dtype=np.float64) / total[:, None] for counts in drawn])
+        for k in range(len(coarse) if cllr else 0):  # from the mean and the variance of the costs in each cell
+            cost = cllr_costs(scores[k], scores[k])[i]
+            n = np.maximum(np.bincount(cells[k], minlength=sizes[k]), 1)
+            mean = np.bincount(cells[k], cost, sizes[k]) / n
+            variance = np.maximum(np.bincount(cells[k], cost**2, sizes[k]) / n - mean**2, 0)
+            noise = rng.standard_normal(n_replicates) * np.sqrt(drawn[k] @ variance)
+            costs[k] += (drawn[k] @ mean + noise) / total / 2
+    replicates = [
+        Curve(frr, 1 - spoofs, curve.thresholds, cost if cllr else None)
+        for frr, spoofs, curve, cost in zip(*rejected, coarse, costs)
+    ]
+    return list(zip(exact, coarse, replicates))
+
+
+def kept_points(curve, n_bonafide, n_spoof, points, n=64):
+    """Indices of the points of a curve that its replicates are computed at: all, or those of most interest."""
+    if len(curve.frr) <= 4 * n:
+        return np.arange(len(curve.frr))
+    difference = curve.frr - curve.far  # from -1 to 1, never falling
+    kept = [[0, len(curve.frr) - 1]]
+    for point in points:
+        i = int(point(curve))
+        error = (
+            sum(max(r * (1 - r), 1 / m) / m for r, m in ((curve.frr[i], n_bonafide), (curve.far[i], n_spoof))) ** 0.5
+        )
+        reach = math.asinh(2 / error)
+        targets = difference[i] + error * np.sinh(np.linspace(-reach, reach, n))
+        kept += [[i], np.clip(np.searchsorted(difference, targets), 0, len(curve.frr) - 1)]
+    return np.unique(np.concatenate(kept))
+
+
+def _draw_trials(cells, sizes, n_replicates, rng):
+    """Trials drawn with replacement, as counts in the cells of each system: list of (replicates, sizes[k])."""
+    n_trials = len(cells[0])
+    if len(cells) == 1:
+        return [rng.multinomial(n_trials, np.bincount(cells[0], minlength=sizes[0]) / n_trials, size=n_replicates)]
+    joint, counts = np.unique(np.ravel_multi_index(cells, sizes), return_counts=True)
+    of_system = np.unravel_index(joint, sizes)
+    order = [np.argsort(cell, kind="stable") for cell in of_system]
+    drawn = [np.zeros((n_replicates, size)) for size in sizes]
+    for start in range(0, n_replicates, 100):  # bounds the memory
+        draws = rng.multinomial(n_trials, counts / n_trials, size=min(100, n_replicates - start))
+        for k, cell in enumerate(of_system):
+            filled, first = np.unique(cell[order[k]], return_index=True)
+            drawn[k][start : start + 100, filled] = np.add.reduceat(draws[:, order[k]], first, axis=1)
+    return drawn
+
+
+def _table(rows, n_rows, columns, n_columns):
+    counts = np.bincount(rows.astype(np.int64) * n_columns + columns, minlength=n_rows * n_columns)
+    return counts.reshape(n_rows, n_columns).astype(np.float32)
+
+
+def bootstrap_figure(figure, exact, coarse, replicates):
+    """(value, replicates (n,)) of a function of a Curve; what the coarse curve misses is put back. NaNs left out."""
+    with np.errstate(invalid="ignore"):
+        values = np.asarray(figure(replicates))
+    value = float(figure(exact))
+    return value, values + (value - float(figure(coarse)))
+
+
+def percentile_interval(replicates, confidence=0.95):
+    """Percentile interval (low, high) of bootstrap replicates, NaN ones left out. (NaN, NaN) where none is left."""
+    replicates = replicates[np.isfinite(replicates)]
+    if not len(replicates):
+        return math.nan, math.nan
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def p_value(differences):
+    """Two-sided p-value of "there is no difference" from bootstrap replicates of it: below 0.05 where the 95 %
+    interval leaves 0 out. Source: Davison & Hinkley, 1997, section 4.4 (with one added to the counts).
+    """
+    differences = differences[np.isfinite(differences)]
+    less, more = np.sum(differences <= 0), np.sum(differences >= 0)
+    return float(min(1, 2 * (min(less, more) + 1) / (len(differences) + 1)))
+
+
+def bootstrap_statistic(statistic, *classes, n_replicates=200, seed=0):
+    """Replicates (n,) of any function of the trials of some classes, drawn with replacement within each class."""
+    rng = np.random.default_rng(seed)
+    draws = ([trials[rng.integers(len(trials), size=len(trials))] for trials in classes] for _ in range(n_replicates))
+    return np.array([statistic(*draw) for draw in draws])
+
+
+def bootstrap_eer(bonafide, spoof, n_replicates=1000, seed=0, confidence=0.95):
+    """Percentile bootstrap interval of the EER: (low, high), fractions.
+
+    Trials are drawn with replacement within each class, so the interval speaks of other trials from the same
+    speakers and attacks, not of other speakers. Raises UserError as compute_eer.
+    """
+    curves = bootstrap_curves(*checked(bonafide, spoof), n_replicates, seed, points=[eer_point])
+    _, replicates = bootstrap_figure(curve_eer, *curves[0])
+    return percentile_interval(replicates, confidence)

@@ -1,0 +1,47 @@
+"""Calibration and fusion: scores to log-likelihood ratios."""
+
+import numpy as np
+
+from common.console import UserError
+from reports.curves import checked
+
+
+def train_calibration(bonafide, spoof):
+    """(weights (systems,), offset) that turn scores into log-likelihood ratios: scores @ weights + offset.
+
+    bonafide, spoof: (trials, systems) or (trials,) scores of development trials. Logistic regression in which both
+    classes weigh the same, which minimises Cllr: affine calibration of one system, fusion of several.
+    Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems", IEEE TASLP 15, 2007.
+    Raises UserError as compute_eer. Where the classes are separated without error no finite answer is best; a ridge
+    of 1e-9 then keeps it finite.
+    """
+    checked(*(np.ravel(x) for x in (bonafide, spoof)))
+    bonafide, spoof = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (bonafide, spoof))
+    x = np.concatenate([bonafide, spoof])
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, scale = x.mean(axis=0), x.std(axis=0)
+    if not np.all(np.isfinite([mean, scale])):
+        raise UserError(f"expected scores whose variance is a number, found some of {np.max(np.abs(x)):g}")
+    scale[scale == 0] = 1
+    x = np.column_stack([(x - mean) / scale, np.ones(len(x))])
+    sign = np.repeat([1.0, -1.0], [len(bonafide), len(spoof)])
+    share = np.repeat([0.5 / len(bonafide), 0.5 / len(spoof)], [len(bonafide), len(spoof)])
+    ridge = np.append(np.full(x.shape[1] - 1, 1e-9), 0)
+
+    def loss(w):
+        return share @ np.logaddexp(0, -sign * (x @ w)) + ridge @ w**2 / 2
+
+    w = np.zeros(x.shape[1])
+    for _ in range(100):  # Newton's steps, halved where one does not lead down
+        wrong = 1 / (1 + np.exp(np.clip(sign * (x @ w), -700, 700)))
+        gradient = -(x.T @ (share * sign * wrong)) + ridge * w
+        hessian = (x.T * (share * wrong * (1 - wrong))) @ x + np.diag(ridge + 1e-15)
+        step = np.linalg.solve(hessian, gradient)
+        size = 1.0
+        while loss(w - size * step) > loss(w) and size > 1e-6:
+            size /= 2
+        w = w - size * step
+        if gradient @ step < 1e-16:
+            break
+    weights = w[:-1] / scale
+    return weights, float(w[-1] - weights @ mean)

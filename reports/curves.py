@@ -1,0 +1,142 @@
+"""The DET curve of a detector's scores, and the figures that are read from it, for one curve or for replicates of it.
+
+Bona fide is the positive class, a higher score more bona fide. A threshold is a score that is itself rejected: trials
+above it are accepted as bona fide. Trials of equal score move together, so that no figure depends on the order of the
+trials. Each figure has a function of a Curve and, if it depends on one operating point most, one that gives its index.
+"""
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from common.console import UserError
+
+# The DET curve: false rejection and false acceptance rate at every operating point, thresholds ascending.
+# frr, far: (points,), or (replicates, points) for a bootstrap. cllr, which no curve tells, stands with it where it was
+# asked for: a number, or (replicates,).
+Curve = namedtuple("Curve", "frr far thresholds cllr")
+
+# Priors and costs of the t-DCF and of ASVspoof 5's a-DCF.
+P_SPOOF, P_TARGET, P_NONTARGET = 0.05, 0.95 * 0.99, 0.95 * 0.01
+
+C_MISS, C_FA = 1, 10
+
+
+def det_curve(bonafide, spoof, cllr=False):
+    """The DET curve of scores, a Curve of as many points as there are distinct scores, and one that rejects nothing.
+
+    Raises UserError for an empty class or a score that is not finite.
+    """
+    classes = checked(bonafide, spoof)
+    n_bonafide, n_spoof = map(len, classes)
+    scores = np.concatenate(classes)
+    order = np.argsort(scores)
+    scores = scores[order]
+    rejected_bonafide = np.cumsum(order < n_bonafide)
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of each run of equal scores
+    return Curve(
+        np.append(0, rejected_bonafide[last]) / n_bonafide,
+        1 - np.append(0, last + 1 - rejected_bonafide[last]) / n_spoof,
+        np.append(scores[0] - 0.001, scores[last]),
+        cllr_of(*classes) if cllr else None,
+    )
+
+
+def checked(*classes, names=("bona fide", "spoof")):
+    classes = [np.asarray(scores, dtype=np.float64) for scores in classes]
+    for name, scores in zip(names, classes):
+        if not len(scores):
+            raise UserError(f"an error rate needs every class; found no {name} trial")
+        if not np.all(np.isfinite(scores)):
+            raise UserError(f"expected finite scores, found {np.sum(~np.isfinite(scores))} {name} ones that are not")
+    return classes
+
+
+def eer_point(curve):
+    """Index of the point of a Curve where its rates are nearest to each other; the first of several.
+
+    Differences are whole numbers over the product of the class sizes: what is nearer to each other than 1e-13 is
+    equal, but for rounding.
+    """
+    difference = np.abs(curve.frr - curve.far)
+    return np.argmax(difference <= difference.min(axis=-1, keepdims=True) + 1e-13, axis=-1)
+
+
+def curve_eer(curve):
+    """EER of a Curve, or of each of its replicates; see compute_eer."""
+    nearest = np.expand_dims(eer_point(curve), -1)
+    return (np.take_along_axis(curve.frr, nearest, -1) + np.take_along_axis(curve.far, nearest, -1))[..., 0] / 2
+
+
+def dcf_weights(p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+    """(miss, false alarm): the normalised detection cost is miss FRR + false_alarm FAR."""
+    miss, false_alarm = c_miss * (1 - p_spoof), c_fa * p_spoof
+    return miss / min(miss, false_alarm), false_alarm / min(miss, false_alarm)
+
+
+def curve_min_cost(curve, miss, false_alarm, floor=0):
+    """min over thresholds of floor + miss FRR + false_alarm FAR of a Curve, or of each of its replicates."""
+    return floor + np.min(miss * curve.frr + false_alarm * curve.far, axis=-1)
+
+
+def min_cost_point(curve, miss, false_alarm, floor=0):
+    """Index of the point of a Curve where curve_min_cost is attained."""
+    return np.argmin(miss * curve.frr + false_alarm * curve.far)
+
+
+def bayes_point(curve, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+    """Index of the point of a Curve that a log-likelihood ratio is judged at; see compute_act_dcf."""
+    return max(np.searchsorted(curve.thresholds, -math.log(c_miss * (1 - p_spoof) / (c_fa * p_spoof))) - 1, 0)
+
+
+def curve_act_dcf(curve, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+    """actDCF of a Curve, or of each of its replicates; see compute_act_dcf."""
+    miss, false_alarm = dcf_weights(p_spoof, c_miss, c_fa)
+    point = bayes_point(curve, p_spoof, c_miss, c_fa)
+    return miss * curve.frr[..., point] + false_alarm * curve.far[..., point]
+
+
+def curve_auc(curve):
+    """AUC of a Curve, or of each of its replicates; see compute_auc."""
+    spoof = -np.diff(curve.far)  # share of spoofs at each score; those of bona fide above it, and half of those at it
+    return np.sum(spoof * (1 - (curve.frr[..., 1:] + curve.frr[..., :-1]) / 2), axis=-1)
+
+
+def far_at_point(curve, frr):
+    """Index of the last point of a Curve, or of each of its replicates, with no more than that FRR."""
+    return np.sum(curve.frr <= frr + 1e-12, axis=-1) - 1
+
+
+def curve_far_at(curve, frr):
+    """FAR at an FRR of a Curve, or of each of its replicates; see compute_far_at."""
+    return np.take_along_axis(curve.far, np.expand_dims(far_at_point(curve, frr), -1), -1)[..., 0]
+
+
+def curve_min_cllr(curve):
+    """min Cllr of a Curve, or of each of its replicates; see compute_min_cllr."""
+    bonafide, spoof = np.diff(np.atleast_2d(curve.frr)), -np.diff(np.atleast_2d(curve.far))
+    n_replicates, n_cells = bonafide.shape
+    bonafide, spoof, first = bonafide.ravel(), spoof.ravel(), np.arange(n_replicates * n_cells) % n_cells == 0
+    filled = (bonafide + spoof > 0) | first
+    bonafide, spoof, first = bonafide[filled], spoof[filled], first[filled]
+    replicate = np.cumsum(first) - 1
+    while True:  # pool every run of falling likelihood ratios into one, until none falls: isotonic regression
+        falls = (bonafide[:-1] * spoof[1:] >= bonafide[1:] * spoof[:-1]) & (replicate[:-1] == replicate[1:])
+        if not falls.any():
+            break
+        starts = np.flatnonzero(np.append(True, ~falls))
+        bonafide, spoof = np.add.reduceat(bonafide, starts), np.add.reduceat(spoof, starts)
+        replicate = replicate[starts]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bits = np.where(bonafide > 0, bonafide * np.log2(1 + spoof / bonafide), 0)
+        bits += np.where(spoof > 0, spoof * np.log2(1 + bonafide / spoof), 0)
+    return (np.bincount(replicate, bits, n_replicates) / 2).reshape(curve.frr.shape[:-1])[()]
+
+
+def cllr_costs(bonafide, spoof):
+    return np.logaddexp(0, -bonafide) / math.log(2), np.logaddexp(0, spoof) / math.log(2)
+
+
+def cllr_of(bonafide, spoof):
+    return sum(float(np.mean(costs)) for costs in cllr_costs(bonafide, spoof)) / 2
