@@ -73,9 +73,10 @@ def parse_args(argv=None):
     for name in IGNORED:
         if getattr(args, name) is not None:
             warn(f"--{name} has no effect, as in the published program")
-    given = {"corpus": corpus_of(args), **given_flags(args, TrainingConfig)}
+    given = given_flags(args, TrainingConfig)
+    corpus = given.pop("corpus", None) or corpus_of(args)
     try:
-        config = TrainingConfig(**{**corpora.recipe_of(given["corpus"], args.model_name), **given})
+        config = TrainingConfig.of_corpus(corpus, args.model_name, **given)
         least = FRONT_ENDS[args.model_name.split("_", 1)[0]].least_samples
         if config.crop < least:
             raise UserError(f"--crop: expected at least {least} samples, one frame of the encoder")
@@ -116,6 +117,9 @@ def _words(value):
 
 def read_trials(config):
     """Train and dev trials with their audio located. Raises UserError where anything is missing."""
+    if config.train_protocol:
+        recipe = corpora.trained_as(config.corpus)
+        distributed.say(f"corpus: {config.corpus or 'several'}; flags that are not given are those of {recipe}")
     parts = []
     for split in ("train", "dev"):
         if config.train_protocol:

@@ -12,7 +12,7 @@ from corpora.audio import (
     trials_of_folder,
     warn_of_others,
 )
-from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of
+from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of, trained_as
 from corpora.scores import read_score_columns, read_scores, write_scores
 from corpora.tables import BONAFIDE, SPOOF, UNKNOWN, Trial, TrialTable, read_table
 from corpora.text import AUDIO_EXTENSIONS, Column
@@ -49,6 +49,7 @@ __all__ = [
     "read_trials",
     "recipe_of",
     "scan_audio",
+    "trained_as",
     "trials_of_folder",
     "warn_of_others",
     "write_scores",

@@ -207,10 +207,12 @@ CORPORA = {
 DEFAULT_CORPUS = "ASVspoof2019_LA"  # a training set of none of them is trained on as on this one
 
 
-def recipe_of(corpus, model_name=None):
-    """{flag of train.py: value} that a corpus, and a model on it, are trained with by default.
+def trained_as(corpus):
+    """The corpus by whose recipe a corpus is trained: itself, or DEFAULT_CORPUS for None and one without a recipe."""
+    return corpus if corpus in CORPORA and CORPORA[corpus].recipe else DEFAULT_CORPUS
 
-    corpus: a name from CORPORA; one without a recipe, and None, has that of DEFAULT_CORPUS.
-    """
-    record = CORPORA[corpus if corpus and CORPORA[corpus].recipe else DEFAULT_CORPUS]
+
+def recipe_of(corpus, model_name=None):
+    """{flag of train.py: value} that a corpus (or None), and a model on it, are trained with by default."""
+    record = CORPORA[trained_as(corpus)]
     return SPEECH | record.recipe | record.recipe_of_models.get(model_name, {})

@@ -37,8 +37,9 @@ _augmentation = partial(option, group="augmentation")
 class TrainingConfig(RawBoostParams):
     """All that a training is told, but for its network; the fields are named as the flags.
 
-    A field that is None takes the value of the corpus's recipe, if that has one. The parameters of RawBoost are fields
-    too. Raises UserError, naming the flag, for a value that makes no sense or does not go with the others.
+    A field that is None takes the value of the corpus's recipe, if that has one; see of_corpus. The parameters of
+    RawBoost are fields too. Raises UserError, naming the flag, for a value that makes no sense or does not go with the
+    others.
     """
 
     base_dir: str = _data(None, "CtrSVDD: folder of train_set/, dev_set/, train.txt, dev.txt")
@@ -200,7 +201,7 @@ class TrainingConfig(RawBoostParams):
         recipe = recipe_of(self.corpus)
         validation = self.validation or recipe["validation"]
         of_validation = {"keep": "every" if validation == "eer" else "improved", "average_by": validation}
-        drop_last = CORPORA[self.corpus or DEFAULT_CORPUS].drop_last
+        drop_last = CORPORA.get(self.corpus, CORPORA[DEFAULT_CORPUS]).drop_last
         for name, value in {**recipe, **of_validation, "drop_last": drop_last}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -224,6 +225,14 @@ class TrainingConfig(RawBoostParams):
             if n_folders > len(getattr(self, f"{split}_protocol") or ()):
                 raise UserError(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
 
+    @classmethod
+    def of_corpus(cls, corpus, model_name=None, **given):
+        """The configuration of given values; others are those of the corpus's recipe, and then the defaults.
+
+        corpus: a name from CORPORA, or None for data of several. Raises UserError, see the class.
+        """
+        return cls(**{**recipe_of(corpus, model_name), "corpus": corpus, **given})
+
     @property
     def source(self):
         """What is trained on, as the user named it."""
@@ -241,7 +250,10 @@ class TrainingConfig(RawBoostParams):
         More epochs are the same run, if the schedule does not depend on their number. What a corpus decides are other
         fields and the data, which are compared.
         """
-        before, now = saved_settings(from_saved(type(self), settings)), saved_settings(self)
+        try:
+            before, now = saved_settings(from_saved(type(self), settings)), saved_settings(self)
+        except UserError as error:
+            raise UserError(f"{folder}/config.json: {error}") from error
         free = {"corpus"} if self.schedule in BY_LENGTH else {"corpus", "epochs"}
         for name, value in now.items():
             if name not in free and before[name] != value:
