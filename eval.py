@@ -12,7 +12,6 @@ stopped, and ends in the same file; other trials or changed audio in between are
 """
 
 import argparse
-import fcntl
 import functools
 import glob
 import hashlib
@@ -28,6 +27,7 @@ from pathlib import Path
 import common.threads  # noqa: F401
 
 import torch
+from filelock import FileLock, Timeout
 from torch import distributed
 
 import checkpoints
@@ -216,8 +216,11 @@ class PartialScores:
         path = self._path(rank)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self._locked(path)
-        except BlockingIOError as error:
+            # The kernel's: it ends with the process, however that ends.
+            self.lock = FileLock(path, blocking=False, fallback_to_soft=False)
+            self.lock.acquire()
+            self.file = open(path, "a+b", buffering=0)
+        except Timeout as error:
             raise UserError(f"{out}: another process is scoring into it; wait for it or choose another file") from error
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from error
@@ -226,7 +229,7 @@ class PartialScores:
         except UserError:
             if not path.stat().st_size:
                 path.unlink()
-            self.file.close()
+            self._close()
             raise
         self.done, whole = self._read(path)
         self.others = self._others(self._header(path))
@@ -272,15 +275,6 @@ class PartialScores:
     def _path(self, rank):
         return self.out.with_name(f"{self.out.name}.partial-{rank}")
 
-    @staticmethod
-    def _locked(path):
-        while True:
-            file = open(path, "a+b", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-            file.close()  # the run that held it finished, and removed it, in between
-
     def _read(self, path):
         """The batches that a file holds, and how many of its bytes are whole; none where it is of another run."""
         done, whole = {}, 0
@@ -320,10 +314,14 @@ class PartialScores:
         line = json.dumps([number, list(scores.items()), list(failures.items()), silent])
         self._write(line.encode() + b"\n")
 
+    def _close(self):
+        self.file.close()
+        self.lock.release()
+
     def remove(self):
         for path in self._paths() if self.rank == 0 else [self._path(self.rank)]:
             path.unlink(missing_ok=True)
-        self.file.close()
+        self._close()
         if self.folder:
             self.folder.cleanup()
 

@@ -5,8 +5,6 @@ LOG_DIR/FOLDERNAME/DATE-TIME holds config.json, environment.json, TensorBoard's 
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -18,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
 import checkpoints
@@ -53,24 +52,21 @@ def locked(folder):
     Gives a function that raises UserError if the folder, or checkpoints/ in it, is no longer the one that was locked.
     """
     path, checkpoints = Path(folder) / "lock", Path(folder) / "checkpoints"
+    holder = f"process {os.getpid()} on host {socket.gethostname()}\n"
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = open(path, "a+")
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                file.close()
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    raise UserError(f"{folder}: a run is going on in this folder: {holder}") from error
-                raise
-            if path.exists() and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                break
-            file.close()  # its holder has just finished and removed it
+        lock.acquire()
         checkpoints.mkdir(exist_ok=True)
         opened = os.open(checkpoints, os.O_RDONLY)  # as long as it is open, no other folder gets its number
+        if stale := path.read_text().strip():
+            warn(f"{path}: left behind by a run that is gone: {stale}")
+        path.write_text(holder)
+    except Timeout as error:
+        other = "another process"
+        with contextlib.suppress(OSError):  # it has just finished
+            other = path.read_text().strip() or other
+        raise UserError(f"{folder}: a run is going on in this folder: {other}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be locked: {error.strerror or error}") from error
     ours = os.fstat(opened)
@@ -85,20 +81,14 @@ def locked(folder):
         if not there:
             raise UserError(f"{checkpoints}: deleted, moved or replaced while the run was going on")
 
-    with file:
-        file.seek(0)
-        if stale := file.read().strip():
-            warn(f"{path}: left behind by a run that is gone: {stale}")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
-        file.flush()
-        try:
-            yield check_there
-        finally:
-            with contextlib.suppress(OSError):  # the folder may be gone, or another run's
-                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                    path.unlink()
-            os.close(opened)
+    try:
+        yield check_there
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone, or another run's
+            if path.read_text() == holder:
+                path.unlink()
+        lock.release()
+        os.close(opened)
 
 
 def check_space(folder, certain, possible):
