@@ -71,6 +71,16 @@ class TrialTable:
             raise UserError(f"{self.path}: expected trials of the subset {name}, found {', '.join(values)}")
         return codes == values.index(SUBSETS[name])
 
+    def in_order(self, name, values):
+        """Values of a column sorted: the published order first, then numbers by value, so that A2 is before A10."""
+        published = {value: i for i, value in enumerate(self.record.breakdowns.get(name, ()))}
+
+        def key(value):
+            parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", value)]
+            return published.get(value, len(published)), parts
+
+        return sorted(values, key=key)
+
     def has(self, marks):
         """Whether it has each of these columns, {name: values}, and in it one of those values."""
         return all(

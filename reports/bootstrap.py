@@ -4,7 +4,12 @@ import math
 
 import numpy as np
 
+from common.console import UserError
+from corpora import BONAFIDE
 from reports.curves import Curve, checked, cllr_costs, curve_eer, det_curve, eer_point
+
+FEWEST_CLUSTERS = 10  # of each class, below which drawing clusters says little
+MOST_CLUSTERS = 20_000  # beyond which counting them takes too much memory
 
 
 def cluster_weights(clusters, is_bonafide, n_replicates=1000, seed=0):
@@ -158,3 +163,52 @@ def bootstrap_eer(bonafide, spoof, n_replicates=1000, seed=0, confidence=0.95):
     curves = bootstrap_curves(*checked(bonafide, spoof), n_replicates, seed, points=[eer_point])
     _, replicates = bootstrap_figure(curve_eer, *curves[0])
     return percentile_interval(replicates, confidence)
+
+
+def fewest_clusters(*classes):
+    """How many different codes there are in the class that has the fewest of them."""
+    return min(np.count_nonzero(np.bincount(codes)) for codes in classes)
+
+
+class Bootstrap:
+    """How the intervals of a report are made; `text` says it in words.
+
+    table: TrialTable; n: number of replicates, 0 for no intervals; cluster: column whose values are drawn whole, "none"
+    for trials; None: that of the corpus's record, if the key names enough of them. Raises UserError for a column that
+    the table lacks, or with too many values.
+    """
+
+    def __init__(self, table, n=1000, cluster=None):
+        self.n, self.codes, self.weights = n, None, None
+        is_bonafide = table.label == BONAFIDE
+        column, self.fewest = cluster or table.record.cluster, 2 if cluster else FEWEST_CLUSTERS
+        if cluster not in (None, "none", *table.columns):
+            have = ", ".join(table.names) or "none"
+            raise UserError(f"--cluster {column}: {table.path} has no such column, but {have}")
+        if column != "none" and column in table.columns:
+            _, codes = np.unique(table.columns[column].codes, return_inverse=True)
+            n = int(codes.max()) + 1
+            if cluster and n > MOST_CLUSTERS:
+                raise UserError(f"--cluster {column}: expected at most {MOST_CLUSTERS} different values, found {n}")
+            if n <= MOST_CLUSTERS and fewest_clusters(codes[is_bonafide], codes[~is_bonafide]) >= self.fewest:
+                self.codes = codes
+        if not self.n:
+            self.text = "no intervals"
+        elif self.codes is None:
+            self.text = f"intervals: 95 %, {self.n} bootstrap replicates of trials, drawn within each class"
+        else:
+            self.weights = cluster_weights(self.codes, is_bonafide, self.n)
+            self.text = f"intervals: 95 %, {self.n} bootstrap replicates of whole {column}s ({n} of them), "
+            self.text += f"of trials where there are fewer than {self.fewest} of a class"
+
+    def curves(self, scores, condition, points, cllr=False):
+        """(exact, coarse, replicates) Curves of each of several score arrays; the last two None without intervals."""
+        classes = [[s[index] for s in scores] for index in (condition.bonafide, condition.spoof)]
+        if not self.n:
+            return [(det_curve(*pair, cllr=cllr), None, None) for pair in zip(*classes)]
+        clusters = None
+        if self.codes is not None:
+            clusters = [self.codes[index] for index in (condition.bonafide, condition.spoof)]
+            if fewest_clusters(*clusters) < self.fewest:
+                clusters = None
+        return bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)

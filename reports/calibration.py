@@ -2,8 +2,11 @@
 
 import numpy as np
 
+import corpora
 from common.console import UserError
+from corpora import BONAFIDE, SPOOF
 from reports.curves import checked
+from reports.systems import align
 
 
 def train_calibration(bonafide, spoof):
@@ -45,3 +48,32 @@ def train_calibration(bonafide, spoof):
             break
     weights = w[:-1] / scale
     return weights, float(w[-1] - weights @ mean)
+
+
+def calibrate_and_fuse(systems, calibrate=None, fuse=None, allow_missing=False):
+    """Replace scores by log-likelihood ratios and add a fused system: ({name: scores (trials,)}, lines that say how).
+
+    systems: {name: scores}. calibrate: score files of the same systems on development trials, then their key. fuse:
+    "average", or "logistic", which is trained on `calibrate`. Raises UserError where the files do not fit their key.
+    """
+    systems, lines = dict(systems), []
+    everything = np.column_stack(list(systems.values()))
+    if calibrate:
+        *files, key = calibrate
+        table = corpora.read_table(key, columns=())
+        read = [corpora.read_score_columns(file) for file in files]
+        dev = np.column_stack([align(file, r, table, allow_missing)[0] for file, r in zip(files, read)])
+        labels = [(table.label == label) & np.all(np.isfinite(dev), axis=1) for label in (BONAFIDE, SPOOF)]
+        if not all(mask.any() for mask in labels):
+            raise UserError(f"{key}: expected scored trials of both classes to calibrate with")
+        for k, name in enumerate(systems):
+            weights, offset = train_calibration(*(dev[mask, k] for mask in labels))
+            lines.append(f"calibration of {name}: {weights[0]:.6g} score {offset:+.6g}")
+            systems[name] = weights[0] * systems[name] + offset
+    if fuse == "average":
+        systems["fusion"] = np.mean(list(systems.values()), axis=0)
+    elif fuse:
+        weights, offset = train_calibration(*(dev[mask] for mask in labels))
+        lines.append(f"fusion: {' '.join(f'{w:+.6g} {name}' for w, name in zip(weights, systems))} {offset:+.6g}")
+        systems["fusion"] = everything @ weights + offset
+    return systems, lines

@@ -31,6 +31,7 @@ from reports.curves import (
 # Error rates of a speaker verification system: nontarget accepted, target rejected, spoof accepted.
 AsvRates = namedtuple("AsvRates", "p_fa p_miss p_fa_spoof")
 
+TDCF_VERSIONS = ("2019", "2021")  # the legacy form and the revised one; see tdcf_weights
 # What the organisers of ASVspoof 5 assume where a submission brings no speaker verification.
 ASVSPOOF5_ASV_RATES = AsvRates(0.01881016557566423, 0.01880141010575793, 0.4607082907604729)
 

@@ -59,3 +59,14 @@ def published_in_the_wild(bonafide, spoof):
     i = changes[0]
     share = abs(difference[i]) / (abs(difference[i]) + abs(difference[i + 1]))
     return float(frr[i] + share * (frr[i + 1] - frr[i]))
+
+
+# What a corpus's record names: {figure: function of the scores of bona fide and of spoofed trials}.
+PROGRAMS = {
+    "asvspoof": {"eer": published_asvspoof},
+    "in_the_wild": {"eer": published_in_the_wild},
+    "ctrsvdd": {
+        "eer": lambda bonafide, spoof: published_ctrsvdd(bonafide, spoof)[0],
+        "min_dcf": lambda bonafide, spoof: published_ctrsvdd(bonafide, spoof)[1],
+    },
+}

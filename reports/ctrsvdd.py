@@ -1,0 +1,59 @@
+"""The report of the published CtrSVDD script, line for line, and the conditions that its lines are about."""
+
+import numpy as np
+
+from corpora import BONAFIDE
+from reports.published import published_ctrsvdd
+
+
+def masks(table):
+    """{(by, name): mask (trials,)} of the published lines and of the organisers'; {} for a set without acesinger.
+
+    A dataset is all of it; excluding A14 only leaves the bona fide trials of acesinger in; an attack has all bona fide
+    trials but acesinger's, with these for A14.
+    """
+    (datasets, dataset_names), (attacks, attack_names) = table.columns["dataset"], table.columns["attack"]
+    if "acesinger" not in dataset_names:
+        return {}
+    ace = datasets == dataset_names.index("acesinger")
+    a14 = attacks == (attack_names.index("A14") if "A14" in attack_names else -1)
+    is_bonafide = table.label == BONAFIDE
+    found = {("excluding", "A14 only"): ~a14, ("excluding", "both acesinger and A14"): ~a14 & ~ace}
+    for code in sorted(set(datasets.tolist()), key=lambda code: dataset_names[code]):
+        found["dataset", dataset_names[code]] = datasets == code
+    for name in table.in_order("attack", {attack_names[code] for code in np.unique(attacks[~is_bonafide])}):
+        mask = attacks == attack_names.index(name)
+        found["attack", name] = mask | is_bonafide if name == "A14" else (mask | is_bonafide) & ~ace
+    return found
+
+
+def print_report(scores, table, places):
+    """The published text. scores: (trials,); places: (trials,) of each trial's line in the score file, for the order.
+
+    See `masks` for the trials of each line.
+    """
+    rule = "-" * 57
+    order = np.argsort(places)  # the order of the score file
+    datasets, dataset_names = table.columns["dataset"]
+    attacks, attack_names = table.columns["attack"]
+    is_bonafide = table.label == BONAFIDE
+    ace = datasets == (dataset_names.index("acesinger") if "acesinger" in dataset_names else -1)
+    without_a14 = attacks != (attack_names.index("A14") if "A14" in attack_names else -1)
+    without_both = without_a14 & ~ace
+
+    def figures(mask):
+        eer, min_dcf = published_ctrsvdd(scores[mask & is_bonafide], scores[mask & ~is_bonafide])
+        return f"EER: {100 * eer:.4f}%  minDCF: {min_dcf:.6f}"
+
+    print(rule)
+    for code in dict.fromkeys(datasets[order].tolist()):
+        if dataset_names[code] != "acesinger":
+            print(f"dataset {dataset_names[code]} - {figures(datasets == code)}")
+    print(rule)
+    print(f"excluding A14 only, #: {without_a14.sum()}\n- {figures(without_a14)}")
+    print(rule)
+    print(f"excluding both acesinger and A14, #: {without_both.sum()}\n- {figures(without_both)}")
+    for attack in sorted(attack_names[code] for code in np.unique(attacks[without_both & ~is_bonafide])):
+        mask = attacks == attack_names.index(attack)
+        print(f"(atkID {attack}) - {figures(without_both & (is_bonafide | mask))}")
+    print(rule)

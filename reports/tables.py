@@ -1,0 +1,237 @@
+"""A report as text, csv, json and LaTeX, from one list of columns and one of figures."""
+
+import csv
+import itertools
+import json
+import math
+import re
+import sys
+from collections import namedtuple
+from dataclasses import dataclass
+
+from reports.figures import NO_VALUE
+
+# What a row says besides its figures. key: in csv and json; title: in tables, None if it is not shown there; value: of
+# a figures.Row.
+Column = namedtuple("Column", "key title value")
+COLUMNS_LEFT = [
+    Column("by", None, lambda row: row.condition.by),
+    Column("name", "condition", lambda row: row.condition.name),
+    Column("system", "system", lambda row: row.system),  # in tables, if there are several
+]
+COLUMNS_RIGHT = [
+    Column("n_bonafide", "bona fide", lambda row: len(row.condition.bonafide)),
+    Column("n_spoof", "spoof", lambda row: len(row.condition.spoof)),
+]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is printed. subset: of the key, "" if it has none; intervals: how they were made, in words; calibrated:
+    whether scores are log-likelihood ratios; checks: {system: counts of its score file}; rows: figures.Row, those of a
+    breakdown in succession; figures: {key: Figure}, all that a row has; comparisons: as figures.compare gives them.
+    """
+
+    corpus: str
+    subset: str
+    key: str
+    intervals: str
+    calibrated: bool
+    checks: dict
+    rows: list
+    figures: dict
+    comparisons: list
+
+    @property
+    def by_system(self):
+        """Whether its tables say which system a row is of."""
+        return len({row.system for row in self.rows}) > 1
+
+    def table_figures(self):
+        """The figures that its tables have a column for."""
+        return [figure for figure in self.figures.values() if not figure.pooled_only]
+
+    def parts(self):
+        """Its rows, a list per breakdown; groups of attacks, and conditions that leave trials out, join the pooled."""
+        with_pooled = {"group": "pooled", "excluding": "pooled"}
+        bys = itertools.groupby(self.rows, key=lambda row: with_pooled.get(row.condition.by, row.condition.by))
+        return [list(part) for _, part in bys]
+
+
+def shown(figure, value):
+    return "-" if value is None or math.isnan(value) else f"{figure.scale * value:.{figure.digits}f}"
+
+
+def interval(figure, value):
+    return "" if math.isnan(value.low) else f"{shown(figure, value.low)} to {shown(figure, value.high)}"
+
+
+def layout(rows, figures, by_system, head, cells):
+    """Lines of a table, lists of str, the head first.
+
+    head: function of a Figure, the titles of its columns; cells: of a Figure and a Value, their contents.
+    """
+    left = [column for column in COLUMNS_LEFT if column.title and (by_system or column.key != "system")]
+
+    def line(of_column, of_figure):
+        figures_of_line = itertools.chain.from_iterable(map(of_figure, figures))
+        return [*map(of_column, left), *figures_of_line, *map(of_column, COLUMNS_RIGHT)]
+
+    lines = [line(lambda column: column.title, head)]
+    for row in rows:
+        lines.append(
+            line(
+                lambda column, row=row: str(column.value(row)),
+                lambda figure, row=row: cells(figure, row.figures.get(figure.key, NO_VALUE)),
+            )
+        )
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def aligned(rows):
+    """Lines of a table, rows of str: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+        for row in rows
+    ]
+
+
+def print_text(report):
+    rows, figures = report.rows, report.table_figures()
+    n_bonafide, n_spoof = len(rows[0].condition.bonafide), len(rows[0].condition.spoof)
+    corpus = " ".join(filter(None, (report.corpus, report.subset)))
+    print(f"{corpus}: {n_bonafide} bona fide and {n_spoof} spoofed trials")
+    print(f"key: {report.key}")
+    for name, check in report.checks.items():
+        left_out = [
+            f"{check[k]} {k.replace('_', ' ')}"
+            for k in ("missing", "unknown", "duplicates", "not_finite")
+            if check.get(k)
+        ]
+        system = f" ({name})" if len(report.checks) > 1 else ""
+        print(f"scores: {check['path']}{system}{', '.join(['', *left_out])}")
+    print(report.intervals)
+    for part in report.parts():
+        print()
+        if " x " in part[0].condition.by:
+            print_grids(part, figures)
+        else:
+            print(*aligned(text_table(part, figures, report.by_system)), sep="\n")
+    print()
+    for row in rows:
+        if row.condition.by == "pooled":
+            print_pooled_only(row, report)
+    if not report.calibrated:
+        print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
+    if report.comparisons:
+        print_comparisons(report)
+
+
+def text_table(rows, figures, by_system):
+    """Rows of str for one breakdown: name, figures with their intervals, counts of trials."""
+    with_intervals = any(not math.isnan(value.low) for row in rows for value in row.figures.values())
+
+    def head(figure):
+        return [figure.title, "95 % interval"] if with_intervals and figure.has_interval else [figure.title]
+
+    def cells(figure, value):
+        return [shown(figure, value.value), interval(figure, value)][: len(head(figure))]
+
+    lines = layout(rows, figures, by_system, head, cells)
+    lines[0][0] = "" if rows[0].condition.by == "pooled" else rows[0].condition.by
+    return lines
+
+
+def print_pooled_only(row, report):
+    """The figures that are given for all trials alone, one a line."""
+    pooled_only = [figure for key in row.figures if (figure := report.figures[key]).pooled_only]
+    values = [(figure, row.figures[figure.key]) for figure in pooled_only]
+    lines = [[figure.title, shown(figure, value.value), interval(figure, value)] for figure, value in values]
+    head = "all trials" + (f", {row.system}" if report.by_system else "")
+    print(*aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
+
+
+def print_comparisons(report):
+    lines = [["difference", "", "95 % interval", "p"]]
+    for c in report.comparisons:
+        figure = report.figures[c["figure"]]
+        low, high = shown(figure, c["low"]), shown(figure, c["high"])
+        name = f"{figure.title}: {c['first']} - {c['second']}"
+        lines.append([name, shown(figure, c["difference"]), f"{low} to {high}", f"{c['p']:.3f}"])
+    print(*["", *aligned(lines)], sep="\n")
+
+
+def print_grids(rows, figures):
+    """A grid for each figure and system: the first column's values down, the second's across."""
+    for system, figure in itertools.product(dict.fromkeys(row.system for row in rows), figures):
+        cells = {row.condition.name: row.figures.get(figure.key) for row in rows if row.system == system}
+        down, across = (list(dict.fromkeys(name.split(" / ")[i] for name in cells)) for i in (0, 1))
+        lines = [[f"{figure.title}, {system}", *across]]
+        for name in down:
+            values = [cells.get(f"{name} / {other}") for other in across]
+            lines.append([name, *(shown(figure, value and value.value) for value in values)])
+        print(*aligned(lines), "", sep="\n")
+    counts = {row.condition.name: f"{len(row.condition.bonafide)}+{len(row.condition.spoof)}" for row in rows}
+    lines = [["bona fide+spoof", *across]]
+    print(*aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
+
+
+# ------------------------------------------------------------------------------------------------- json, csv, LaTeX
+
+
+def print_json(report):
+    def plain(value):
+        interval = {} if math.isnan(value.low) else {"low": value.low, "high": value.high}
+        return {"value": None if math.isnan(value.value) else value.value, **interval}
+
+    rows = [
+        {column.key: column.value(row) for column in COLUMNS_LEFT + COLUMNS_RIGHT}
+        | {"figures": {key: plain(value) for key, value in row.figures.items()}}
+        for row in report.rows
+    ]
+    content = {key: value for key, value in vars(report).items() if key != "figures"}
+    print(json.dumps({**content, "rows": rows}, indent=1))
+
+
+def print_csv(report):
+    columns = COLUMNS_LEFT + COLUMNS_RIGHT
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    of_figures = [name for key in report.figures for name in (key, f"{key}_low", f"{key}_high")]
+    writer.writerow([column.key for column in columns] + of_figures)
+    for row in report.rows:
+        values = [v for key in report.figures for v in row.figures.get(key, NO_VALUE)]
+        of_figures = ["" if math.isnan(v) else repr(float(v)) for v in values]
+        writer.writerow([column.value(row) for column in columns] + of_figures)
+
+
+def print_latex(report):
+    """A table for a paper, in the manner of the package booktabs; intervals in brackets."""
+
+    def escaped(text):
+        special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+        return re.sub(r"[\\~^%_&#${}]", lambda found: special.get(found[0], "\\" + found[0]), text)
+
+    def cells(figure, value):
+        low_high = "" if math.isnan(value.low) else f" [{shown(figure, value.low)}, {shown(figure, value.high)}]"
+        return [shown(figure, value.value) + low_high]
+
+    tables = [
+        layout(part, report.table_figures(), report.by_system, lambda figure: [figure.title], cells)
+        for part in report.parts()
+    ]
+    n_left, n = 1 + report.by_system, len(tables[0][0])
+    print(f"% \\usepackage{{booktabs}}; {escaped(report.intervals)}")
+    print(f"\\begin{{tabular}}{{{'l' * n_left}{'r' * (n - n_left)}}}\n\\toprule")
+    print(" & ".join(map(escaped, tables[0][0])), r"\\")
+    for _, *lines in tables:
+        print(r"\midrule")
+        for line in lines:
+            print(" & ".join(map(escaped, line)), r"\\")
+    print("\\bottomrule\n\\end{tabular}")
+
+
+FORMS = {"text": print_text, "json": print_json, "csv": print_csv, "latex": print_latex}
