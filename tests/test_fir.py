@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
-from scipy import signal
 
 from augmentation.fir import CUTOFFS, apply_fir
 
 
 @pytest.mark.parametrize("kind", CUTOFFS)
 def test_the_filter_is_a_low_pass_of_its_band_without_delay(kind):
-    """scipy's windowed-sinc design, of the cut-off and length that the same draws give."""
+    """A sinc under a Hamming window, of gain 1 at 0 Hz and of the cut-off and length that the same draws give."""
     low, high = CUTOFFS[kind]
     for seed in range(20):
         rng = np.random.default_rng(seed)
         cutoff, half = rng.uniform(low, high), int(rng.integers(16, 128, endpoint=True))
-        taps = signal.firwin(2 * half + 1, cutoff, fs=16000)
+        taps = np.sinc(2 * cutoff / 16000 * np.arange(-half, half + 1)) * np.hamming(2 * half + 1)
+        taps /= taps.sum()
         x = np.random.default_rng(seed + 100).standard_normal(3000)
         found = apply_fir(x, kind, np.random.default_rng(seed))
         np.testing.assert_allclose(found, np.convolve(x, taps)[half : half + len(x)], atol=1e-9)
