@@ -1,7 +1,5 @@
 """Audio files to tensors: cropping, augmentation, batches. audio.py reads them."""
 
-import time
-
 import numpy as np
 import torch
 
@@ -99,14 +97,13 @@ class TrialDataset:
 
     def batch(self, keys):
         """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it."""
-        start = time.perf_counter()
         items, skipped = [], []
         for epoch, index in keys:
             found, x, bad = self._read(index)
             items.append(self._item(epoch, found, x))
             skipped += bad
         waveforms, labels, indices = zip(*items)
-        return [np.stack(waveforms)], (labels, indices, skipped, time.perf_counter() - start)
+        return [np.stack(waveforms)], (labels, indices, skipped)
 
 
 class BadAudio:
@@ -174,23 +171,18 @@ class EpochSampler:
 
 
 class TrialLoader:
-    """Batches of a TrialDataset: waveforms (B, samples), labels (B,), indices (B,).
-
-    busy: seconds that all workers together spent on making batches.
-    """
+    """Batches of a TrialDataset: waveforms (B, samples), labels (B,), indices (B,)."""
 
     def __init__(self, dataset, batch_sampler, num_workers, pin_memory):
         self.dataset, self.batch_sampler, self.num_workers = dataset, batch_sampler, num_workers
         self.workers = Workers(dataset.batch, num_workers, pin_memory)
-        self.busy = 0.0
 
     def __len__(self):
         return len(self.batch_sampler)
 
     def __iter__(self):
         """Raises UserError where audio cannot be read, or more of it than the dataset's BadAudio allows."""
-        for (waveforms,), (labels, indices, skipped, seconds) in self.workers.results(self.batch_sampler):
-            self.busy += seconds
+        for (waveforms,), (labels, indices, skipped) in self.workers.results(self.batch_sampler):
             for path, error in skipped:
                 self.dataset.bad_audio.skip(path, error)
             yield waveforms, torch.tensor(labels), torch.tensor(indices)

@@ -114,7 +114,7 @@ def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     config = json.loads((finished_run / "config.json").read_text())
     assert config["model"]["ssl"] == "tiny" and config["training"]["lr"] == 0.002
     events = EventAccumulator(str(finished_run)).Reload()
-    tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/loader_utt_per_s_per_core", "train/lr"}
+    tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/seconds", "train/seconds_of_waiting", "train/lr"}
     tags |= {"dev/loss", "dev/loss_augmented", "dev/eer", "dev/threshold"}
     assert set(events.Tags()["scalars"]) == tags
     for tag in ("dev/eer", "train/loss"):

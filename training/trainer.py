@@ -52,7 +52,7 @@ class Training:
         self.saved_at = time.monotonic()
         self.writer = self.frozen = None
         self.check_folder = lambda: None  # of the process that writes: what run_folder.locked gives
-        self.wrote_best = False
+        self.wrote_best = self.warned = False
         self.speed, self.finished = "", False
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(detector)
@@ -270,18 +270,21 @@ class Training:
             self.detector.front_end.eval()  # a frozen encoder drops nothing out
         loader.batch_sampler.epoch, loader.batch_sampler.start = state["epoch"], state["batch"]
         title = f"epoch {state['epoch']}/{config.epochs}"
-        pace = Pace(loader)
+        n_utterances, waited, asked, start = 0, 0.0, None, time.monotonic()
         for x, labels, indices in self.batches(loader, desc=title, initial=state["batch"], total=self.n_steps):
-            pace.got(len(x))
+            if asked:  # the first batch of an epoch, for which the workers start, does not count
+                waited += time.monotonic() - asked
+            n_utterances += len(x)
             lr = self.optimizer.param_groups[0]["lr"]
             state["waiting"].append([*self.step(x, labels), indices])
             if self.every_step:
                 self.scheduler.step()
             state["batch"] += 1
             if len(state["waiting"]) == LOG_EVERY or state["batch"] == self.n_steps:
-                self.look(lr, pace)
+                self.look(lr, n_utterances, waited, start)
+                n_utterances, waited, start = 0, 0.0, time.monotonic()
             self.stop_if_asked()
-            pace.ask()
+            asked = time.monotonic()
         return state["loss"] / state["n_losses"] if state["n_losses"] else math.nan
 
     def step(self, x, labels):
@@ -327,11 +330,23 @@ class Training:
         """A copy of the batch norms' running means and variances, (values,)."""
         return torch.cat([torch.empty(0, device=self.device), *(buffer.flatten() for buffer in self.statistics)])
 
-    def look(self, lr, pace):
-        """Read from the device what the steps since the last look gave, log it, and stop where the run is lost."""
+    def look(self, lr, n_utterances, waited, start):
+        """Read from the device what the steps since the last look gave, log it, and stop where the run is lost.
+
+        n_utterances: theirs. waited: seconds that they waited for the loader. start: when they began.
+        """
         state = self.state
         steps, state["waiting"] = state["waiting"], []
+        ready = time.monotonic()
         values = torch.stack([torch.stack([value.float() for value in step[:3]]) for step in steps]).tolist()
+        seconds, behind = time.monotonic() - start, time.monotonic() - ready
+        # A device that is far behind has enough to do, however long the next batch is waited for.
+        if seconds > 1 and waited > 0.2 * seconds and behind < 0.1 * seconds and not self.warned:
+            self.warned = True
+            warn(
+                f"the loader starves the device: steps wait for it {waited / seconds:.0%} of the time; more processes "
+                "that read audio (--num_workers) may help"
+            )
         for (*_, skipped), (*_, indices) in zip(values, steps):
             state["in_a_row"] = state["in_a_row"] + 1 if skipped else 0
             state["skipped"] += bool(skipped)
@@ -346,8 +361,8 @@ class Training:
         state["loss"] += sum(loss for loss, _ in good)
         state["n_losses"] += len(good)
         norms = [norm for _, norm in good if math.isfinite(norm)]
-        figures = {"lr": lr, **pace.figures()}
-        self.speed = " ".join(f"{name} {value:.1f}" for name, value in figures.items() if "utt_per_s" in name)
+        self.speed = f"utt_per_s {n_utterances / seconds:.1f}"
+        figures = {"lr": lr, "utt_per_s": n_utterances / seconds, "seconds": seconds, "seconds_of_waiting": waited}
         figures |= {"loss": sum(loss for loss, _ in good) / len(good)} if good else {}
         figures |= {"grad_norm": sum(norms) / len(norms)} if norms else {}
         if len(good) < len(steps):
@@ -422,49 +437,6 @@ class Training:
         figures = self.validate("average")
         self.save_weights(out.name, figures, averaged=averaged)
         distributed.say(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")
-
-
-class Pace:
-    """How fast a loader gives batches and steps take them, since the last look."""
-
-    warned = False
-
-    def __init__(self, loader):
-        self.loader = loader
-        self._restart()
-        self.ask()
-
-    def _restart(self):
-        self.n_utterances, self.waited, self.start = 0, 0.0, time.monotonic()
-        self.busy = self.loader.busy
-
-    def ask(self):
-        self.asked = time.monotonic()
-
-    def got(self, n_utterances):
-        self.waited += time.monotonic() - self.asked
-        self.n_utterances += n_utterances
-
-    def figures(self):
-        """{name: value} for the log; starts anew. Warns, once, where the loader is what the steps wait for."""
-        seconds, busy = time.monotonic() - self.start, self.loader.busy - self.busy
-        n, workers = self.n_utterances, max(self.loader.num_workers, 1)
-        found = {"utt_per_s": n / seconds}
-        if busy:
-            found["loader_utt_per_s_per_core"] = n / busy
-        if starved(self.waited, busy / workers, seconds) and not Pace.warned:
-            Pace.warned = True
-            warn(
-                f"the loader starves the device: steps wait for it {self.waited / seconds:.0%} of the time; its "
-                f"{workers} processes make {n / busy:.1f} utterances/s each; more of them (--num_workers) may help"
-            )
-        self._restart()
-        return found
-
-
-def starved(waited, busy, seconds):
-    """Do the steps wait for the loader because it can do no more? Seconds: waited for it, its workers busy, in all."""
-    return seconds > 1 and waited > 0.2 * seconds and busy > 0.9 * seconds
 
 
 def _figures(figures):
