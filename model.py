@@ -106,12 +106,12 @@ def add_model_flags(parser, required=True):
         "model_name": dict(required=required, help="<front-end>_<back-end>"),
         "ssl": dict(help="encoder; not given: the published one of the front-end, or that of --ssl_path"),
         "agg": dict(
-            help="aggregation of the encoder's hidden states; not given: last for wav2vec2, SEA for WavLM; some "
+            help="aggregation of the encoder's hidden states; not given: SEA for WavLM, else last; some "
             "back-ends take all hidden states and have none"
         ),
         "pool_func": dict(help="pooling over time; not given: mean"),
         "dilation": dict(
-            type=Number(int), help="dilation of Nes2Net's inner convolutions; not given: 2 for wav2vec2, 1 for WavLM"
+            type=Number(int), help="dilation of Nes2Net's inner convolutions; not given: 1 for WavLM, else 2"
         ),
         "Nes_ratio": dict(type=Number(int), nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
         "SE_ratio": dict(type=Number(int), nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
@@ -141,6 +141,12 @@ class Detector(nn.Module):
         with empty_weights() if empty_front_end else contextlib.nullcontext():
             self.front_end = build_front_end(config)
         n_hidden_states, channels = self.front_end.n_hidden_states, self.front_end.channels
+        least_layers = BACK_ENDS[config.back_end].least_layers
+        if n_hidden_states <= least_layers:
+            raise UserError(
+                f"--model_name {config.model_name}: expected a front-end of at least {least_layers} layers, "
+                f"whose hidden states {config.back_end} takes, found {n_hidden_states - 1}"
+            )
         self.aggregation = nn.Identity()
         if not BACK_ENDS[config.back_end].takes_hidden_states:
             self.aggregation = build_aggregation(config, n_hidden_states, channels)

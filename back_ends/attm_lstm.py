@@ -51,6 +51,7 @@ class AttM_LSTM(BackEnd):
     """
 
     takes_hidden_states = True
+    least_layers = 2
     raw_last = True
     # The released program gave its activation a linear layer as a flag: tensors of checkpoints that nothing uses.
     unused_tensors = ("feat_merge.linear_proj.1.inplace.",)

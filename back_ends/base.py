@@ -14,13 +14,15 @@ class BackEnd(nn.Module):
     # Takes the list of the encoder's L + 1 hidden states (B, T, in_channels) rather than aggregated features: the input
     # of each of the L layers, then the encoder's output. The constructor then takes `n_hidden_states` as well.
     takes_hidden_states = False
+    # Layers that the front-end must have; a spectrogram has none.
+    least_layers = 0
     # The last hidden state is the encoder's output before its final layer norm rather than after it.
     raw_last = False
     # Column of two logits that speaks for bona fide. `score` sees bona fide in column 1 in any case.
     bonafide_column = 1
     # Trials that a training batch must hold; more than 1 if a batch norm sees one value per trial.
     least_batch = 1
-    # Settings whose default is what the authors used with the chosen front-end (model.PUBLISHED): `dilation`,
+    # Settings whose default is what the authors used with the chosen front-end (its `published`): `dilation`,
     # `n_output_logits`. The default of all others is the constructor's.
     set_by_front_end = ()
     # Prefix of the weights in a published state dict; "" is the top level.

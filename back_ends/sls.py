@@ -25,6 +25,7 @@ class SLS(BackEnd):
     """
 
     takes_hidden_states = True
+    least_layers = 1
     raw_last = True
 
     def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, window=201):

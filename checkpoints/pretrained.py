@@ -52,7 +52,7 @@ def _pretrained_path(config, ssl_path):
     published = presets[config.ssl].file if config.ssl in presets else None
     if ssl_path == "none" or (ssl_path is None and published is None):
         return None
-    if ssl_path is None and not Path(published).is_file():
+    if ssl_path is None and not Path(published).exists():
         raise UserError(
             f"--ssl {config.ssl}: expected its pre-trained weights as {published} in this folder; "
             "name the file with --ssl_path, or `--ssl_path none` starts from random weights"
@@ -79,11 +79,11 @@ def read_pretrained(path, front_end):
             if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
                 raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
             fields, state_dict = kind.fields_of(_settings_of(content)), weights_of(path, content["model"])
+        return fields, kind.weights_of(state_dict)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{path}: expected a pre-trained {front_end} encoder, found {error}") from error
-    return fields, kind.weights_of(state_dict)
 
 
 def _find_in(folder, *names):

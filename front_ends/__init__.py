@@ -2,10 +2,12 @@
 
 from front_ends.aggregation import AGGREGATIONS, build_aggregation
 from front_ends.base import FROM_FILE, FrontEnd, OtherFrontEnd, empty_weights
+from front_ends.log_mel import LogMel
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
+from front_ends.whisper import Whisper
 
 # By what --model_name begins with.
-FRONT_ENDS = {"wav2vec2": Wav2Vec2, "WavLM": WavLM}
+FRONT_ENDS = {"wav2vec2": Wav2Vec2, "WavLM": WavLM, "Whisper": Whisper, "LogMel": LogMel}
 
 __all__ = [
     "AGGREGATIONS",

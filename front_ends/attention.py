@@ -15,16 +15,17 @@ class Attention(nn.Module):
 
     weigh = staticmethod(F.scaled_dot_product_attention)
 
-    def __init__(self, channels, heads, dropout):
+    def __init__(self, channels, heads, dropout, key_bias=True):
         super().__init__()
         self.num_heads, self.dropout_module = heads, nn.Dropout(dropout)  # named as in fairseq's
-        self.k_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels, bias=key_bias)
         self.v_proj = nn.Linear(channels, channels)
         self.q_proj = nn.Linear(channels, channels)
         self.out_proj = nn.Linear(channels, channels)
         for projection in (self.k_proj, self.v_proj, self.q_proj, self.out_proj):  # as fairseq initialises its own
             nn.init.normal_(projection.weight, std=0.02)
-            nn.init.zeros_(projection.bias)
+            if projection.bias is not None:
+                nn.init.zeros_(projection.bias)
 
     def forward(self, query, key, value, key_padding_mask=None, **_):
         """query, key, value: the same (T, B, C)."""

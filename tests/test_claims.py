@@ -320,8 +320,8 @@ def test_show_says_what_is_wrong_with_an_encoder_of_either_family(tmp_path, fail
         config = {**REFERENCE[name]["config"], "hidden_act": "gelu_new"}
         folder, front_end = folder_of(tmp_path / name, name, config)
         fails(checkpoint.main, ["show", str(folder)], f"pre-trained {front_end} encoder, found hidden_act gelu_new")
-    (folder / "config.json").write_text('{"model_type": "whisper"}')
-    fails(checkpoint.main, ["show", str(folder)], "model_type whisper")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    fails(checkpoint.main, ["show", str(folder)], "model_type bert")
 
 
 def test_a_billion_layers_are_refused_before_any_is_built(tmp_path):
