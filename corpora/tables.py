@@ -131,7 +131,9 @@ def read_table(path, corpus=None, columns=None):
 
     utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
     others = [name for name in names if name not in ("utt_id", "key", "-")]
-    indices = {name: Index() for name in others if columns is None or name in columns}
+    like_it = [record for record in CORPORA.values() if record.some_line and record.columns == CORPORA[corpus].columns]
+    wanted = others if columns is None else {*columns, *(column for record in like_it for column in record.some_line)}
+    indices = {name: Index() for name in others if name in wanted}
     codes = {name: [np.zeros(0, np.int32)] for name in indices}
     for lines, piece in pieces:
         piece = dict(zip(names, piece))

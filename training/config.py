@@ -69,7 +69,7 @@ class TrainingConfig(RawBoostParams):
         "what the data are of, which says their layout and recipe; not given: CtrSVDD for --base_dir, ASVspoof 2019 LA "
         "for --database_path, or else the one that is recognised in --train_protocol",
         group="data",
-        choices=tuple(CORPORA),
+        choices=CORPORA,
     )
     track: str = _data("LA", "what the detector is for; both train on 2019 LA", choices=("LA", "DF"))
     num_workers: int = _data(min(12, os.cpu_count()), "processes that read audio", kind=AT_LEAST_0)
