@@ -8,64 +8,63 @@ import torch
 from torch import nn
 
 from back_ends import BACK_ENDS, build_back_end
-from common.console import Number, UserError, shown, unfit
+from common.console import Number, UserError, shown, unfit, warn
+from common.values import fitted, key_value, options_text
 from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights
 
-MODEL_NAMES = [f"{front_end}_{back_end}" for front_end in FRONT_ENDS for back_end in BACK_ENDS]
 _PRESETS = dict.fromkeys(name for front_end in FRONT_ENDS.values() for name in front_end.presets)
 CHOICES = {
-    "model_name": MODEL_NAMES,
     "ssl": [*_PRESETS, FROM_FILE],
     "agg": [*AGGREGATIONS],
-    "pool_func": ["mean", "ASTP"],
     "n_output_logits": [1, 2],
     "output": ["linear", "cosine"],
 }
+# Options of a back-end that have a flag and a field of their own, and what the published programs, which took these
+# flags beside any back-end, set them to.
+OPTION_FLAGS = {"pool_func": ["mean"], "dilation": [1, 2], "Nes_ratio": [[8, 8]], "SE_ratio": [[1]]}
+
+
+def model_names():
+    return [f"{front_end}_{back_end}" for front_end in FRONT_ENDS for back_end in BACK_ENDS]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """All that shapes the network; the fields are named as the flags. A field that is None takes the published value
-    of the model's encoder. Raises UserError, naming the flag, for a value that no network has.
+    of the model's encoder, or the default of the back-end; of an option that the back-end does not have it stays None.
+    Raises UserError, naming the flag, for a value that no network has.
     """
 
     model_name: str  # <front-end>_<back-end>
     ssl: str = None  # the encoder: one of the front-end's presets, or from_file
     agg: str = None  # how hidden states become features; stays None for a back-end that takes them itself
-    pool_func: str = "mean"  # pooling over time: mean, or ASTP (attentive statistics)
-    dilation: int = None  # of the inner convolutions of Nes2Net
-    Nes_ratio: tuple = (8, 8)  # splits of Nes2Net: outer, inner
-    SE_ratio: tuple = (1,)  # channels over width of Nes2Net's gates
+    pool_func: str = None  # Nes2Net's pooling over time: mean, or ASTP (attentive statistics)
+    dilation: int = None  # of Nes2Net's inner convolutions
+    Nes_ratio: tuple = None  # splits of Nes2Net: outer, inner
+    SE_ratio: tuple = None  # channels over width of Nes2Net's gates
     n_output_logits: int = None  # 1: one score; 2: spoof, bona fide
     output: str = "linear"  # the last layer: linear, or cosine (of an embedding and a direction each); not a flag
     ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of the front-end's class
+    # The back-end's options, see BackEnd.options: any of them when given; then all, but for those with a field above.
+    back_end_options: dict = None
 
     def __post_init__(self):
-        if self.model_name not in MODEL_NAMES:
-            raise UserError(f"--model_name: expected one of {', '.join(MODEL_NAMES)}, found {self.model_name}")
+        if self.model_name not in model_names():
+            raise UserError(f"--model_name: expected one of {', '.join(model_names())}, found {self.model_name}")
         front_end, back_end = FRONT_ENDS[self.front_end], BACK_ENDS[self.back_end]
-        published = dict(front_end.published)
-        if "n_output_logits" not in back_end.set_by_front_end:
-            published["n_output_logits"] = 2
+        self._set_options(back_end, front_end.published)
+        names = {"ssl", "agg", *back_end.set_by_front_end}
+        defaults = {"n_output_logits": 2} | {n: value for n, value in front_end.published.items() if n in names}
         if back_end.takes_hidden_states:
-            del published["agg"]
+            del defaults["agg"]
             if self.agg is not None:
                 raise UserError(f"--agg {self.agg}: {self.back_end} takes all hidden states, it has no aggregation")
-        for name, value in published.items():
+        for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name, choices in CHOICES.items():
             if (name, getattr(self, name)) != ("agg", None):
                 self._check(name, getattr(self, name), tuple(choices))
-        self._check("dilation", self.dilation, Number(int, 1, 10_000))
-        for name, expected in (("Nes_ratio", Number(int, 2, 1000)), ("SE_ratio", Number(int, 1, 10_000))):
-            values = getattr(self, name)
-            if not isinstance(values, list | tuple) or not values or (name == "Nes_ratio" and len(values) != 2):
-                n = "two numbers, outer and inner" if name == "Nes_ratio" else "numbers"
-                raise UserError(f"--{name}: expected {n}, found {shown(values)}")
-            for value in values:
-                self._check(name, value, expected)
-            object.__setattr__(self, name, tuple(values))
         if self.ssl not in (*front_end.presets, FROM_FILE):
             others = [name for name, other in FRONT_ENDS.items() if self.ssl in other.presets]
             raise UserError(
@@ -78,6 +77,29 @@ class ModelConfig:
                 front_end.check_fields(self.ssl_config)
             except ValueError as error:
                 raise UserError(f"--ssl {self.ssl}: {error}") from error
+
+    def _set_options(self, back_end, published):
+        """Check and complete the back-end's options. published: what the front-end's authors used."""
+        given = {name: getattr(self, name) for name in OPTION_FLAGS if getattr(self, name) is not None}
+        if not isinstance(self.back_end_options, dict | None):
+            raise UserError(f"--back_end_options: expected values by name, found {shown(self.back_end_options)}")
+        for name, value in (self.back_end_options or {}).items():
+            if name in given:
+                raise UserError(f"--{name}: expected once, found it in --back_end_options as well")
+            given[name] = value
+        given = {name: option_value(self.back_end, name, value) for name, value in given.items()}
+        options = {name: default for name, (default, _) in back_end.options().items()}
+        by_front_end = options.keys() & back_end.set_by_front_end & published.keys()
+        options |= {name: published[name] for name in by_front_end} | given
+        for name in OPTION_FLAGS:
+            object.__setattr__(self, name, options.pop(name, None))
+        object.__setattr__(self, "back_end_options", options)
+
+    @property
+    def options(self):
+        """All options of the back-end, {name: value}, as its constructor takes them."""
+        flagged = {name: getattr(self, name) for name in OPTION_FLAGS if getattr(self, name) is not None}
+        return flagged | self.back_end_options
 
     @staticmethod
     def _check(name, value, expected):
@@ -94,9 +116,41 @@ class ModelConfig:
 
     def to_dict(self):
         """The configuration as plain data, for a checkpoint or JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
+        config = dataclasses.asdict(self)
+        options = config.pop("back_end_options")
+        config |= {"back_end_options": _listed(options)} if options else {}
+        return _listed(config)
+
+    @classmethod
+    def from_dict(cls, stored):
+        """The configuration of a checkpoint or a run. Those of before --back_end_options held options of Nes2Net for
+        every back-end: where it has none of these, they are left out.
+        """
+        if stored.get("model_name") in model_names():
+            options = BACK_ENDS[stored["model_name"].split("_", 1)[1]].options()
+            stored = {name: v for name, v in stored.items() if name in options or name not in OPTION_FLAGS}
+        return cls(**stored)
+
+
+def _listed(values):
+    """Values by name with lists for tuples, as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def option_value(back_end, name, value):
+    """The value of a back-end's option as its constructor takes it.
+
+    Raises UserError if the back-end of that name has no such option, or a value of another kind.
+    """
+    options = BACK_ENDS[back_end].options()
+    flag = f"--{name}" if name in OPTION_FLAGS else f"--back_end_options {shown(name)}"
+    if name not in options:
+        has = options_text({name: default for name, (default, _) in options.items()}) or "no options"
+        raise UserError(f"{flag}: {back_end} has no such option; it has {has}")
+    try:
+        return fitted(value, *options[name])
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from error
 
 
 def add_model_flags(parser, required=True):
@@ -109,24 +163,43 @@ def add_model_flags(parser, required=True):
             help="aggregation of the encoder's hidden states; not given: SEA for WavLM, else last; some "
             "back-ends take all hidden states and have none"
         ),
-        "pool_func": dict(help="pooling over time; not given: mean"),
+        "pool_func": dict(help="Nes2Net's pooling over time, mean or ASTP; not given: mean"),
         "dilation": dict(
             type=Number(int), help="dilation of Nes2Net's inner convolutions; not given: 1 for WavLM, else 2"
         ),
         "Nes_ratio": dict(type=Number(int), nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
         "SE_ratio": dict(type=Number(int), nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
+        "back_end_options": dict(
+            type=key_value,
+            nargs="+",
+            metavar="KEY=VALUE",
+            help="options of the back-end, such as heads=8 of MHFA, or filters=16,32 of AASIST; an unknown KEY prints "
+            "all of a back-end with their defaults",
+        ),
         "n_output_logits": dict(
             type=Number(int), help="outputs; 2: spoof and bona fide; not given: 1 for Nes2Net on WavLM, else 2"
         ),
     }
     for name, options in flags.items():
-        group.add_argument(f"--{name}", choices=CHOICES.get(name), **options)
+        choices = model_names() if name == "model_name" else CHOICES.get(name)
+        group.add_argument(f"--{name}", choices=choices, **options)
 
 
 def given_model_flags(args):
     """The model flags that the user gave, {name: value}: what a checkpoint's configuration must agree with."""
     names = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in ("output", "ssl_config")]
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "back_end_options" in flags:
+        flags["back_end_options"] = dict(flags["back_end_options"])
+        if len(flags["back_end_options"]) < len(args.back_end_options):
+            raise UserError("--back_end_options: expected every KEY once")
+    if "model_name" in flags:
+        back_end = flags["model_name"].split("_", 1)[1]
+        for name in OPTION_FLAGS.keys() & flags.keys() - BACK_ENDS[back_end].options().keys():
+            if flags[name] in OPTION_FLAGS[name]:
+                warn(f"--{name}: {back_end} has no such option; ignored, as by the published program")
+                del flags[name]
+    return flags
 
 
 class Detector(nn.Module):
@@ -152,8 +225,9 @@ class Detector(nn.Module):
             self.aggregation = build_aggregation(config, n_hidden_states, channels)
         try:
             self.back_end = build_back_end(config, channels, n_hidden_states)
-        except ValueError as error:
-            raise UserError(f"--{error}") from error
+        except ValueError as error:  # which begins with the name of an option or a flag
+            of_back_end = str(error).split(" ")[0] in config.back_end_options
+            raise UserError(f"--{'back_end_options ' * of_back_end}{error}") from error
 
     def forward(self, waveforms, normalized=False):
         """normalized: see front_ends.FrontEnd.forward."""

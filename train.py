@@ -35,7 +35,7 @@ from common.console import StopSignals, UserError, run, warn
 from corpora import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from front_ends import FRONT_ENDS
-from model import add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
+from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from training import distributed, provenance, run_folder
 from training.config import GROUPS, TrainingConfig
 from training.losses import LOSSES, losses_for
@@ -231,7 +231,7 @@ def check_same_settings(config, model_config, folder):
     """
     try:
         before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model, training = dict(before["model"]), dict(before["training"])
+        model, training = ModelConfig.from_dict(before["model"]).to_dict(), dict(before["training"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder}/config.json: expected the settings of the run to resume: {error}") from error
     for name, value in model_config.to_dict().items():

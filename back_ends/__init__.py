@@ -46,9 +46,7 @@ def build_back_end(config, in_channels, n_hidden_states=25):
     sizes = {"in_channels": in_channels, "n_output_logits": config.n_output_logits}
     if kind.takes_hidden_states:
         sizes["n_hidden_states"] = n_hidden_states
-    if config.back_end.startswith("Nes2Net"):
-        sizes |= {name: getattr(config, name) for name in ("Nes_ratio", "dilation", "pool_func", "SE_ratio")}
-    back_end = kind(**sizes)
+    back_end = kind(**sizes, **config.options)
     if config.output == "cosine":
         back_end.use_cosine_output()
     return back_end

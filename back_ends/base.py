@@ -1,5 +1,7 @@
 """The contract of a back-end: from features or hidden states of the encoder to logits."""
 
+import inspect
+
 from torch import nn
 from torch.nn import functional as F
 
@@ -7,8 +9,10 @@ from torch.nn import functional as F
 class BackEnd(nn.Module):
     """Base class of the back-ends: (B, T, in_channels) to logits (B, n_output_logits).
 
-    A subclass defines `__init__(self, in_channels, n_output_logits=2)` and `forward`, sets the attributes below where
-    the default does not hold, and stands in back_ends.BACK_ENDS. Its parameters carry the published names.
+    A subclass defines `__init__(self, in_channels, n_output_logits=2, ...)` and `forward`, sets the attributes below
+    where the default does not hold, and stands in back_ends.BACK_ENDS. Its parameters carry the published names.
+    Further arguments of the constructor, each with a default, are its options, see `options`. The constructor raises
+    ValueError, the option's name first, for values that fit no network.
     """
 
     # Takes the list of the encoder's L + 1 hidden states (B, T, in_channels) rather than aggregated features: the input
@@ -29,6 +33,23 @@ class BackEnd(nn.Module):
     published_prefix = ""
     # How names of tensors begin that published checkpoints hold and the network never uses.
     unused_tensors = ()
+
+    @classmethod
+    def options(cls):
+        """The back-end's own options, {name: (default, kind)}: settable by --back_end_options, stored in checkpoints.
+
+        kind: the annotation of the constructor's argument, or else the type of its default: int, float, bool, str, a
+        Literal of words, or a tuple of these.
+        """
+        options = {}
+        for name, parameter in inspect.signature(cls, eval_str=True).parameters.items():
+            default, kind = parameter.default, parameter.annotation
+            if name in ("in_channels", "n_hidden_states", "n_output_logits"):
+                continue
+            if kind is parameter.empty:
+                kind = tuple[tuple(map(type, default))] if isinstance(default, tuple) else type(default)
+            options[name] = default, kind
+        return options
 
     @staticmethod
     def read_off(state_dict):

@@ -10,6 +10,7 @@ reordering. The splits of Nes2Net-X are stacked along the batch, where adding on
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
@@ -174,8 +175,8 @@ class NestedRes2Net(BackEnd):
         n_output_logits=2,
         Nes_ratio=(8, 8),
         dilation=2,
-        pool_func="mean",
-        SE_ratio=(1,),
+        pool_func: Literal["mean", "ASTP"] = "mean",
+        SE_ratio: tuple[int, ...] = (1,),
     ):
         super().__init__()
         outer, inner = Nes_ratio

@@ -80,7 +80,8 @@ def check_content(path, content):
     if "model_name" not in config:
         raise UserError(f"{path}: expected a model_name in its configuration, found none")
     try:
-        network = ModelConfig(**config)
+        network = ModelConfig.from_dict(config)
+        content["config"] = network.to_dict()
         if network.ssl_config is not None:
             check_size(FRONT_ENDS[network.front_end], network.ssl_config, content["model"])
         if content.get("epoch") is not None:

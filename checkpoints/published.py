@@ -5,7 +5,7 @@ from checkpoints.folders import facts_of_name
 from checkpoints.format import below, weights_of
 from common.console import UserError, shown
 from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, empty_weights
-from model import ModelConfig
+from model import OPTION_FLAGS, ModelConfig, option_value
 
 
 class AmbiguousModel(UserError):
@@ -17,10 +17,26 @@ class AmbiguousModel(UserError):
 
 
 def check_flags(path, config, flags):
+    """Raises UserError for a model flag that disagrees with the configuration of a checkpoint."""
     for name, value in flags.items():
-        trained = getattr(config, name)
-        if (tuple(value) if isinstance(value, list) else value) != trained:
-            raise UserError(f"--{name}: {path} was trained with {trained}, found {value}")
+        if name not in _OPTIONS:
+            _check_flag(path, f"--{name}", value, value, getattr(config, name))
+    for name, value in _options_of(flags).items():
+        flag = f"--{name}" if name in OPTION_FLAGS else f"--back_end_options {name}"
+        _check_flag(path, flag, value, option_value(config.back_end, name, value), config.options[name])
+
+
+def _check_flag(path, flag, given, value, trained):
+    if value != trained:
+        raise UserError(f"{flag}: {path} was trained with {trained}, found {given}")
+
+
+_OPTIONS = (*OPTION_FLAGS, "back_end_options")
+
+
+def _options_of(flags):
+    """The options of a back-end among model flags, {name: value}."""
+    return {name: flags[name] for name in OPTION_FLAGS if name in flags} | flags.get("back_end_options", {})
 
 
 def state_dict_of(path, content):
@@ -107,7 +123,9 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
         own = known | ({"agg": None} if kind.takes_hidden_states else {})
         try:
             read_off = kind.read_off(weights)
-            config = ModelConfig(model_name, **own, **read_off, dilation=flags.get("dilation"))
+            n_output_logits = read_off.pop("n_output_logits", None)
+            options = {n: value for n, value in _options_of(flags).items() if n in kind.options()} | read_off
+            config = ModelConfig(model_name, **own, n_output_logits=n_output_logits, back_end_options=options)
             with empty_weights():
                 expected = build_back_end(config, channels, n_hidden_states).state_dict()
         except (

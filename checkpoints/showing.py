@@ -7,6 +7,7 @@ from checkpoints.format import below, is_ours, load_file
 from checkpoints.pretrained import read_pretrained
 from checkpoints.published import AmbiguousModel
 from common.console import UserError, shown
+from common.values import options_text
 from front_ends import FRONT_ENDS, OtherFrontEnd
 
 
@@ -25,10 +26,13 @@ def show(path, **flags):
         detector = read_detector(path, **{**flags, "model_name": names[0]})
     ours = is_ours(content)
     lines["kind"] = "detector of this project" if ours else "detector in a published layout"
-    for name, value in {**detector["config"], "model_name": " or ".join(names)}.items():
+    config = {**detector["config"], "model_name": " or ".join(names)}
+    if "back_end_options" in config:
+        config["back_end_options"] = options_text(config["back_end_options"])
+    for name, value in config.items():
         if value is not None:
             lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value
-    if not ours and "dilation" not in flags:
+    if not ours and "dilation" in lines and "dilation" not in flags:
         lines["dilation"] = f"{lines['dilation']}, as published: no weight tells it"
     for part in ("front_end", "aggregation", "back_end"):
         lines[f"parameters, {part}"] = f"{_count(below(part + '.', detector['model'])):,}"

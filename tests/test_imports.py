@@ -77,7 +77,8 @@ def test_threads_sleep_while_they_wait_unless_the_user_has_them_spin(script, giv
 def test_back_ends_import_torch_alone():
     for path in (ROOT / "back_ends").glob("*.py"):
         optional = {"mamba_ssm"} if path.stem == "mamba" else set()  # a CUDA kernel, used where it is installed
-        assert imports_of(path) <= {"back_ends", "collections", "functools", "math", "torch"} | optional, path
+        library = {"collections", "functools", "inspect", "math", "typing"}
+        assert imports_of(path) <= {"back_ends", "torch"} | library | optional, path
 
 
 def test_only_front_ends_import_fairseq():
