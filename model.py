@@ -24,7 +24,7 @@ CHOICES = {
 OPTION_FLAGS = {"pool_func": ["mean"], "dilation": [1, 2], "Nes_ratio": [[8, 8]], "SE_ratio": [[1]]}
 
 
-def model_names():
+def model_names() -> list[str]:
     return [f"{front_end}_{back_end}" for front_end in FRONT_ENDS for back_end in BACK_ENDS]
 
 
@@ -96,7 +96,7 @@ class ModelConfig:
         object.__setattr__(self, "back_end_options", options)
 
     @property
-    def options(self):
+    def options(self) -> dict:
         """All options of the back-end, {name: value}, as its constructor takes them."""
         flagged = {name: getattr(self, name) for name in OPTION_FLAGS if getattr(self, name) is not None}
         return flagged | self.back_end_options
@@ -122,7 +122,7 @@ class ModelConfig:
         return _listed(config)
 
     @classmethod
-    def from_dict(cls, stored):
+    def from_dict(cls, stored: dict) -> "ModelConfig":
         """The configuration of a checkpoint or a run. Those of before --back_end_options held options of Nes2Net for
         every back-end: where it has none of these, they are left out.
         """
@@ -137,7 +137,7 @@ def _listed(values):
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def option_value(back_end, name, value):
+def option_value(back_end: str, name: str, value):
     """The value of a back-end's option as its constructor takes it.
 
     Raises UserError if the back-end of that name has no such option, or a value of another kind.
@@ -225,9 +225,10 @@ class Detector(nn.Module):
             self.aggregation = build_aggregation(config, n_hidden_states, channels)
         try:
             self.back_end = build_back_end(config, channels, n_hidden_states)
-        except ValueError as error:  # which begins with the name of an option or a flag
-            of_back_end = str(error).split(" ")[0] in config.back_end_options
-            raise UserError(f"--{'back_end_options ' * of_back_end}{error}") from error
+        except ValueError as error:  # which begins with the name of what does not fit
+            name = str(error).split(" ")[0].rstrip(":")
+            has_flag = name in OPTION_FLAGS or name in ("n_output_logits", "loss")
+            raise UserError(f"--{error}" if has_flag else f"--back_end_options {error}") from error
 
     def forward(self, waveforms, normalized=False):
         """normalized: see front_ends.FrontEnd.forward."""

@@ -2,6 +2,7 @@
 
 import inspect
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,7 +36,7 @@ class BackEnd(nn.Module):
     unused_tensors = ()
 
     @classmethod
-    def options(cls):
+    def options(cls) -> dict[str, tuple]:
         """The back-end's own options, {name: (default, kind)}: settable by --back_end_options, stored in checkpoints.
 
         kind: the annotation of the constructor's argument, or else the type of its default: int, float, bool, str, a
@@ -52,7 +53,7 @@ class BackEnd(nn.Module):
         return options
 
     @staticmethod
-    def read_off(state_dict):
+    def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
         """The settings that the shapes of published weights tell, {name: value}.
 
         Raises KeyError, IndexError or ValueError for weights of another network.
@@ -60,11 +61,11 @@ class BackEnd(nn.Module):
         return {}
 
     @staticmethod
-    def score(logits):
+    def score(logits: torch.Tensor) -> torch.Tensor:
         """Scores (B,), higher is more bona fide, from logits (B, 2) with bona fide in column 1."""
         return logits[:, 1]
 
-    def use_cosine_output(self):
+    def use_cosine_output(self) -> None:
         """Let the output layer, the last of the linear layers, give cosines, which angular losses train.
 
         Raises ValueError if no loss of cosines fits the back-end.

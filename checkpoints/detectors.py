@@ -1,6 +1,9 @@
 """Detectors from files, of this project or released: reading and loading."""
 
+import contextlib
+
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from checkpoints.format import check_content, is_ours, load_file, load_strictly
 from checkpoints.published import check_flags, read_published, state_dict_of
@@ -24,13 +27,37 @@ def detector_from(path, config, state_dict):
     """Build a Detector from plain configuration and weights that were read from `path`; see load_detector."""
     config = ModelConfig(**config)
     try:
-        detector = build_detector(config, empty="all")
+        with _no_larger_than(state_dict) if config.back_end_options else contextlib.nullcontext():
+            detector = build_detector(config, empty="all")
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: its configuration describes no network: {shown(str(error))}") from error
     load_strictly(detector, state_dict, path, config.model_name, assign=True)
     return detector.eval()
+
+
+@contextlib.contextmanager
+def _no_larger_than(state_dict):
+    """Within, building a network fails once it has far more weights than a file, whose options may ask for any number.
+
+    Far more: a network that differs a little is built, so that loading names what differs.
+    """
+    tensors = 2 * len(state_dict) + 1000
+    numbers = 2 * sum(tensor.numel() for tensor in state_dict.values()) + 10**7
+
+    def count(module, name, parameter):
+        nonlocal tensors, numbers
+        if parameter is not None:
+            tensors, numbers = tensors - 1, numbers - parameter.numel()
+            if min(tensors, numbers) < 0:
+                raise RuntimeError("far more weights than the file holds")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def read_detector(path, **flags):

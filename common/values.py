@@ -7,7 +7,7 @@ from typing import get_args, get_origin
 from common.console import Number, shown, unfit
 
 
-def key_value(text):
+def key_value(text: str) -> tuple:
     """KEY=VALUE as (key, plain value): a number, true or false, a word, or a tuple of these, between commas."""
     key, _, value = text.partition("=")
     if not key or not value:
@@ -23,7 +23,7 @@ def _plain(word):
     return {"true": True, "false": False}.get(word.lower(), word)
 
 
-def options_text(options):
+def options_text(options: dict) -> str:
     """Options {name: value} as the words that key_value reads."""
     lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in options.items()}
     return " ".join(f"{name}={','.join(map(str, values))}" for name, values in lists.items())

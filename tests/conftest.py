@@ -28,6 +28,13 @@ TINY_FLAGS = ["--model_name", "wav2vec2_Nes2Net_X", "--ssl", "tiny", "--Nes_rati
 TINY = ModelConfig(model_name="wav2vec2_Nes2Net_X", ssl="tiny", Nes_ratio=(2, 2))
 
 
+def with_back_end(flags, name):
+    """The flags of a run for another back-end: without the options of Nes2Net."""
+    place = flags.index("--Nes_ratio")
+    flags = flags[:place] + flags[place + 3 :]
+    return [f"wav2vec2_{name}" if flag == TINY_FLAGS[1] else flag for flag in flags]
+
+
 def read_reference(name):
     return json.loads((REFERENCE / name).read_text())
 

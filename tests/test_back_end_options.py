@@ -1,10 +1,13 @@
 """Options of a back-end's own: from the command line into the checkpoint and back."""
 
 import json
+import resource
+import time
 from typing import Literal
 
 import pytest
 import torch
+from conftest import with_back_end
 from torch import nn
 
 import checkpoint
@@ -109,8 +112,7 @@ def own(monkeypatch):
 
 
 def test_an_own_back_end_goes_through_every_command(tmp_path, train_flags, output, fails):
-    flags = [flag for flag in train_flags if flag not in ("--Nes_ratio", "2")]
-    flags[flags.index("--model_name") + 1] = "wav2vec2_Own"
+    flags = with_back_end(train_flags, "Own")
     flags += ["--epochs", "1", "--log_dir", str(tmp_path), "--foldername", "run", "--resume", "auto"]
     flags += ["--schedule", "constant"]
     options = ["--back_end_options", "width=5", "taps=3,4", "bias=false", "dropout=0.5", "act=tanh", "more=b,c"]
@@ -160,8 +162,7 @@ def test_an_own_back_end_goes_through_every_command(tmp_path, train_flags, outpu
     ],
 )
 def test_mistakes_in_options_are_one_line(words, message, train_flags, tmp_path, fails):
-    flags = [flag for flag in train_flags if flag not in ("--Nes_ratio", "2")]
-    flags[flags.index("--model_name") + 1] = "wav2vec2_Own"
+    flags = with_back_end(train_flags, "Own")
     fails(train.main, [*flags, "--log_dir", str(tmp_path), "--back_end_options", *words], message)
 
 
@@ -245,3 +246,24 @@ def test_options_say_what_a_released_file_does_not(tmp_path, output, fails):
     flags = ["--back_end_options", "heads=4", "compressed=16"]
     assert "heads=4 compressed=16 embedding=256" in output(checkpoint.main, ["show", str(tmp_path / "a.pth"), *flags])
     fails(checkpoint.main, ["show", str(tmp_path / "a.pth"), *flags, "size=8"], "--back_end_options size: MHFA has no")
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("Conformer", {"blocks": 10_000}),
+        ("Mamba", {"size": 10_000, "state": 10_000, "blocks": 10_000}),
+        ("TCM", {"size": 10_000}),
+        ("MHFA", {"heads": 10_000, "compressed": 10_000, "embedding": 10_000}),
+    ],
+)
+def test_options_of_a_stranger_that_ask_for_a_network_without_end_are_refused_at_once(name, options, tmp_path):
+    detector = build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny"))
+    config = {**detector.config.to_dict(), "back_end_options": options}
+    torch.save({"format": checkpoints.FORMAT, "config": config, "model": detector.state_dict()}, tmp_path / "a.pth")
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(UserError, match="describes no network: far more weights than the file holds"):
+        checkpoints.load_detector(tmp_path / "a.pth")
+    assert time.monotonic() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny"))  # the limit is that of a file alone

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, TINY_FLAGS, speech_like
+from conftest import ROOT, TINY_FLAGS, speech_like, with_back_end
 
 import checkpoints
 import data_utils
@@ -296,8 +296,7 @@ def test_a_part_of_one_trial_is_refused_where_the_back_end_normalises_over_trial
 
     for owner, name in [(train.checkpoints, "new_detector"), (data_utils, "load_audio")]:
         monkeypatch.setattr(owner, name, loaded)
-    flags = [*train_flags, "--log_dir", str(tmp_path), *case]
-    flags = ["wav2vec2_MHFA" if flag == TINY_FLAGS[1] else flag for flag in flags]
+    flags = with_back_end([*train_flags, "--log_dir", str(tmp_path), *case], "MHFA")
     if words:
         monkeypatch.setattr(train, "read_trials", loaded)
         fails(train.main, flags, *words)
@@ -313,9 +312,9 @@ def test_a_last_batch_that_is_too_small_is_refused_before_weights_are_read(train
     lines = next(lists.glob("*train*")).read_text().splitlines()
     key.write_text("\n".join([*lines[:4], *lines[-5:]]) + "\n")
     audio = str(corpus / "ASVspoof2019_LA_train" / "flac")
-    flags = [flag for flag in train_flags if flag not in ("--database_path", str(corpus))]
+    flags = [flag for flag in with_back_end(train_flags, "MHFA") if flag not in ("--database_path", str(corpus))]
     flags += ["--train_protocol", str(key), "--train_audio_dir", audio, "--dev_protocol", str(key), "--dev_audio_dir"]
-    flags += [audio, "--model_name", "wav2vec2_MHFA", "--ssl_path", str(tmp_path / "none.pt"), "--batch_size", "16"]
+    flags += [audio, "--ssl_path", str(tmp_path / "none.pt"), "--batch_size", "16"]
     flags += ["--grad_accum", "8", "--log_dir", str(tmp_path / "logs")]  # of the 9 trials: 2, 2, 2, 2 and 1
     fails(train.main, flags, "a batch of 9 trials", "one holds 1", "MHFA needs 2")
     sizes = [(len(loader), loader.batch_sampler.sizes()) for loader in (nine_trials(False), nine_trials(True))]
@@ -328,12 +327,11 @@ def nine_trials(drop_last):
 
 def test_unequal_numbers_of_parts_on_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(train.distributed, "world_size", lambda: 2)
-    args = train.parse_args(["--base_dir", "x", *TINY_FLAGS, "--batch_size", "9", "--grad_accum", "5"])
+    config, _ = train.parse_args(["--base_dir", "x", *TINY_FLAGS, "--batch_size", "9", "--grad_accum", "5"])
     with pytest.raises(console.UserError, match="on 2 processes: expected as many parts on each"):
-        train.check_parts(args, [9])
-    train.check_parts(args, [10])
-    args.model_name = "wav2vec2_MHFA"
-    train.check_parts(args, [10])  # parts of one trial on each of two processes: their statistics are of two
+        train.check_parts(config, "Nes2Net_X", [9])
+    train.check_parts(config, "Nes2Net_X", [10])
+    train.check_parts(config, "MHFA", [10])  # parts of one trial on each of two processes: their statistics are of two
 
 
 def test_utterance_batch_norm_is_refused_where_one_utterance_has_no_statistics(command, tmp_path, fails):
