@@ -231,7 +231,7 @@ def check_same_settings(config, model_config, folder):
     """
     try:
         before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model, training = ModelConfig.from_dict(before["model"]).to_dict(), dict(before["training"])
+        model, training = ModelConfig.from_dict(dict(before["model"])).to_dict(), dict(before["training"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder}/config.json: expected the settings of the run to resume: {error}") from error
     for name, value in model_config.to_dict().items():
