@@ -36,9 +36,8 @@ def resolve_encoder(flags, ssl_path=None):
         return config
     fields, state_dict = read_pretrained(ssl_path, config.front_end)
     front_end = FRONT_ENDS[config.front_end]
-    for name, preset in front_end.presets.items():
-        if front_end.complete(fields) == front_end.complete(preset.fields):
-            return ModelConfig(**{**flags, "ssl": name})
+    if preset := front_end.preset_of(fields):
+        return ModelConfig(**{**flags, "ssl": preset})
     try:
         check_size(front_end, fields, state_dict)
     except ValueError as error:

@@ -1,10 +1,12 @@
 """Released detectors: the layouts of published state dicts, read off names and shapes."""
 
+from typing import NamedTuple
+
 from back_ends import BACK_ENDS, build_back_end
 from checkpoints.folders import facts_of_name
-from checkpoints.format import below, weights_of
+from checkpoints.format import below, check_size, weights_of
 from common.console import UserError, shown
-from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, empty_weights
+from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, OtherFrontEnd, empty_weights
 from model import OPTION_FLAGS, ModelConfig, option_value
 
 
@@ -51,37 +53,48 @@ def state_dict_of(path, content):
     return content
 
 
-# Where a published state dict keeps its encoder: WavLM came through a wrapper, the LGF family, wedefense (through
-# s3prl) and MoE (a Hugging Face model) have names of their own.
-_S3PRL, _HUGGING_FACE = "frontend.upstream.upstream.model.", "pretrain_model."
-_FRONT_END_PREFIXES = ("ssl_model.model.model.", "ssl_model.model.", "m_ssl.model.", _S3PRL, _HUGGING_FACE)
+class Layout(NamedTuple):
+    """Where a released program keeps its encoder in a state dict.
+
+    normalize: {front-end: does it normalise the waveform?}, if that is not as in the encoder's preset.
+    """
+
+    prefix: str
+    normalize: dict = {}
+
+
+LAYOUTS = (
+    Layout("ssl_model.model.model."),  # the Nes2Net authors' singing detectors: WavLM through a wrapper
+    Layout("ssl_model.model."),  # Nes2Net, AASIST, most rivals
+    Layout("m_ssl.model."),  # the LGF family
+    # wedefense: s3prl normalises if the encoder's own settings say so.
+    Layout("frontend.upstream.upstream.model.", {"wav2vec2": True, "WavLM": True}),
+    Layout("pretrain_model."),  # MoE: a model of Hugging Face, under its names
+)
 
 
 def read_published(path, state_dict, flags):
     """What read_detector returns, of a published state dict: its architecture is read off names and shapes."""
-    for prefix in _FRONT_END_PREFIXES:
-        encoder = below(prefix, state_dict)
+    for layout in LAYOUTS:
+        encoder = below(layout.prefix, state_dict)
         if encoder:
             break
     else:
-        raise UserError(f"{path}: expected weights under {' or '.join(_FRONT_END_PREFIXES)}, found none")
-    rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(prefix)}
-    encoder = FRONT_ENDS["wav2vec2"].weights_of(encoder)  # and WavLM's, by the same names
-    norm = encoder.get("encoder.layer_norm.weight")
-    if norm is None or norm.dim() != 1:
-        raise UserError(f"{path}: expected an encoder with a vector encoder.layer_norm.weight under {prefix}")
+        raise UserError(f"{path}: expected weights under {' or '.join(it.prefix for it in LAYOUTS)}, found none")
+    rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(layout.prefix)}
+    front_end, encoder, fields = _encoder_of(path, layout.prefix, encoder, flags.get("ssl"))
+    kind = FRONT_ENDS[front_end]
+    if front_end in layout.normalize:
+        fields = fields | {"normalize": layout.normalize[front_end]}
     aggregation = below("ssl_model.", rest)
     back_end = {name: tensor for name, tensor in rest.items() if not name.startswith("ssl_model.")}
-
-    front_end = "WavLM" if any(name.endswith(".grep_a") for name in encoder) else "wav2vec2"
+    preset = kind.preset_of(fields)
     known = {
-        "ssl": flags.get("ssl") or _preset_of(path, front_end, encoder),
+        "ssl": preset or FROM_FILE,
+        "ssl_config": None if preset else fields,
         "agg": next((name for name, agg in AGGREGATIONS.items() if agg.published_name in aggregation), "last"),
     }
-    presets = FRONT_ENDS[front_end].presets
-    if prefix == _S3PRL and known["ssl"] in presets:  # s3prl normalises where the encoder's own settings say so
-        known |= {"ssl": FROM_FILE, "ssl_config": presets[known["ssl"]].fields | {"normalize": True}}
-    config, prefix, weights = _back_end_of(path, front_end, encoder, back_end, known, flags)
+    config, prefix, weights = _back_end_of(path, front_end, kind.sizes(fields), back_end, known, flags)
     check_flags(path, config, {name: value for name, value in flags.items() if name != "ssl"})
     parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": weights}
     parts[""] = {name: tensor for name, tensor in back_end.items() if not name.startswith(prefix)}  # fits nothing
@@ -89,30 +102,30 @@ def read_published(path, state_dict, flags):
     return {"config": config.to_dict(), "model": model, **facts_of_name(path)}
 
 
-def _n_layers(encoder):
-    return len({name.split(".")[2] for name in encoder if name.startswith("encoder.layers.")})
+def _encoder_of(path, prefix, state_dict, ssl):
+    """(front-end, its weights by its own names, its fields): whose encoder these weights are. ssl: --ssl, if given."""
+    for name, kind in FRONT_ENDS.items():
+        try:
+            weights = kind.weights_of(state_dict)
+            fields = kind.fields_of_weights(weights)
+            check_size(kind, fields, weights)
+        except OtherFrontEnd:
+            continue
+        except ValueError as error:
+            raise UserError(f"{path}: expected a {name} encoder under {prefix}, found {error}") from error
+        if ssl not in (None, FROM_FILE):
+            if ssl not in kind.presets:
+                raise UserError(f"--ssl {ssl}: {path} has a {name} encoder")
+            fields = kind.presets[ssl].fields
+        return name, weights, fields
+    raise UserError(f"{path}: expected an encoder for {' or '.join(FRONT_ENDS)} under {prefix}, found another")
 
 
-def _preset_of(path, front_end, encoder):
-    """The preset whose depth and width an encoder's weights have."""
-    found = (_n_layers(encoder), len(encoder["encoder.layer_norm.weight"]))
-    sizes = {
-        name: (preset.fields["encoder_layers"], preset.fields["encoder_embed_dim"])
-        for name, preset in FRONT_ENDS[front_end].presets.items()
-    }
-    for name, size in sizes.items():
-        if size == found:
-            return name
-    known = ", ".join(f"{name} ({layers} x {width})" for name, (layers, width) in sizes.items())
-    raise UserError(
-        f"{path}: expected a {front_end} encoder of known layers x channels: {known}; found {found[0]} x {found[1]}"
-    )
+def _back_end_of(path, front_end, sizes, state_dict, known, flags):
+    """(ModelConfig, published prefix of the back-end, its weights by its own names): whose weights these are.
 
-
-def _back_end_of(path, front_end, encoder, state_dict, known, flags):
-    """(ModelConfig, published prefix of the back-end, its weights by its own names): whose weights these are."""
-    channels = len(encoder["encoder.layer_norm.weight"])
-    n_hidden_states = 1 + _n_layers(encoder)
+    sizes: channels and number of hidden states of the front-end.
+    """
     fitting, closest = [], None
     for name, kind in BACK_ENDS.items():
         model_name = f"{front_end}_{name}"
@@ -127,7 +140,7 @@ def _back_end_of(path, front_end, encoder, state_dict, known, flags):
             options = {n: value for n, value in _options_of(flags).items() if n in kind.options()} | read_off
             config = ModelConfig(model_name, **own, n_output_logits=n_output_logits, back_end_options=options)
             with empty_weights():
-                expected = build_back_end(config, channels, n_hidden_states).state_dict()
+                expected = build_back_end(config, *sizes).state_dict()
         except (
             ArithmeticError,
             LookupError,

@@ -29,8 +29,8 @@ class OtherFrontEnd(ValueError):
 class FrontEnd(nn.Module):
     """Waveforms (B, samples) at 16 kHz to hidden states, a list of n_hidden_states tensors (B, T, channels).
 
-    Built of `fields`, {name: value}, which say its shape and which a checkpoint stores. A subclass sets the instance
-    attributes channels, n_hidden_states and model, defines n_frames and forward, and overrides what differs below.
+    Built of `fields`, {name: value}, which say its shape and which a checkpoint stores. A subclass defines `__init__`,
+    sizes, n_frames and forward, and overrides what differs below.
     """
 
     # The values of --ssl that this front-end has, and their shapes.
@@ -48,6 +48,15 @@ class FrontEnd(nn.Module):
     n_hidden_states: int
     normalize: bool = False  # is every waveform layer-normalised over its samples first?
     model: nn.Module  # holds the weights that pre-trained files hold, under their names
+
+    def __init__(self, fields: dict):
+        super().__init__()
+        self.channels, self.n_hidden_states = self.sizes(fields)
+
+    @classmethod
+    def sizes(cls, fields: dict) -> tuple[int, int]:
+        """(channels, n_hidden_states) of that shape."""
+        raise NotImplementedError
 
     def n_frames(self, n_samples: int) -> int:
         """Number of frames, T, that n_samples give."""
@@ -97,6 +106,19 @@ class FrontEnd(nn.Module):
         Raises ValueError, saying why, for settings that no encoder here has; OtherFrontEnd if they are another's.
         """
         raise OtherFrontEnd(f"one, but {cls.__name__} has no weights to load")
+
+    @classmethod
+    def fields_of_weights(cls, state_dict: dict) -> dict:
+        """The fields of an encoder in a released detector, by its weights under the names of `model`: all there is.
+
+        Raises ValueError, saying why, for weights that no encoder here has; OtherFrontEnd if they are another's.
+        """
+        raise OtherFrontEnd(f"weights, expected none for {cls.__name__}")
+
+    @classmethod
+    def preset_of(cls, fields: dict) -> str | None:
+        """The name of the preset that has this shape."""
+        return next((name for name, p in cls.presets.items() if cls.complete(p.fields) == cls.complete(fields)), None)
 
     @classmethod
     def weights_of(cls, state_dict: dict) -> dict:

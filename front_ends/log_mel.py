@@ -54,9 +54,12 @@ class LogMel(FrontEnd):
     least_samples = N_FFT
 
     def __init__(self, fields):
-        super().__init__()
-        self.channels, self.n_hidden_states = self.complete(fields)["n_mels"], 1
+        super().__init__(fields)
         self.register_buffer("filters", mel_filters(self.channels), persistent=False)
+
+    @classmethod
+    def sizes(cls, fields):
+        return cls.complete(fields)["n_mels"], 1
 
     def n_frames(self, n_samples):
         return max((n_samples - N_FFT) // HOP + 1, 0)

@@ -222,6 +222,45 @@ def _fields_of_hugging_face(settings, relative_position):
     return fields
 
 
+def told_by_weights(state_dict, relative_position):
+    """The fields that an encoder's weights tell by their names, which are fairseq's, and shapes.
+
+    Raises ValueError, saying why, if they are no encoder's, and OtherFrontEnd, see fields_of.
+    """
+    relative = any(name.endswith(".grep_a") for name in state_dict)
+    if relative != relative_position:
+        raise OtherFrontEnd(f"a {'WavLM' if relative else 'wav2vec 2.0'} encoder")
+
+    def shape(name, dimensions):
+        found = state_dict[name].shape if name in state_dict else ()
+        if len(found) != dimensions or 0 in found:
+            raise ValueError(f"no {name} of {dimensions} dimensions")
+        return found
+
+    layers = {name.split(".")[2] for name in state_dict if name.startswith("encoder.layers.")}
+    names = [f"feature_extractor.conv_layers.{i}.0.weight" for i in range(100)]
+    sizes = [shape(name, 3) for name in names if name in state_dict]
+    # The strides are those of every published encoder.
+    extractor = [(channels, kernel, 2 if i else 5) for i, (channels, _, kernel) in enumerate(sizes)]
+    (width,) = shape("encoder.layer_norm.weight", 1)
+    _, per_group, conv_pos = shape("encoder.pos_conv.0.weight_v", 3)
+    told = {
+        "extractor_mode": "layer_norm" if names[0].replace(".0.weight", ".2.1.weight") in state_dict else "default",
+        "conv_feature_layers": str(extractor),
+        "conv_bias": names[0].replace("weight", "bias") in state_dict,
+        "encoder_layers": len(layers),
+        "encoder_embed_dim": width,
+        "encoder_ffn_embed_dim": shape("encoder.layers.0.fc1.weight", 2)[0],
+        "conv_pos": conv_pos,
+        "conv_pos_groups": max(width // per_group, 1),
+    }
+    if relative:
+        bias = shape("encoder.layers.0.self_attn.relative_attention_bias.weight", 2)
+        told |= {"num_buckets": bias[0], "encoder_attention_heads": bias[1]}
+    convolutions(told["conv_feature_layers"])
+    return told
+
+
 # Hugging Face's name of a part -> fairseq's, one after the other.
 _HUGGING_FACE_NAMES = (
     ("masked_spec_embed", "mask_emb"),

@@ -72,7 +72,7 @@ class Wav2Vec2(FrontEnd):
     published = {"ssl": "xlsr_300m", "agg": "last", "dilation": 2, "n_output_logits": 2}
 
     def __init__(self, fields):
-        super().__init__()
+        super().__init__(fields)
         self.model = _wav2vec2_model({name: fields[name] for name in FAIRSEQ_DEFAULTS if name in fields})
         self.model.remove_pretraining_modules()
         config = self.model.cfg
@@ -86,10 +86,13 @@ class Wav2Vec2(FrontEnd):
             else:
                 layer.self_attn = Attention(*sizes)
         self.normalize = fields["normalize"]
-        self.channels = config.encoder_embed_dim
-        self.n_hidden_states = config.encoder_layers + 1
         # Do samples past the last frame change nothing? A group norm over time sees the whole waveform.
         self.trims_to_frames = config.extractor_mode == "layer_norm"
+
+    @classmethod
+    def sizes(cls, fields):
+        full = cls.complete(fields)
+        return full["encoder_embed_dim"], full["encoder_layers"] + 1
 
     @staticmethod
     def n_frames(n_samples):
@@ -113,6 +116,26 @@ class Wav2Vec2(FrontEnd):
     @classmethod
     def fields_of(cls, settings):
         return pretrained.fields_of(settings, cls.relative_position)
+
+    @classmethod
+    def fields_of_weights(cls, state_dict):
+        """What no weight tells is that of the preset whose other fields are these, else as in the published encoders:
+        the norm first if the convolutions have layer norms, 12 heads at 768 channels and 16 at others (WavLM's weights
+        tell them), the waveform normalised or not as in the published preset.
+        """
+        told = pretrained.told_by_weights(state_dict, cls.relative_position)
+        for preset in cls.presets.values():
+            if cls.complete(preset.fields | told) == cls.complete(preset.fields):
+                return preset.fields
+        usual = {
+            "normalize": cls.presets[cls.published["ssl"]].fields["normalize"],
+            "layer_norm_first": told["extractor_mode"] == "layer_norm",
+            "encoder_attention_heads": 12 if told["encoder_embed_dim"] == 768 else 16,
+        }
+        usual |= {"max_distance": WAVLM_BIAS["max_distance"]} if cls.relative_position else {}
+        fields = {**_NO_DROPOUT, **usual, **told}
+        cls.check_fields(fields)
+        return fields
 
     def own_layers(self, state_dict):
         def is_own(name):

@@ -54,10 +54,13 @@ class Whisper(FrontEnd):
     least_samples = N_FFT
 
     def __init__(self, fields):
-        super().__init__()
-        self.channels, self.n_hidden_states = fields["d_model"], fields["encoder_layers"] + 1
+        super().__init__(fields)
         self.register_buffer("filters", mel_filters(fields["num_mel_bins"]), persistent=False)
         self.model = _Encoder(fields)
+
+    @classmethod
+    def sizes(cls, fields):
+        return fields["d_model"], fields["encoder_layers"] + 1
 
     def n_frames(self, n_samples):
         """The last frame of the spectrogram is dropped; every second is kept."""

@@ -13,7 +13,8 @@ from conftest import read_reference, reference_weights
 import checkpoint
 import checkpoints
 from common.console import UserError
-from front_ends.pretrained import convolutions
+from front_ends import FRONT_ENDS
+from front_ends.pretrained import WAVLM_BIAS, convolutions
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from model import ModelConfig, build_detector, count_parameters, use_utterance_batch_norm
 
@@ -141,7 +142,10 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path):
     )
     refused(plain, "wav2vec2 encoder", model_name="WavLM_Nes2Net_X")
     refused(plain, "left over back_end.Build_in_Res2Nets.0.weighted_sum.0", model_name="wav2vec2_Nes2Net")
-    refused({name: t for name, t in plain.items() if "layers.1." not in name}, "tiny (2 x 64)", "found 1 x 64")
+    refused({name: t for name, t in plain.items() if "layers.1." not in name}, "convolutions of stride 160")
+    for name, tensor in {"encoder.layer_norm.weight": torch.ones(2, 32), "encoder.pos_conv.0.weight_v": None}.items():
+        weights = without(f"ssl_model.model.{name}") | ({} if tensor is None else {f"ssl_model.model.{name}": tensor})
+        refused(weights, f"expected a wav2vec2 encoder under ssl_model.model., found no {name}")
     refused(without("Nested_Res2Net_TDNN.bn.weight"), "fit no back-end", model_name=None)
     refused({"weight": torch.zeros(2)}, "ssl_model.model.", "found none")
     refused({"weight": "text"}, "expected named tensors", "found a str as weight")
@@ -166,6 +170,45 @@ def test_a_published_detector_of_real_size_loads_key_for_key(tmp_path, model_nam
     assert torch.equal(found.front_end.model.encoder.layers[5].fc1.weight, one_each[: 4096 * 1024].view(4096, 1024))
     shown = checkpoints.show(tmp_path / "a.pt")
     assert shown["parameters, back_end"] == ("511,014" if model_name.startswith("WavLM") else "512,039")
+
+
+@pytest.mark.parametrize("layers, width, heads", [(3, 64, 16), (5, 96, 16), (1, 768, 12)])
+@pytest.mark.parametrize("front_end", ["wav2vec2", "WavLM"])
+@pytest.mark.parametrize("is_base", [False, True])
+def test_an_encoder_of_any_width_and_depth_is_read_off_its_weights(
+    tmp_path, output, front_end, layers, width, heads, is_base
+):
+    tiny = {name: value for name, value in Wav2Vec2.presets["tiny"].fields.items() if name not in WAVLM_BIAS}
+    fields = tiny | {
+        "normalize": front_end == "WavLM",
+        # As published: the base models have a group norm and the layers' norms last.
+        "extractor_mode": "default" if is_base else "layer_norm",
+        "layer_norm_first": not is_base,
+        "conv_bias": front_end == "wav2vec2" and not is_base,
+        "encoder_layers": layers,
+        "encoder_embed_dim": width,
+        "encoder_ffn_embed_dim": 3 * width,
+        "encoder_attention_heads": heads if front_end == "wav2vec2" else 8,  # which WavLM's weights tell
+        "conv_pos": 20,
+        "conv_pos_groups": 8,
+    }
+    fields |= {"num_buckets": 24, "max_distance": 800} if front_end == "WavLM" else {}
+    config = ModelConfig(
+        f"{front_end}_Nes2Net_X", ssl="from_file", ssl_config=fields, agg="last", Nes_ratio=(2, 4), n_output_logits=2
+    )
+    torch.manual_seed(1)
+    detector = build_detector(config).eval()
+    torch.save(published_layout(detector), tmp_path / "a.pt")
+    flags = {"model_name": f"{front_end}_Nes2Net_X"}
+    found = checkpoints.load_detector(tmp_path / "a.pt", **flags)
+    shape = FRONT_ENDS[front_end].complete
+    assert (found.config.ssl, shape(found.config.ssl_config)) == ("from_file", shape(fields))
+    assert same_scores(found, detector)
+
+    argv = ["convert", str(tmp_path / "a.pt"), str(tmp_path / "b.pth"), "--model_name", flags["model_name"]]
+    output(checkpoint.main, argv)
+    assert same_scores(checkpoints.load_detector(tmp_path / "b.pth"), detector)
+    assert same_scores(checkpoints.load_average([tmp_path / "a.pt"], **flags), detector)
 
 
 def test_averages_may_be_of_published_files(tmp_path):
