@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import gc
 import json
+import logging
 import os
 import resource
 import signal
@@ -33,6 +34,7 @@ from model import Detector
 from reports import metrics
 from training.losses import LOSSES
 
+logging.getLogger().setLevel(logging.WARNING)  # fairseq's import makes it DEBUG, which the project undoes for its own
 CLONE_NEWNS = 0x20000
 HOOKS = {
     "disk": [(os, "fsync"), (os, "replace")],
