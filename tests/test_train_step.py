@@ -13,7 +13,7 @@ import checkpoints
 import corpora
 import data_utils
 import train
-from training import distributed
+from training import distributed, trainer
 from training.config import TrainingConfig
 from training.losses import LOSSES
 
@@ -143,6 +143,7 @@ def test_a_frozen_encoder_costs_no_backward_pass(trained, monkeypatch):
 
 
 def test_a_slow_loader_is_noticed(trained, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "LOG_EVERY", 4)
     trained("--epochs", "1", "--foldername", "fast")
     assert "starves" not in capsys.readouterr().err
     batch = data_utils.TrialDataset.batch

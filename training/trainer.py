@@ -341,7 +341,8 @@ class Training:
         values = torch.stack([torch.stack([value.float() for value in step[:3]]) for step in steps]).tolist()
         seconds, behind = time.monotonic() - start, time.monotonic() - ready
         # A device that is far behind has enough to do, however long the next batch is waited for.
-        if seconds > 1 and waited > 0.2 * seconds and behind < 0.1 * seconds and not self.warned:
+        starved = len(steps) == LOG_EVERY and waited > 0.2 * seconds and behind < 0.1 * seconds
+        if starved and not self.warned:
             self.warned = True
             warn(
                 f"the loader starves the device: steps wait for it {waited / seconds:.0%} of the time; more processes "
