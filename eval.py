@@ -28,7 +28,6 @@ import common.threads  # noqa: F401
 
 import torch
 from filelock import FileLock, Timeout
-from torch import distributed
 
 import checkpoints
 import corpora
@@ -38,7 +37,7 @@ from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progres
 from inference.precision import PRECISIONS, check_precision, prepare
 from inference.scoring import plan_batches, readers, score_batches
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
-from training import provenance
+from training import distributed, provenance
 
 
 def parse_args(argv=None):
@@ -326,15 +325,6 @@ class PartialScores:
             self.folder.cleanup()
 
 
-def share(value, source=None):
-    """Under torchrun: that value of rank `source` in every process, or of all ranks as a list; alone, the value."""
-    if not distributed.is_initialized():
-        return value if source is not None else [value]
-    values = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values[source] if source is not None else values
-
-
 def errors_file(out):
     """Where the trials of a score file are listed that have no score; the whole name, so that no two share one."""
     return Path(f"{out}.errors.tsv")
@@ -390,15 +380,14 @@ def float32_scores(detector, trials, batches, length):
 def main(argv=None):
     args = parse_args(argv)
     started = time.monotonic()
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:  # torchrun; the processes only tell each other what they did, whatever their devices
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    rank = int(os.environ.get("RANK", 0))
+    # The processes only tell each other what they did, whatever their devices, and when they are done.
+    local_rank = distributed.join("gloo", timeout=timedelta(days=7))
+    rank, world = distributed.rank(), distributed.world_size()
     trials, protocol = read_trials(args)
     check_files(args, trials, protocol, world)
     out = args.out
     say = functools.partial(print, file=sys.stderr if is_standard_output(out) else sys.stdout)
-    device = choose_device(int(os.environ["LOCAL_RANK"]) if world > 1 else args.gpu_id)
+    device = choose_device(local_rank if world > 1 else args.gpu_id)
     check_precision(args.precision, device)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
     detector, name = read_detector(args)
@@ -416,8 +405,9 @@ def main(argv=None):
         use_utterance_batch_norm(detector)
         batch_samples = 1  # one trial a batch
     # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
-    data = share(provenance.data_facts(trials, unit=1) if rank == 0 else None, 0)
-    batches = share(plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None, 0)
+    data = distributed.gather(provenance.data_facts(trials, unit=1) if rank == 0 else None)[0]
+    batches = plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None
+    batches = distributed.gather(batches)[0]
     problems = {
         i: f"{paths[i]}: {why}" for i, trial in enumerate(trials) if (why := corpora.name_problem(trial.utt_id))
     }
@@ -427,10 +417,10 @@ def main(argv=None):
         partial, refused = PartialScores(out, rank, run_facts(detector, data, batches, **settings), trials), None
     except UserError as error:
         partial, refused = None, str(error)
-    if any(refusals := share(refused)):
+    if any(refusals := distributed.gather(refused)):
         raise UserError(next(filter(None, refusals)))
     partial.add_other_ranks()
-    done = set().union(*share(set(partial.done)))
+    done = set().union(*distributed.gather(set(partial.done)))
     todo = [number for number in range(len(batches)) if number not in done][rank::world]
     if rank == 0:
         say(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
@@ -455,7 +445,7 @@ def main(argv=None):
             bar.update(len(batches[number]))
 
     status = 0
-    everything = {number: result for done in share(partial.done) for number, result in done.items()}
+    everything = {number: result for done in distributed.gather(partial.done) for number, result in done.items()}
     if rank == 0:
         everything["names"] = ({}, problems, [])
         status = write_results(out, trials, everything)
@@ -465,10 +455,9 @@ def main(argv=None):
             found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
             difference = max((abs(plain[index] - found[index]) for index in plain if index in found), default=0.0)
             say(f"{args.precision}: {len(plain)} trials scored in float32 as well differ by {difference:.2g} at most")
-    share(None)  # nobody removes what it has done before it is in the score file
+    distributed.gather(None)  # nobody removes what it has done before it is in the score file
     partial.remove()
-    if world > 1:
-        distributed.destroy_process_group()
+    distributed.leave()
     return status
 
 

@@ -10,10 +10,14 @@ import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def join():
-    """Meet the other processes that torchrun started. Returns the number of this one on its machine (0 alone)."""
+def join(backend=None, timeout=None):
+    """Meet the other processes that torchrun started. Returns the number of this one on its machine (0 alone).
+
+    backend: what they talk by; None: see above. timeout: a timedelta for which they wait for each other; None: torch's.
+    """
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group(backend, timeout=timeout)
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
