@@ -46,7 +46,7 @@ def parse_args(argv=None):
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="of the detector; int8 on a CPU only (%(default)s)",
+        help="of the detector (%(default)s)",
     )
     add_model_flags(parser, required=False)
 

@@ -8,12 +8,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Self-attention in the place of fairseq's, of linear layers that can be quantised. (T, B, C) -> (T, B, C).
-
-    weigh: of queries, keys and values, each (B, H, T, C / H), and a mask that is added, the weighted values.
-    """
-
-    weigh = staticmethod(F.scaled_dot_product_attention)
+    """Self-attention in the place of fairseq's, of linear layers as modules. (T, B, C) -> (T, B, C)."""
 
     def __init__(self, channels, heads, dropout, key_bias=True):
         super().__init__()
@@ -39,7 +34,7 @@ class Attention(nn.Module):
         )
         mask = mask if mask is None else mask.to(q.dtype)
         dropout = self.dropout_module.p if self.training else 0.0
-        x = self.weigh(q, k, v, attn_mask=mask, dropout_p=dropout)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(x.permute(2, 0, 1, 3).reshape(frames, trials, channels))
 
 

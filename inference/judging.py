@@ -114,7 +114,7 @@ class Judge:
     """A detector, and how its scores are read.
 
     threshold: scores above it are bona fide; None: the checkpoint's own. test_mode: "full", or "4s" for the first
-    four seconds. window, hop: seconds; hop None: half a window. precision: fp32, bf16 or, on a CPU, int8.
+    four seconds. window, hop: seconds; hop None: half a window. precision: fp32 or bf16.
     flags: see checkpoints.load_detector.
     Raises UserError as load_detector, and for a window or a hop that makes no sense.
     """

@@ -125,9 +125,9 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
     """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
 
     detector: in evaluation mode, on its device. batches: lists of indexes into `paths`, of plan_batches. length: as
-    there. num_workers: processes that decode. precision: see precision.py; int8 asks for a detector that `prepare` has
-    seen, the others are faster with one. Every index of a batch is either in its scores or in its failures; the silent
-    ones hold nothing but zeros, and have a score.
+    there. num_workers: processes that decode. precision: see precision.py; a detector that
+    `prepare` has seen is faster. Every index of a batch is either in its scores or in its failures; the silent ones
+    hold nothing but zeros, and have a score.
     Scores are those of one file at a time, but for rounding, whatever the headers say of the lengths.
     """
     device = next(detector.parameters()).device

@@ -102,8 +102,8 @@ def test_trained_saved_averaged_scored_and_judged(encoder, back_end, tmp_path, f
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_scores_in_another_precision_are_near(encoder, precision, files):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scores_of_a_detector_made_ready_are_near(encoder, precision, files):
     detector = detector_of(encoder, "Nes2Net_X").eval()
     expected, *_ = scoring.score_files(detector, files)
     prepare(detector, precision)

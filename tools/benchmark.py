@@ -699,7 +699,7 @@ def backend_flags(parser):
 
 
 def scoring(args):
-    """Full-length trials of 1 to 10 s: in exact batches, in bf16 and in int8, against one at a time in float32.
+    """Full-length trials of 1 to 10 s: in exact batches, and in bf16, against one at a time in float32.
 
     The last two rows: a few of them alone, and beside as many busy processes as there are cores.
     """
@@ -729,7 +729,7 @@ def scoring(args):
         names = ["one at a time, fp32"]
         ways = {names[0]: functools.partial(one_at_a_time, names[0])}
         networks = {}
-        for precision in PRECISIONS if args.device == "cpu" else ["fp32", "bf16"]:
+        for precision in PRECISIONS:
             network = networks[precision] = build_detector(config).to(args.device).eval()
             network.load_state_dict(detector.state_dict())
             prepare(network, precision)
