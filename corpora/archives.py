@@ -9,9 +9,13 @@ from corpora.text import read_text
 
 def official_files(corpus, split, folder, list_folder=None):
     """(trial list, audio folder) of a split of a corpus in `folder`, as the official archive or the published scripts
-    lay it out. list_folder: where its lists are; None: in folder. Raises UserError listing the places looked at.
+    lay it out. list_folder: where its lists are; None: in folder. Raises UserError listing the places looked at, or
+    the splits if the corpus has no such list.
     """
     record = CORPORA[corpus]
+    if split not in record.lists:
+        splits = ", ".join(record.lists) or "none"
+        raise UserError(f"{folder}: expected a corpus with a {split} list, found {corpus}, which has {splits}")
     if split not in record.lists:
         raise UserError(f"{folder}: expected a {split} list, which the archive of {corpus} has not")
     name, roots = record.lists[split], [Path(list_folder or folder) / root for root in record.roots]
@@ -37,11 +41,11 @@ def key_places():
 def find_key(folder, utt_id):
     """The key in a folder of keys that names utt_id. Raises UserError that lists the places looked at."""
     places = [Path(folder) / place for place in key_places()]
-    found = [place for place in places if place.is_file()]
-    if len(found) == 1:
-        return found[0]
-    for place in found:
+    keys = [place for place in places if place.is_file()]
+    if len(keys) == 1:
+        return keys[0]
+    for place in keys:
         if f"{utt_id} " in read_text(place) or f"{utt_id}." in read_text(place):
             return place
-    looked = f"none of {', '.join(map(str, found))} names {shown(utt_id)}" if found else "found none"
+    looked = f"none of {', '.join(map(str, keys))} names {shown(utt_id)}" if keys else "found none"
     raise UserError(f"{folder}: expected a key; {looked}; looked for {', '.join(map(str, places))}")

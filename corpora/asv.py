@@ -13,7 +13,6 @@ from corpora.tables import TrialTable
 from corpora.text import Column, Index, numbers, read_text, split_words
 
 TARGET, NONTARGET, ASV_SPOOF = 1, 0, 2
-
 # Trials of speaker verification: score (trials,) float64; kind (trials,) of TARGET, NONTARGET, ASV_SPOOF; columns as
 # those of a TrialTable.
 AsvTrials = namedtuple("AsvTrials", "score kind columns")

@@ -104,22 +104,24 @@ def read_table(path, corpus=None, columns=None):
 
     path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
     commas or tabs, of which path (or file, filename, utt_id) and label have a meaning and every other column is kept.
-    An audio ending of an utterance's name is dropped. corpus: a name from CORPORA; None: it
-    is recognised from the first line. columns: names of those that are wanted where there are such; None: all.
-    `bonafide` as an attack, codec or vocoder is read as `-`.
+    An audio ending of an utterance's name is dropped. corpus: a name from CORPORA; None: it is recognised from the
+    first line. columns: names of those that are wanted, if the file has them; None: all. `bonafide` as an attack, codec
+    or vocoder is read as `-`.
     Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate id, no trial.
     """
     text = read_text(path)
-    found = re.search(r"[^\n]*\S[^\n]*", text)
-    if not found:
+    line = re.search(r"[^\n]*\S[^\n]*", text)
+    if not line:
         raise UserError(f"{path}: expected a trial a line, found none")
-    number, first = text.count("\n", 0, found.start()) + 1, found[0]
+    number, first = text.count("\n", 0, line.start()) + 1, line[0]
     header = _header(path, number, first, corpus)
     if header:
         separator, names = header
-        tables = {record.columns: corpus for corpus, record in CORPORA.items() if record.header}
+        tables = {record.columns: name for name, record in CORPORA.items() if record.header}
         corpus = tables.get(tuple(names), "csv")
-        labels, label_words = TABLE_LABELS, "one of " + ", ".join(TABLE_LABELS)
+        record = CORPORA[corpus]
+        labels = TABLE_LABELS | {record.bonafide: BONAFIDE, record.spoof: SPOOF}
+        label_words = "one of " + ", ".join(labels)
         names = ["utt_id" if name in ID_NAMES else "key" if name in LABEL_NAMES else name for name in names]
         pieces = split_csv(path, text, number, separator, names)
     else:
@@ -131,9 +133,9 @@ def read_table(path, corpus=None, columns=None):
 
     utt_ids, label, line_numbers = [], [np.zeros(0, np.int8)], []
     others = [name for name in names if name not in ("utt_id", "key", "-")]
-    like_it = [record for record in CORPORA.values() if record.some_line and record.columns == CORPORA[corpus].columns]
-    wanted = others if columns is None else {*columns, *(column for record in like_it for column in record.some_line)}
-    indices = {name: Index() for name in others if name in wanted}
+    alike = {name: other for name, other in CORPORA.items() if other.some_line and other.columns == record.columns}
+    wanted = others if columns is None else {*columns, *(name for other in alike.values() for name in other.some_line)}
+    indices = {name: Index(record.bonafide) for name in others if name in wanted}
     codes = {name: [np.zeros(0, np.int32)] for name in indices}
     for lines, piece in pieces:
         piece = dict(zip(names, piece))
@@ -164,14 +166,14 @@ def read_table(path, corpus=None, columns=None):
         {name: Column(np.concatenate(codes[name]), index.words) for name, index in indices.items()},
         others,
     )
-    for name, record in CORPORA.items():
-        if record.some_line and record.columns == table.record.columns and table.has(record.some_line):
+    for name, other in alike.items():
+        if table.has(other.some_line):
             table.corpus = name
     return table
 
 
 def _header(path, number, first, corpus):
-    """(separator, column names) where the first line is the header of a table, None where it is a trial."""
+    """(separator, column names) if the first line is the header of a table, None if it is a trial."""
     separator = "," if "," in first else "\t"
     names = [name.strip().strip('"').lower() for name in first.strip().split(separator)]
     may_be_table = corpus is None or CORPORA[corpus].header
@@ -192,7 +194,7 @@ def _header(path, number, first, corpus):
 
 def _recognise(path, number, values):
     records = {name: record for name, record in CORPORA.items() if not record.header}
-    for corpus, record in records.items():
+    for corpus, record in sorted(records.items(), key=lambda item: not item[1].first_line):  # who asks for more first
         if len(values) == len(record.columns) and not record.some_line:
             line = dict(zip(record.columns, values))
             told = all(line[column] in words for column, words in record.first_line.items())

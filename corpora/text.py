@@ -12,7 +12,7 @@ import numpy as np
 
 from common.console import UserError, shown
 
-# Of the formats that audio.py reads. If a folder holds a name with several of them, the first of these is its audio.
+# Of the formats that common/audio.py reads. If a folder has a name with several of them, the first is its audio.
 AUDIO_EXTENSIONS = tuple(
     ".flac .wav .mp3 .ogg .opus .m4a .oga .spx .mp4 .m4b .m4v .mov .3gp .3g2 .aac .webm .mkv .mka .wma .wmv .asf .avi "
     ".flv .ts .mpg .mpeg .mp2 .aiff .aif .aifc .caf .au .snd .w64 .rf64 .amr .ac3 .eac3 .sph .nist .voc".split()
@@ -22,7 +22,6 @@ AUDIO_EXTENSIONS = tuple(
 ID_NAMES, LABEL_NAMES = ("path", "file", "filename", "utt_id"), ("label", "key", "cm-label")
 
 _PIECE = 1 << 18  # characters that are split at once: bounds the memory, and stays in the cache
-
 _LINE_END = "\0"  # no text file holds it
 
 # A column with few different values: codes (trials,) into values, a list of str in the order of their appearance.
@@ -30,13 +29,16 @@ Column = namedtuple("Column", "codes values")
 
 
 class Index(dict):
-    """word -> its code; a new word gets the next one. `words` lists them by code."""
+    """word -> its code; a new word gets the next one. `words` lists them by code.
 
-    def __init__(self):
-        self.words = []
+    The words for bona fide trials, which some keys have as their attack, count as "-".
+    """
+
+    def __init__(self, bonafide="bonafide"):
+        self.words, self.absent = [], {bonafide, "bonafide", "bona-fide", ""}
 
     def __missing__(self, word):
-        if word in ("bonafide", "bona-fide", ""):
+        if word in self.absent:
             self[word] = self["-"]
         else:
             self[word] = len(self.words)

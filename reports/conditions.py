@@ -29,8 +29,8 @@ def partition(table, columns):
         codes, words = table.columns[column]
         of_bonafide = {words[code] for code in np.unique(codes[table.label == BONAFIDE])}
         described[column] = of_bonafide - {"-"}
-        found = {words[code] for code in np.unique(codes)}
-        values.append(table.in_order(column, found if described[column] else found - {"-"}))
+        present = {words[code] for code in np.unique(codes)}
+        values.append(table.in_order(column, present if described[column] else present - {"-"}))
     for label in (BONAFIDE, SPOOF):
         indices = np.flatnonzero(table.label == label)
         telling = [column for column in columns if label == SPOOF or described[column]]
@@ -61,19 +61,19 @@ def conditions_of(table, by=None, groups=None):
     of its corpus's record, or of the published report that it names. groups: {name: attacks}, as of read_groups.
     """
     everything = [np.flatnonzero(table.label == label) for label in (BONAFIDE, SPOOF)]
-    found = [Condition("pooled", "pooled", {}, *everything)]
+    conditions = [Condition("pooled", "pooled", {}, *everything)]
     published = PUBLISHED_REPORTS.get(table.record.published_report)
     if published and by is None and (masks := published.masks(table)):
         for (column, name), mask in masks.items():
-            found.append(Condition(column, name, {}, *(indices[mask[indices]] for indices in everything)))
-        return found
+            conditions.append(Condition(column, name, {}, *(indices[mask[indices]] for indices in everything)))
+        return conditions
     if groups:
         _, bonafide, spoof = partition(table, ["attack"])
     for name, members in (groups or {}).items():
         present = [(attack,) for attack in members if (attack,) in spoof]
         if present:
             members_spoof = np.sort(np.concatenate([spoof[attack] for attack in present]))
-            found.append(Condition("group", name, {"attack": members}, bonafide[present[0]], members_spoof))
+            conditions.append(Condition("group", name, {"attack": members}, bonafide[present[0]], members_spoof))
     asked = by or [[name] for name in table.record.breakdowns if name in table.columns]
     for columns in asked:
         if columns == ["none"]:
@@ -84,8 +84,8 @@ def conditions_of(table, by=None, groups=None):
         for wanted in itertools.product(*values):
             filters = {column: {value} for column, value in zip(columns, wanted)}
             name = " / ".join(value.replace(" / ", "/") for value in wanted)
-            found.append(Condition(" x ".join(columns), name, filters, bonafide[wanted], spoof[wanted]))
-    return found
+            conditions.append(Condition(" x ".join(columns), name, filters, bonafide[wanted], spoof[wanted]))
+    return conditions
 
 
 def read_groups(path):

@@ -18,13 +18,13 @@ def masks(table):
     ace = datasets == dataset_names.index("acesinger")
     a14 = attacks == (attack_names.index("A14") if "A14" in attack_names else -1)
     is_bonafide = table.label == BONAFIDE
-    found = {("excluding", "A14 only"): ~a14, ("excluding", "both acesinger and A14"): ~a14 & ~ace}
+    conditions = {("excluding", "A14 only"): ~a14, ("excluding", "both acesinger and A14"): ~a14 & ~ace}
     for code in sorted(set(datasets.tolist()), key=lambda code: dataset_names[code]):
-        found["dataset", dataset_names[code]] = datasets == code
+        conditions["dataset", dataset_names[code]] = datasets == code
     for name in table.in_order("attack", {attack_names[code] for code in np.unique(attacks[~is_bonafide])}):
         mask = attacks == attack_names.index(name)
-        found["attack", name] = mask | is_bonafide if name == "A14" else (mask | is_bonafide) & ~ace
-    return found
+        conditions["attack", name] = mask | is_bonafide if name == "A14" else (mask | is_bonafide) & ~ace
+    return conditions
 
 
 def print_report(scores, table, places):

@@ -109,6 +109,36 @@ def test_a_line_that_fits_no_record_names_the_new_one_too(radio):
         corpora.read_table(path)
 
 
+def test_corpora_with_as_many_columns_are_told_apart(tmp_path, monkeypatch):
+    spoken = corpora.Corpus(columns=("speaker", "utt_id", "gender", "attack", "key"), first_line={"gender": ("F", "M")})
+    monkeypatch.setitem(corpora.CORPORA, "Spoken", spoken)
+    part = corpora.Corpus(columns=spoken.columns, some_line={"gender": ("X",)})
+    monkeypatch.setitem(corpora.CORPORA, "Part", part)
+    table = corpora.Corpus(columns=("utt_id", "verdict", "key"), header=True, bonafide="human", spoof="machine")
+    monkeypatch.setitem(corpora.CORPORA, "Table", table)
+    path = tmp_path / "key.txt"
+    for text, corpus, genders in (
+        ("S1 a - A07 spoof\nS2 b - - bonafide\n", "ASVspoof2019_LA", None),
+        ("S1 a M A07 spoof\nS2 b F bonafide bonafide\n", "Spoken", ["M", "F"]),
+        ("S1 a M A07 spoof\nS2 b X - bonafide\n", "Part", ["M", "X"]),
+        ("utt_id,verdict,key\na,sure,machine\nb,human,human\n", "Table", None),
+    ):
+        path.write_text(text)
+        read = corpora.read_table(path, columns=())
+        assert (read.corpus, read.utt_id, read.label.tolist()) == (corpus, ["a", "b"], [0, 1])
+        read = corpora.read_table(path)
+        assert not genders or read.columns["gender"].values == genders
+        for name in {"attack", "verdict"} & read.columns.keys():  # the word for bona fide is no attack
+            assert "-" in read.columns[name].values, text
+
+
+def test_a_split_that_a_corpus_has_no_list_of_is_named(tmp_path):
+    with pytest.raises(UserError, match="expected a corpus with a train list, found ASVspoof2021_LA, which has eval"):
+        corpora.official_files("ASVspoof2021_LA", "train", tmp_path)
+    with pytest.raises(UserError, match="found in_the_wild, which has none"):
+        corpora.official_files("in_the_wild", "train", tmp_path)
+
+
 def test_names_of_corpora_stand_in_their_records_alone():
     """Recipes are named after the corpus that they are for, and the benchmark makes keys of some."""
     names = "|".join(name for name in corpora.CORPORA if name not in ("list", "csv"))
