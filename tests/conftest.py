@@ -13,11 +13,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 from scipy import signal
 
 import checkpoints
+from front_ends.whisper import sinusoids
 from model import ModelConfig, build_detector
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +62,17 @@ def reference_weights(shapes):
 def reference_input(entry):
     values = np.random.default_rng(entry["seed"]).standard_normal(entry["shape"])
     return torch.tensor(values, dtype=torch.float32)
+
+
+def whisper_folder(folder, prefix="", more=(), **settings):
+    """A small Whisper as transformers writes it, names below a prefix, with `more` weights and other settings."""
+    reference = read_reference("whisper.json")
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**reference["config"], "decoder_layers": 1, **settings}))
+    weights = reference_weights(reference["shapes"]) | {"embed_positions.weight": sinusoids(1500, 32)}
+    weights = {prefix + name: tensor for name, tensor in weights.items()}
+    safetensors.torch.save_file(weights | {name: torch.ones(2, 3) for name in more}, folder / "model.safetensors")
+    return folder
 
 
 def speech_like(rng, seconds=1.6, rate=16000, pitch=120):

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import read_reference
+from conftest import TINY_FLAGS, read_reference, whisper_folder
 from torch.nn import functional as F
 
+import checkpoint
 import checkpoints
+import corpora
+import eval as scoring_command
 import train
 from back_ends import BACK_ENDS as ALL_BACK_ENDS
 from common.audio import load_audio
@@ -149,6 +152,24 @@ def test_the_layers_are_those_between_the_hidden_states(encoder):
     outputs = [output[0] if isinstance(output, tuple) else output for output in outputs]
     for output, state in zip(outputs[:-1], states[1:-1], strict=True):
         assert torch.equal(output.transpose(0, 1), state)
+
+
+@pytest.mark.parametrize("model_name", ["Whisper_MHFA", "LogMel_Nes2Net_X"])
+def test_the_commands_train_resume_and_score_it(model_name, tmp_path, corpus, train_flags, output):
+    options = ["--ssl_path", str(whisper_folder(tmp_path / "whisper"))] if model_name == "Whisper_MHFA" else []
+    at = train_flags.index("--model_name")
+    flags = [*train_flags[:at], *train_flags[at + len(TINY_FLAGS) :], "--model_name", model_name, *options]
+    flags += ["--log_dir", str(tmp_path / "logs"), "--foldername", "run", "--epochs", "2"]
+    assert f"model: {model_name}, encoder " in output(train.main, flags)
+    assert "finished" in output(train.main, [*flags, "--resume", "auto"])
+    (path,) = (tmp_path / "logs" / "run").glob("*/checkpoints/epoch_2.pth")
+    scores, audio = str(tmp_path / "scores.txt"), str(corpus / "ASVspoof2019_LA_eval" / "flac")
+    protocol = str(corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt")
+    flags = ["--protocol", protocol, "--audio_dir", audio, "--num_workers", "1", "--model_path", str(path)]
+    output(scoring_command.main, [*flags, "--eval_output", scores])
+    found = corpora.read_scores(scores)
+    assert len(found) > 10 and np.std([*found.values()]) > 0
+    assert f"{model_name}" in output(checkpoint.main, ["show", str(path)])
 
 
 def test_every_back_end_takes_a_spectrogram_or_says_why_not():

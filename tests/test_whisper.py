@@ -1,13 +1,11 @@
 """Whisper's encoder against Hugging Face's (vectors in reference/whisper.json), and the log-mel spectrogram."""
 
-import json
-
 import librosa
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import read_reference, reference_weights
+from conftest import read_reference, whisper_folder
 
 import checkpoint
 import checkpoints
@@ -25,16 +23,6 @@ def waveform():
     return torch.from_numpy(x * np.linspace(0, 1, 16000, dtype=np.float32) ** 2)[None]
 
 
-def hugging_face_folder(folder, prefix="", more=(), **settings):
-    """A folder as transformers writes it, its names below a prefix; more: further weights."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**REFERENCE["config"], "decoder_layers": 1, **settings}))
-    weights = reference_weights(REFERENCE["shapes"]) | {"embed_positions.weight": sinusoids(1500, 32)}
-    weights = {prefix + name: tensor for name, tensor in weights.items()}
-    safetensors.torch.save_file(weights | {name: torch.ones(2, 3) for name in more}, folder / "model.safetensors")
-    return folder
-
-
 LAYOUTS = {
     "WhisperModel": ("encoder.", ["decoder.layers.0.fc1.weight"]),
     "WhisperForConditionalGeneration": ("model.encoder.", ["model.decoder.embed_tokens.weight", "proj_out.weight"]),
@@ -45,7 +33,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_hidden_states_are_those_of_transformers(tmp_path, layout):
-    folder = hugging_face_folder(tmp_path / "whisper", *LAYOUTS[layout])
+    folder = whisper_folder(tmp_path / "whisper", *LAYOUTS[layout])
     config = checkpoints.resolve_encoder({"model_name": "Whisper_Nes2Net_X", "Nes_ratio": (2, 2)}, folder)
     assert (config.ssl, config.ssl_config) == ("from_file", FIELDS)
     front_end = checkpoints.new_detector(config, folder).front_end.eval()
@@ -93,7 +81,7 @@ def test_positions_go_on_by_their_formula_and_a_file_with_others_is_refused(tmp_
         (*_, last) = front_end(torch.randn(1, 31 * 16000))
     assert last.shape == (1, 1550, 32) and last.isfinite().all()
 
-    folder = hugging_face_folder(tmp_path / "a")
+    folder = whisper_folder(tmp_path / "a")
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights["embed_positions.weight"][7, 3] += 0.01
     safetensors.torch.save_file(weights, folder / "model.safetensors")
@@ -119,13 +107,13 @@ def test_positions_go_on_by_their_formula_and_a_file_with_others_is_refused(tmp_
     ],
 )
 def test_settings_that_fit_no_encoder_are_named(tmp_path, setting, value, words):
-    folder = hugging_face_folder(tmp_path / "a", **{setting: value})
+    folder = whisper_folder(tmp_path / "a", **{setting: value})
     with pytest.raises(UserError, match=words):
         checkpoints.resolve_encoder({"model_name": "Whisper_Nes2Net_X"}, folder)
 
 
 def test_a_whisper_folder_is_shown_and_is_no_other_encoder(tmp_path, output):
-    folder = hugging_face_folder(tmp_path / "a", "model.encoder.", ["proj_out.weight"])
+    folder = whisper_folder(tmp_path / "a", "model.encoder.", ["proj_out.weight"])
     assert "pre-trained Whisper encoder, for --ssl_path" in output(checkpoint.main, ["show", str(folder)])
     with pytest.raises(UserError, match="model_type whisper, expected wav2vec2 or hubert"):
         checkpoints.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X"}, folder)
@@ -164,7 +152,7 @@ def test_features_are_float32_within_autocast(features):
 
 
 def test_what_does_not_fit_a_spectrogram_is_named(tmp_path):
-    folder = hugging_face_folder(tmp_path / "a")
+    folder = whisper_folder(tmp_path / "a")
     with pytest.raises(UserError, match="LogMel has no weights to load"):
         checkpoints.resolve_encoder({"model_name": "LogMel_Nes2Net_X"}, folder)
     with pytest.raises(UserError, match="--agg SEA: expected an encoder of at least 2 layers, found 0"):
