@@ -211,6 +211,21 @@ def test_an_encoder_of_any_width_and_depth_is_read_off_its_weights(
     assert same_scores(checkpoints.load_average([tmp_path / "a.pt"], **flags), detector)
 
 
+@pytest.mark.parametrize("prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False)])
+def test_wavlm_hears_the_waveform_as_its_layout_did(tmp_path, prefix, normalizes):
+    detector = small_detector("WavLM_Nes2Net_X", agg="last", n_output_logits=2)
+    weights = {name.replace("ssl_model.model.model.", prefix): t for name, t in published_layout(detector).items()}
+    torch.save(weights, tmp_path / "a.pt")
+    found = checkpoints.load_detector(tmp_path / "a.pt", model_name="WavLM_Nes2Net_X")
+    assert found.front_end.normalize is normalizes
+    x = 0.01 * torch.randn(2, 4000) + 0.1
+    heard = torch.nn.functional.layer_norm(x, x.shape[1:]) if normalizes else x
+    with torch.inference_mode():
+        scores = detector.score(heard, normalized=True)
+        assert torch.equal(found.score(x), scores)
+        assert not torch.allclose(found.score(4 * x), scores) or normalizes
+
+
 def test_averages_may_be_of_published_files(tmp_path):
     detectors = [small_detector("wav2vec2_Nes2Net_X"), small_detector("wav2vec2_Nes2Net_X")]
     with torch.no_grad():
