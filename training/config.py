@@ -71,7 +71,11 @@ class TrainingConfig(RawBoostParams):
         group="data",
         choices=CORPORA,
     )
-    track: str = _data("LA", "what the detector is for; both train on 2019 LA", choices=("LA", "DF"))
+    track: str = _data(
+        "LA",
+        "what the detector is for; both train on 2019 LA",
+        choices=tuple(record.track for record in CORPORA.values() if record.track and record.lists),
+    )
     num_workers: int = _data(min(12, os.cpu_count()), "processes that read audio", kind=AT_LEAST_0)
     check_audio: bool = _data(False, "decode every file before training starts")
     skip_bad_audio: int = _data(
