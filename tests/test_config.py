@@ -82,6 +82,8 @@ def test_what_an_old_run_did_not_save_yet_has_its_default():
         (name,) = changed
         with pytest.raises(UserError, match=f"--{name}"):
             dataclasses.replace(now, **changed).check_same_run(OLD, "RUN")
+    with pytest.raises(UserError, match="--batch_size: .* started with 34, found 12; --corpus CtrSVDD sets the flags"):
+        TrainingConfig(corpus="ASVspoof2019_LA", loss="focal", precision="bf16").check_same_run(OLD, "RUN")
     with pytest.raises(UserError, match="RUN/config.json: --lr: expected"):
         now.check_same_run({**OLD, "lr": "high"}, "RUN")
 

@@ -230,7 +230,7 @@ class TrainingConfig(RawBoostParams):
                 raise UserError(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
 
     @classmethod
-    def of_corpus(cls, corpus, model_name=None, **given):
+    def of_corpus(cls, corpus: str | None, model_name: str | None = None, **given) -> "TrainingConfig":
         """The configuration of given values; others are those of the corpus's recipe, and then the defaults.
 
         corpus: a name from CORPORA, or None for data of several. Raises UserError, see the class.
@@ -238,17 +238,17 @@ class TrainingConfig(RawBoostParams):
         return cls(**{**recipe_of(corpus, model_name), "corpus": corpus, **given})
 
     @property
-    def source(self):
+    def source(self) -> str:
         """What is trained on, as the user named it."""
         return str(self.base_dir or self.database_path or ", ".join(self.train_protocol or ()))
 
-    def folder_name(self, model_name):
+    def folder_name(self, model_name: str) -> str:
         """The default name of the runs' folder."""
         parts = [self.date, model_name, f"e{self.epochs}", f"bz{self.batch_size}", f"lr{self.lr:g}"]
         parts += [f"algo{self.algo}" if self.augment == "RawBoost" else self.augment, f"seed{self.seed}", self.comment]
         return "_".join(part for part in parts if part)
 
-    def check_same_run(self, settings, folder):
+    def check_same_run(self, settings: dict, folder) -> None:
         """Raise UserError if a run that goes on was started with other settings, those that its config.json holds.
 
         More epochs are the same run, if the schedule does not depend on their number. What a corpus decides are other
@@ -259,6 +259,8 @@ class TrainingConfig(RawBoostParams):
         except UserError as error:
             raise UserError(f"{folder}/config.json: {error}") from error
         free = {"corpus"} if self.schedule in BY_LENGTH else {"corpus", "epochs"}
+        # Runs that began before lists were recognised have the recipe of the corpus that is written there.
+        hint = f"; --corpus {before['corpus']} sets the flags as then" if before["corpus"] != self.corpus else ""
         for name, value in now.items():
             if name not in free and before[name] != value:
-                raise UserError(f"--{name}: the run in {folder} was started with {before[name]}, found {value}")
+                raise UserError(f"--{name}: the run in {folder} was started with {before[name]}, found {value}{hint}")

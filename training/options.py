@@ -1,5 +1,6 @@
 """Options of a command as fields of a frozen dataclass, from which flags, help, checks and saved settings are made."""
 
+import argparse
 import dataclasses
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ from common.console import Number, UserError, shown, unfit
 _TRAITS = {"help": "", "kind": None, "choices": None, "group": None, "aliases": (), "flag": True, "runtime": False}
 
 
-def option(default, help="", **traits):
+def option(default, help: str = "", **traits):
     """A field of a dataclass of options, and so a flag of its name. Its type is that of the annotation.
 
     default: None is a value that is not given. help: `%(default)s` in it is the default, which is else appended.
@@ -27,7 +28,7 @@ def _traits(field):
     return traits
 
 
-def add_flags(parser, config_class, groups, values):
+def add_flags(parser: argparse.ArgumentParser, config_class: type, groups: dict, values: dict) -> None:
     """Add a flag for each field to an argparse parser; one that is not given is None.
 
     groups: {group: title}, in the order of the help. values: {name: value} that the help shows instead of defaults.
@@ -52,13 +53,13 @@ def _help(text, default):
     return text.replace("%(default)s", words)
 
 
-def given_flags(args, config_class):
+def given_flags(args: argparse.Namespace, config_class: type) -> dict:
     """{field: value} of the flags, in an argparse namespace, that were given."""
     names = [field.name for field in dataclasses.fields(config_class)]
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
-def check_values(config):
+def check_values(config) -> None:
     """Raise UserError, naming the flag, for a value that its field does not take. Lists become tuples."""
     for field in dataclasses.fields(config):
         value, traits = getattr(config, field.name), _traits(field)
@@ -76,14 +77,14 @@ def check_values(config):
                 raise UserError(f"--{field.name}: expected {words}, found {shown(one)}")
 
 
-def saved_settings(config):
+def saved_settings(config) -> dict:
     """{field: value} of what decides the result, as plain data."""
     return {
         field.name: getattr(config, field.name) for field in dataclasses.fields(config) if not _traits(field).runtime
     }
 
 
-def from_saved(config_class, settings):
+def from_saved(config_class: type, settings: dict):
     """The configuration of saved settings. A field that was not there yet has its default; one that went is ignored."""
     names = {field.name for field in dataclasses.fields(config_class) if not _traits(field).runtime}
     return config_class(**{name: value for name, value in settings.items() if name in names})

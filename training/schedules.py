@@ -58,7 +58,7 @@ EVERY_STEP = ("onecycle", "exponential")  # the others step once per epoch
 BY_LENGTH = ("onecycle", "exponential", "warmup_cosine")  # their rates depend on the number of epochs
 
 
-def validates(config, epoch):
+def validates(config, epoch: int) -> bool:
     """Is this epoch validated? With the cosine schedule and EER: the first, the last, and around each minimum of the
     learning rate from the second on, as published; otherwise every epoch.
     """
