@@ -176,7 +176,7 @@ def test_the_corpus_is_that_of_the_data_whatever_flag_names_them(tmp_path, corpu
     with pytest.raises(UserError):
         train.read_trials(joined)
     assert "corpus: several; flags that are not given are those of ASVspoof2019_LA" in capsys.readouterr().out
-    with pytest.raises(UserError, match="expected a train list, which the archive of in_the_wild has not"):
+    with pytest.raises(UserError, match="expected a corpus with a train list, found in_the_wild"):
         train.read_trials(parse("--database_path", str(tmp_path), "--corpus", "in_the_wild"))
 
 
