@@ -68,7 +68,7 @@ def test_attentive_statistics_equal_weighted_moments():
     torch.manual_seed(0)
     pooling = AttentiveStatistics(6, bottleneck=4)
     x = torch.randn(2, 6, 11)
-    found = pooling(x.transpose(1, 2))
+    found = pooling(x)
     weights = torch.softmax(pooling.linear2(torch.tanh(pooling.linear1(x))), dim=2)
     for b in range(2):
         for c in range(6):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import plain_nes2net
 
 from back_ends import build_back_end
-from back_ends.nes2net import SELU
 from model import ModelConfig
 from tools import benchmark
 
@@ -28,7 +28,7 @@ def test_nes2net_equals_its_plain_formulation(name, options, training):
     for shape in [(3, 31, 32), (1, 2, 32), (2, 1, 32)]:
         features = torch.randn(shape).double()
         found = []
-        for model, function in [(net, net), (plain, lambda x: benchmark.plain_nes2net(plain, x))]:
+        for model, function in [(net, net), (plain, lambda x: plain_nes2net(plain, x))]:
             x = features.clone().requires_grad_()
             logits = function(x)
             (logits * torch.arange(1.0, 2 * len(x) + 1).view(-1, 2)).sum().backward()
@@ -47,13 +47,6 @@ def test_features_in_any_memory_order_give_the_same():
         torch.testing.assert_close(net(by_frames), net(features))
         one_by_one = torch.cat([net(trial[None]) for trial in features])
         torch.testing.assert_close(net(features), one_by_one)
-
-
-def test_selu_written_out_is_selu():
-    x = torch.linspace(-30, 30, 1001, requires_grad=True)
-    torch.testing.assert_close(SELU.written_out(x), torch.selu(x))
-    (gradient,) = torch.autograd.grad(SELU.written_out(x).sum(), x)
-    torch.testing.assert_close(gradient, torch.autograd.grad(torch.selu(x).sum(), x)[0])
 
 
 @pytest.mark.parametrize(

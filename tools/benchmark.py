@@ -27,12 +27,10 @@ import numpy as np
 import soundfile
 import torch
 from scipy import signal
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoints
 from back_ends import build_back_end
-from back_ends.nes2net import Nes2Net
 from common.atomic import atomic_open, check_outputs
 from common.console import ABOVE_0, AT_LEAST_1, run
 from corpora import Trial
@@ -482,29 +480,24 @@ def _in_mode(name, step, x, labels):
 
 
 @contextlib.contextmanager
-def plainly(detector):
-    """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm, and the
-    plain formulation of Nes2Net.
-    """
-    extract, back_end = wav2vec2.channels_last, detector.back_end
+def plainly():
+    """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm."""
+    extract = wav2vec2.channels_last
     wav2vec2.channels_last = lambda extractor, waveforms: extractor(waveforms)
-    if isinstance(back_end, Nes2Net):
-        back_end.forward = functools.partial(plain_nes2net, back_end)
     try:
         yield
     finally:
         wav2vec2.channels_last = extract
-        back_end.__dict__.pop("forward", None)
 
 
 def _naive_step(config, device):
-    """A step as it is first written: float32, plain formulation, one kernel a weight, its loss read at once."""
+    """A step as it is first written: float32, one kernel a weight, its loss read at once."""
     detector = build_detector(config).to(device).train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
     criterion = LOSSES[losses_for(config.n_output_logits)[0]]().to(device)
 
     def step(x, labels):
-        with plainly(detector):
+        with plainly():
             loss = criterion(detector(x), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -613,69 +606,14 @@ def loader_flags(parser):
 # -------------------------------------------------------------------------------------------------------- backend
 
 
-def plain_nes2net(net, features):
-    """The Nes2Net family as published, with the weights of a back_ends.nes2net.Nes2Net: features (B, T, C) to logits.
-
-    Convolutions over (B, C, T), outputs that grow by concatenation, and for Nes2Net-X a stack of splits on a trailing
-    axis of its own.
-    """
-
-    def activation(x):
-        return torch.relu(x) if isinstance(net.activation, torch.nn.ReLU) else torch.selu(x)
-
-    def norm(bn, x):
-        if bn.training:
-            bn.num_batches_tracked.add_(1)
-        statistics = (bn.running_mean, bn.running_var)
-        return F.batch_norm(x, *statistics, bn.weight, bn.bias, bn.training, bn.momentum, bn.eps)
-
-    def block(block, x):
-        out = norm(block.bn1, activation(F.conv1d(x, block.conv1.weight, block.conv1.bias)))
-        splits = out.split(block.width, dim=1)
-        out = piece = None
-        for i, (conv, bn) in enumerate(zip(block.convs, block.bns)):
-            dilation = conv.dilation[0]
-            if block.weighted_sum is None:
-                piece = piece + splits[i] if i else splits[i]
-                piece = norm(bn, activation(F.conv1d(piece, conv.weight, conv.bias, 1, dilation, dilation)))
-                result = piece
-            else:
-                piece = torch.cat([piece if i else splits[-1].unsqueeze(-1), splits[i].unsqueeze(-1)], dim=-1)
-                piece = F.conv2d(piece, conv.weight, conv.bias, 1, (dilation, 0), (dilation, 1))
-                piece = norm(bn, activation(piece))
-                result = (piece * block.weighted_sum[i]).sum(dim=-1)
-            out = torch.cat([out, result], dim=1) if i else result
-        out = torch.cat([out, splits[-1]], dim=1)
-        out = norm(block.bn3, activation(F.conv1d(out, block.conv3.weight, block.conv3.bias)))
-        _, squeeze, relu, excite, gate = block.se.se
-        gates = F.conv1d(out.mean(dim=2, keepdim=True), squeeze.weight, squeeze.bias)
-        return out * gate(F.conv1d(relu(gates), excite.weight, excite.bias)) + x
-
-    splits = features.transpose(1, 2).split(net.width, dim=1)
-    out = piece = None
-    for i, (inner, bn) in enumerate(zip(net.Build_in_Res2Nets, net.bns)):
-        piece = piece + splits[i] if i else splits[i]
-        piece = norm(bn, activation(block(inner, piece)))
-        out = torch.cat([out, piece], dim=1) if i else piece
-    out = activation(norm(net.bn, torch.cat([out, splits[-1]], dim=1)))
-    if net.pooling is None:
-        return net.fc(out.mean(dim=2))
-    first, second = net.pooling.linear1, net.pooling.linear2
-    attention = torch.tanh(F.conv1d(out, first.weight, first.bias))
-    attention = torch.softmax(F.conv1d(attention, second.weight, second.bias), dim=2)
-    mean = (attention * out).sum(dim=2)
-    variance = (attention * out**2).sum(dim=2) - mean**2
-    return net.fc(torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1))
-
-
 def backend(args):
-    """The Nes2Net family on features of XLS-R 300M, forward and backward, against its plain formulation."""
+    """The Nes2Net family on features of XLS-R 300M, forward and backward."""
     torch.manual_seed(0)
     features = torch.randn(args.batch_size, args.frames, 1024, device=args.device, requires_grad=True)
     rows = []
     for name in ("Nes2Net", "Nes2Net_X", "Nes2Net_X_SeLU"):
         net = build_back_end(ModelConfig(f"wav2vec2_{name}"), 1024).to(args.device)
-        functions = {f"{name}, plain": functools.partial(plain_nes2net, net), name: net}
+        functions = {name: net}
         if args.compile:
             functions[f"{name}, compiled"] = torch.compile(net)
 
@@ -717,7 +655,7 @@ def scoring(args):
 
         def one_at_a_time(name):
             scores[name] = {}
-            with torch.inference_mode(), plainly(detector):
+            with torch.inference_mode(), plainly():
                 for i, path in enumerate(paths):
                     x = torch.from_numpy(load_audio(path))[None].to(args.device)
                     scores[name][i] = detector.score(x).item()
