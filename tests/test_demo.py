@@ -28,7 +28,7 @@ from inference import judging, picture
 from inference.judging import Judge, Judged, find_files
 from model import build_detector
 from reports import metrics
-from tools import make_demo_corpus
+from tools import demo_attacks
 
 main = easy_inference_demo.main
 CPU = torch.device("cpu")
@@ -207,7 +207,7 @@ def trained(tmp_path_factory, recordings):
     for path in sorted(recordings.glob("*/*.wav")):
         for heard, samples in [
             (genuine, soundfile.read(path)[0]),
-            (synthetic, make_demo_corpus.lpc10(path, None, rng, None)[0]),
+            (synthetic, demo_attacks.lpc10(path, None, rng, None)[0]),
         ]:
             samples = signal.resample_poly(samples, 2, 1)
             heard.setdefault(path.parent.name, []).append(0.3 * samples / np.abs(samples).max())
