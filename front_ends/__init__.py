@@ -7,7 +7,12 @@ from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from front_ends.whisper import Whisper
 
 # By what --model_name begins with.
-FRONT_ENDS = {"wav2vec2": Wav2Vec2, "WavLM": WavLM, "Whisper": Whisper, "LogMel": LogMel}
+FRONT_ENDS = {
+    "wav2vec2": Wav2Vec2,
+    "WavLM": WavLM,
+    "Whisper": Whisper,
+    "LogMel": LogMel,
+}
 
 __all__ = [
     "AGGREGATIONS",

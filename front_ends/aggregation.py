@@ -101,7 +101,12 @@ class AttM(Aggregation):
         )
 
 
-AGGREGATIONS = {"last": Last, "SEA": SEA, "AttM": AttM, "WeightedSum": WeightedSum}
+AGGREGATIONS = {
+    "last": Last,
+    "SEA": SEA,
+    "AttM": AttM,
+    "WeightedSum": WeightedSum,
+}
 
 
 def build_aggregation(config, n_layers: int, channels: int) -> Aggregation:
