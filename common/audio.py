@@ -7,7 +7,6 @@ WebM, AAC, WMA, AMR, video). Both get an open file without a name, so that no co
 import contextlib
 import functools
 import os
-import re
 import stat
 import struct
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from common.audio_headers import bytes_of_audio, mp3_count, ogg_ends
 from common.console import OF_THE_MACHINE, UserError
 
 SAMPLE_RATE = 16000
@@ -28,7 +28,6 @@ _BLOCK = 1 << 20  # samples of all channels that are read at once
 _CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
 _SAY_DURATION = ("matroska,webm", "asf", "flv", "avi", "flac")  # of the whole file; the others say it in bytes
 _SAY_PACKET_SIZES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "flv", "avi")  # a shorter one was cut
-_UNKNOWN = 0x7FF00000  # sizes from here on stand for "unknown" where a size has 32 bits
 
 
 def load_audio(path):
@@ -158,7 +157,7 @@ def _libsndfile(file):
 
 def _counts_samples(file, sound):
     if sound.format == "MP3":
-        return _mp3_count(file)[0] == b"Xing"
+        return mp3_count(file)[0] == b"Xing"
     if sound.format == "WAV" and not sound.frames:  # 0 is what a recorder writes before it knows better
         (riff,) = struct.unpack("<I", os.pread(file.fileno(), 4, 4))
         return riff + 8 == os.fstat(file.fileno()).st_size
@@ -331,104 +330,16 @@ def _check_length(path, expected, found, tolerance):
 
 def _check_end(path, file, seconds, rate):
     """Raises UserError for a file that ends before its header says. seconds, rate: of what was decoded."""
-    kind, n_frames = _mp3_count(file)
+    kind, n_frames = mp3_count(file)
     if kind == b"VBRI" and rate:
         _check_length(path, n_frames * (1152 if rate >= 32000 else 576) / rate, seconds, 0.15)
-    if not _ogg_ends(file):
+    if not ogg_ends(file):
         raise UserError(f"{path}: truncated: expected the last page of an Ogg stream after {seconds:.2f} s")
     _check_bytes(path, file, (1 / 20) / seconds if seconds else 1)  # headers that are off by some bytes are common
 
 
 def _check_bytes(path, file, tolerance=0):
     """tolerance: as a share of those that are there."""
-    whole, present = _bytes_of_audio(file)
+    whole, present = bytes_of_audio(file)
     if whole - present > tolerance * present:
         raise UserError(f"{path}: truncated: expected {whole} bytes of data, found {present}")
-
-
-def _mp3_count(file):
-    """(b"Xing" or b"VBRI", number of frames) by the first frame of an MP3 file; (None, 0) of files without."""
-    at, head = 0, os.pread(file.fileno(), 10, 0)
-    while head[:3] == b"ID3" and len(head) == 10:
-        at += 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0)))
-        head = os.pread(file.fileno(), 10, at)
-    frame = os.pread(file.fileno(), 512, at)
-    if frame[:1] != b"\xff":
-        return None, 0
-    found = re.search(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})|(VBRI).{10}(.{4})", frame, re.DOTALL)
-    if not found:
-        return None, 0
-    return (b"VBRI", int.from_bytes(found[3], "big")) if found[2] else (b"Xing", int.from_bytes(found[1], "big"))
-
-
-def _ogg_ends(file):
-    """Whether the last page of an Ogg file is whole and is the last of its stream; True for other files."""
-    size = os.fstat(file.fileno()).st_size
-    tail = os.pread(file.fileno(), 1 << 17, max(size - (1 << 17), 0))
-    if os.pread(file.fileno(), 4, 0) != b"OggS" or (at := tail.rfind(b"OggS")) < 0:
-        return True
-    page = tail[at:]
-    n = page[26] if len(page) > 26 else 255
-    return len(page) >= 27 + n + sum(page[27 : 27 + n]) and bool(page[5] & 4)
-
-
-# Containers in chunks: magic -> (where the first begins, layout of its header, alignment, ids of what holds the audio).
-_CHUNKS = {magic: (12, struct.Struct("<4sI"), 2, (b"data", b"movi")) for magic in (b"RIFF", b"RF64", b"BW64")}
-_CHUNKS |= {
-    b"FORM": (12, struct.Struct(">4sI"), 2, (b"SSND", b"BODY")),
-    b"caff": (8, struct.Struct(">4sq"), 1, (b"data",)),
-    b"riff": (40, struct.Struct("<16sq"), 8, (b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a",)),  # W64
-}
-_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"pnot")
-
-
-def _bytes_of_audio(file):
-    """(bytes that the header of an open file says its audio has, bytes that are there); (0, 0) if it does not say."""
-
-    def read(layout, at):
-        data = os.pread(file.fileno(), layout.size, at)
-        return layout.unpack(data) if len(data) == layout.size else (b"", 0)
-
-    size = os.fstat(file.fileno()).st_size
-    head = os.pread(file.fileno(), 12, 0)
-    magic, data64 = head[:4], 0
-    if magic == b".snd" and len(head) == 12:
-        start, n = struct.unpack(">II", head[4:])
-        return (n, max(size - start, 0)) if n < _UNKNOWN else (0, 0)
-    if head[4:8] in _BOXES:
-        return _bytes_of_boxes(read, size)
-    if magic not in _CHUNKS:
-        return 0, 0
-    at, layout, alignment, audio = _CHUNKS[magic]
-    for _ in range(1000):
-        name, n = read(layout, at)
-        at += layout.size
-        n -= layout.size if magic == b"riff" else 0
-        if name == b"ds64":  # the sizes that RF64 has no room for elsewhere
-            (data64,) = read(struct.Struct("<q"), at + 8)[-1:]
-        if name == b"LIST":
-            (name,) = read(struct.Struct("4s"), at)[:1]
-        if name in audio:
-            n = data64 if data64 and n == 0xFFFFFFFF else n
-            # Programs that write to a pipe cannot go back and put 0 or the highest number.
-            known = 0 < n < (_UNKNOWN if layout.size == 8 and not data64 else 1 << 62)
-            return (n, max(size - at, 0)) if known else (0, 0)
-        if not name or n < 0:
-            break
-        at += n + -n % alignment
-    return 0, 0
-
-
-def _bytes_of_boxes(read, size):
-    """_bytes_of_audio of the MP4 family."""
-    at = 0
-    while at < size:
-        n, name = read(struct.Struct(">I4s"), at)[::1] if at + 8 <= size else (0, b"")
-        if n == 1:
-            (n,) = read(struct.Struct(">Q"), at + 8)[-1:]
-        if name not in _BOXES or n < 8:  # 0: up to the end
-            break
-        if at + n > size and name in (b"moov", b"moof", b"mdat"):
-            return n, size - at
-        at += n
-    return 0, 0

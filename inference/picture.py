@@ -9,7 +9,7 @@ import numpy as np
 from common.atomic import atomic_open
 from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError, printable
-from inference.judging import clock
+from inference.verdicts import clock
 
 _drawing = threading.Lock()  # matplotlib is not made for several threads
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.console import Stopped, UserError
-from inference.judging import clock
 from inference.picture import draw
+from inference.verdicts import clock
 
 try:  # matplotlib too, which `draw` would miss only in the first answer
     import anyio

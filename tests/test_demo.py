@@ -25,7 +25,9 @@ from common.audio import audio_blocks, load_audio
 from common.console import UserError
 from data_utils import first_samples
 from inference import judging, picture
-from inference.judging import Judge, Judged, find_files
+from inference.files import find_files
+from inference.judging import Judge
+from inference.verdicts import Calibration, Judged, clock
 from model import build_detector
 from reports import metrics
 from tools import demo_attacks
@@ -251,7 +253,7 @@ def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trai
     # A window that holds a little of it may or may not give it away: half a window, and half a hop.
     assert abs(found["start"] - start) <= 1.25 and abs(found["end"] - end) <= 1.25
     (line,) = re.findall(r"^suspicious: (.*)$", text, re.M)
-    assert line.startswith(judging.clock(found["start"]))
+    assert line.startswith(clock(found["start"]))
     assert re.search(r"^bona fide: the mean score of its windows is above ", text, re.M)
     assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above ", text, re.M)
 
@@ -424,7 +426,7 @@ def test_published_reading_of_the_singing_detectors(untrained, score, verdict):
 def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     judge = Judge(untrained, CPU)
     assert judge.probability(judged_with(1.0)) is None and judge.about_probability(judged_with(1.0)) is None
-    judge.calibration = judging.Calibration(slope=2.0, offset=-1.0, n_bonafide=99, n_spoof=400)
+    judge.calibration = Calibration(slope=2.0, offset=-1.0, n_bonafide=99, n_spoof=400)
     assert judge.probability(judged_with(1.0)) == pytest.approx(1 / (1 + np.exp(-1)))
     assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is bona fide, if both were equally")
     assert judge.about_probability(judged_with(9.0)).startswith("over 0.990 ")
@@ -493,7 +495,7 @@ def test_chance_is_said_beside_what_is_suspicious(untrained):
 
 @pytest.mark.parametrize("seconds, text", [(0, "0:00.0"), (59.96, "1:00.0"), (83.25, "1:23.2"), (3723.4, "1:02:03.4")])
 def test_clock(seconds, text):
-    assert judging.clock(seconds) == text
+    assert clock(seconds) == text
 
 
 def test_bf16_says_how_far_its_scores_are_from_float32(tmp_path, untrained, output):

@@ -19,7 +19,7 @@ import easy_inference_demo
 import eval as eval_command
 from common.audio import load_audio
 from common.console import UserError
-from inference.judging import find_files
+from inference.files import find_files
 
 # Bytes of names: of another encoding, with what ends lines or moves a terminal's cursor, with what ends an id.
 ODD_NAMES = [

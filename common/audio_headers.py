@@ -1,0 +1,95 @@
+"""What an audio file says of its own length, which tells a file that was cut from a whole one."""
+
+import os
+import re
+import struct
+
+_UNKNOWN = 0x7FF00000  # sizes from here on stand for "unknown" where a size has 32 bits
+
+
+def mp3_count(file):
+    """(b"Xing" or b"VBRI", number of frames) by the first frame of an MP3 file; (None, 0) of files without."""
+    at, head = 0, os.pread(file.fileno(), 10, 0)
+    while head[:3] == b"ID3" and len(head) == 10:
+        at += 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0)))
+        head = os.pread(file.fileno(), 10, at)
+    frame = os.pread(file.fileno(), 512, at)
+    if frame[:1] != b"\xff":
+        return None, 0
+    found = re.search(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})|(VBRI).{10}(.{4})", frame, re.DOTALL)
+    if not found:
+        return None, 0
+    return (b"VBRI", int.from_bytes(found[3], "big")) if found[2] else (b"Xing", int.from_bytes(found[1], "big"))
+
+
+def ogg_ends(file):
+    """Whether the last page of an Ogg file is whole and is the last of its stream; True for other files."""
+    size = os.fstat(file.fileno()).st_size
+    tail = os.pread(file.fileno(), 1 << 17, max(size - (1 << 17), 0))
+    if os.pread(file.fileno(), 4, 0) != b"OggS" or (at := tail.rfind(b"OggS")) < 0:
+        return True
+    page = tail[at:]
+    n = page[26] if len(page) > 26 else 255
+    return len(page) >= 27 + n + sum(page[27 : 27 + n]) and bool(page[5] & 4)
+
+
+# Containers in chunks: magic -> (where the first begins, layout of its header, alignment, ids of what holds the audio).
+_CHUNKS = {magic: (12, struct.Struct("<4sI"), 2, (b"data", b"movi")) for magic in (b"RIFF", b"RF64", b"BW64")}
+_CHUNKS |= {
+    b"FORM": (12, struct.Struct(">4sI"), 2, (b"SSND", b"BODY")),
+    b"caff": (8, struct.Struct(">4sq"), 1, (b"data",)),
+    b"riff": (40, struct.Struct("<16sq"), 8, (b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a",)),  # W64
+}
+_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"pnot")
+
+
+def bytes_of_audio(file):
+    """(bytes that the header of an open file says its audio has, bytes that are there); (0, 0) if it does not say."""
+
+    def read(layout, at):
+        data = os.pread(file.fileno(), layout.size, at)
+        return layout.unpack(data) if len(data) == layout.size else (b"", 0)
+
+    size = os.fstat(file.fileno()).st_size
+    head = os.pread(file.fileno(), 12, 0)
+    magic, data64 = head[:4], 0
+    if magic == b".snd" and len(head) == 12:
+        start, n = struct.unpack(">II", head[4:])
+        return (n, max(size - start, 0)) if n < _UNKNOWN else (0, 0)
+    if head[4:8] in _BOXES:
+        return _bytes_of_boxes(read, size)
+    if magic not in _CHUNKS:
+        return 0, 0
+    at, layout, alignment, audio = _CHUNKS[magic]
+    for _ in range(1000):
+        name, n = read(layout, at)
+        at += layout.size
+        n -= layout.size if magic == b"riff" else 0
+        if name == b"ds64":  # the sizes that RF64 has no room for elsewhere
+            (data64,) = read(struct.Struct("<q"), at + 8)[-1:]
+        if name == b"LIST":
+            (name,) = read(struct.Struct("4s"), at)[:1]
+        if name in audio:
+            n = data64 if data64 and n == 0xFFFFFFFF else n
+            # Programs that write to a pipe cannot go back and put 0 or the highest number.
+            known = 0 < n < (_UNKNOWN if layout.size == 8 and not data64 else 1 << 62)
+            return (n, max(size - at, 0)) if known else (0, 0)
+        if not name or n < 0:
+            break
+        at += n + -n % alignment
+    return 0, 0
+
+
+def _bytes_of_boxes(read, size):
+    """bytes_of_audio of the MP4 family."""
+    at = 0
+    while at < size:
+        n, name = read(struct.Struct(">I4s"), at)[::1] if at + 8 <= size else (0, b"")
+        if n == 1:
+            (n,) = read(struct.Struct(">Q"), at + 8)[-1:]
+        if name not in _BOXES or n < 8:  # 0: up to the end
+            break
+        if at + n > size and name in (b"moov", b"moof", b"mdat"):
+            return n, size - at
+        at += n
+    return 0, 0
