@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -230,7 +231,7 @@ class TrainingConfig(RawBoostParams):
                 raise UserError(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
 
     @classmethod
-    def of_corpus(cls, corpus: str | None, model_name: str | None = None, **given) -> "TrainingConfig":
+    def of_corpus(cls, corpus: str | None, model_name: str | None = None, **given: object) -> "TrainingConfig":
         """The configuration of given values; others are those of the corpus's recipe, and then the defaults.
 
         corpus: a name from CORPORA, or None for data of several. Raises UserError, see the class.
@@ -248,7 +249,7 @@ class TrainingConfig(RawBoostParams):
         parts += [f"algo{self.algo}" if self.augment == "RawBoost" else self.augment, f"seed{self.seed}", self.comment]
         return "_".join(part for part in parts if part)
 
-    def check_same_run(self, settings: dict, folder) -> None:
+    def check_same_run(self, settings: dict, folder: Path) -> None:
         """Raise UserError if a run that goes on was started with other settings, those that its config.json holds.
 
         More epochs are the same run, if the schedule does not depend on their number. What a corpus decides are other

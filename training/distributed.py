@@ -4,16 +4,19 @@ One group serves tensors of both kinds: gloo those in memory, NCCL those on a GP
 """
 
 import os
+from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def join(backend=None, timeout=None):
+def join(backend: str | None = None, timeout: timedelta | None = None) -> int:
     """Meet the other processes that torchrun started. Returns the number of this one on its machine (0 alone).
 
-    backend: what they talk by; None: see above. timeout: a timedelta for which they wait for each other; None: torch's.
+    backend: what they talk by; None: see above. timeout: how long they wait for each other; None: torch's.
     """
     if "RANK" in os.environ and not dist.is_initialized():
         backend = backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -21,20 +24,20 @@ def join(backend=None, timeout=None):
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def leave():
+def leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def rank():
+def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world_size():
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def total(tensor):
+def total(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes; no gradient flows through it."""
     if world_size() == 1:
         return tensor
@@ -43,7 +46,7 @@ def total(tensor):
     return tensor
 
 
-def highest(*numbers):
+def highest(*numbers: float) -> Sequence[float]:
     """The highest of each number over all processes, as floats."""
     if world_size() == 1:
         return numbers
@@ -52,7 +55,7 @@ def highest(*numbers):
     return tensor.tolist()
 
 
-def gather(value):
+def gather(value: object) -> list:
     """Every process's value (anything that pickles), in the order of their ranks."""
     if world_size() == 1:
         return [value]
@@ -61,13 +64,13 @@ def gather(value):
     return values
 
 
-def say(text):
+def say(text: str) -> None:
     """Print, once for all processes."""
     if rank() == 0:
         print(text, flush=True)
 
 
-def synchronise_batch_norm(module):
+def synchronise_batch_norm(module: torch.nn.Module) -> None:
     """Make every batch norm below `module` normalise by the statistics of all processes' batches together.
 
     nn.SyncBatchNorm does so on GPUs only; this works wherever all_reduce does, counts a batch that is larger on one
@@ -82,11 +85,11 @@ class _Sum(torch.autograd.Function):
     """total(), with the gradient: every process's value counts in every process's sum."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: FunctionCtx, x: torch.Tensor) -> torch.Tensor:
         return total(x)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
         return total(gradient)
 
 

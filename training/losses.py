@@ -3,6 +3,8 @@
 A new loss is a class, and a line in LOSSES, which are the choices of train.py's --loss.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,18 +20,18 @@ class Loss(nn.Module):
     n_outputs = 2  # that the detector must have
     output = "linear"  # kind of its output layer, see ModelConfig.output
 
-    def __init__(self, class_weights=(0.1, 0.9)):
+    def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
         super().__init__()
         self.register_buffer("class_weights", torch.tensor(class_weights))
 
-    def forward(self, outputs, labels):
+    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self.total(outputs, labels) / self.weight(labels)
 
-    def total(self, outputs, labels):
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The sum over trials, each with its weight, a scalar."""
         raise NotImplementedError
 
-    def weight(self, labels):
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """The sum of the trials' weights, a scalar."""
         return torch.ones_like(labels, dtype=torch.float32).sum()
 
@@ -41,7 +43,7 @@ class Focal(Loss):
 
     n_outputs = 1
 
-    def total(self, outputs, labels):
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         targets = 0.05 + 0.9 * labels.to(outputs.dtype)
         entropy = F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
         return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
@@ -50,10 +52,10 @@ class Focal(Loss):
 class WeightedCrossEntropy(Loss):
     """Cross-entropy of two logits with a weight per class."""
 
-    def total(self, outputs, labels):
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
 
-    def weight(self, labels):
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
         return self.class_weights[labels].sum()
 
 
@@ -69,11 +71,11 @@ class OneClassSoftmax(Loss):
     SCALE = 20.0  # of cosines
     MARGINS = (0.2, 0.9)  # spoof, bona fide
 
-    def __init__(self, class_weights=(0.1, 0.9)):
+    def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
         super().__init__(class_weights)
         self.register_buffer("margins", torch.tensor(self.MARGINS))
 
-    def total(self, outputs, labels):
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         wrong_side = (self.margins[labels] - outputs[:, 0]) * (2 * labels - 1)
         return F.softplus(self.SCALE * wrong_side).sum()
 
@@ -89,7 +91,7 @@ class AdditiveMarginSoftmax(Loss):
     SCALE = 20.0  # of cosines
     MARGIN = 0.9
 
-    def total(self, outputs, labels):
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         less_margin = outputs - self.MARGIN * F.one_hot(labels, 2)
         return F.cross_entropy(self.SCALE * less_margin, labels, reduction="sum")
 
@@ -102,6 +104,6 @@ LOSSES = {
 }
 
 
-def losses_for(n_outputs):
+def losses_for(n_outputs: int) -> list[str]:
     """Names of the losses for a detector of that many outputs; the first is what it is trained by if none is named."""
     return [name for name, loss in LOSSES.items() if loss.n_outputs == n_outputs]

@@ -9,7 +9,7 @@ from common.console import Number, UserError, shown, unfit
 _TRAITS = {"help": "", "kind": None, "choices": None, "group": None, "aliases": (), "flag": True, "runtime": False}
 
 
-def option(default, help: str = "", **traits):
+def option(default: object, help: str = "", **traits: object) -> dataclasses.Field:
     """A field of a dataclass of options, and so a flag of its name. Its type is that of the annotation.
 
     default: None is a value that is not given. help: `%(default)s` in it is the default, which is else appended.
@@ -59,7 +59,7 @@ def given_flags(args: argparse.Namespace, config_class: type) -> dict:
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
-def check_values(config) -> None:
+def check_values(config: object) -> None:
     """Raise UserError, naming the flag, for a value that its field does not take. Lists become tuples."""
     for field in dataclasses.fields(config):
         value, traits = getattr(config, field.name), _traits(field)
@@ -77,14 +77,14 @@ def check_values(config) -> None:
                 raise UserError(f"--{field.name}: expected {words}, found {shown(one)}")
 
 
-def saved_settings(config) -> dict:
+def saved_settings(config: object) -> dict:
     """{field: value} of what decides the result, as plain data."""
     return {
         field.name: getattr(config, field.name) for field in dataclasses.fields(config) if not _traits(field).runtime
     }
 
 
-def from_saved(config_class: type, settings: dict):
+def from_saved(config_class: type, settings: dict) -> object:
     """The configuration of saved settings. A field that was not there yet has its default; one that went is ignored."""
     names = {field.name for field in dataclasses.fields(config_class) if not _traits(field).runtime}
     return config_class(**{name: value for name, value in settings.items() if name in names})

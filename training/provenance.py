@@ -5,12 +5,12 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from corpora import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF, Trial
 
 SECOND = 10**9  # ns
 
 
-def data_facts(trials, unit=SECOND):
+def data_facts(trials: list[Trial], unit: int = SECOND) -> dict[str, int | str]:
     """Digests of trials and of the size and time of their audio files, as plain data; paths do not count.
 
     unit: of the times compared, in ns. A second by default: archives and some file systems keep nothing finer, and
@@ -32,7 +32,7 @@ def data_facts(trials, unit=SECOND):
     }
 
 
-def data_difference(before, now, trials, labels=True):
+def data_difference(before: dict, now: dict, trials: list[Trial], labels: bool = True) -> str:
     """What differs between the data_facts of two lists, in words; "" if nothing does.
 
     trials: the list of `now`. labels: whether they count.
@@ -52,7 +52,7 @@ def data_difference(before, now, trials, labels=True):
     return text + ("; a copy that keeps the times (cp -p) is the same data" if same_sizes else "")
 
 
-def machine_difference(before, now):
+def machine_difference(before: dict, now: dict) -> str:
     """What differs between two {name: value} of what rounding depends on, in words; what one lacks is not compared."""
     both = [name for name in now if None not in (before.get(name), now[name])]
     return ", ".join(f"{name} {before[name]} before, {now[name]} now" for name in both if before[name] != now[name])

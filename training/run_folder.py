@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ from common.console import UserError, warn
 from training import provenance
 
 
-def choose(log_dir, foldername, resume=None, resume_checkpoint_path=None):
+def choose(
+    log_dir: Path | str, foldername: str, resume: str | None = None, resume_checkpoint_path: Path | str | None = None
+) -> tuple[Path, list[Path]]:
     """(folder of the run, files to resume from, the newest first). A new folder is named by the date and time.
 
     resume "auto": the newest folder below log_dir/foldername that holds a file to resume from, if there is one.
@@ -44,7 +47,7 @@ def choose(log_dir, foldername, resume=None, resume_checkpoint_path=None):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: Path | str) -> Iterator[Callable[[], None]]:
     """Hold the folder for this process. Raises UserError, naming process and host, where another run holds it.
 
     The lock is the kernel's, on a file that says who took it: it ends with its process however that dies, and the file
@@ -91,7 +94,7 @@ def locked(folder):
         os.close(opened)
 
 
-def check_space(folder, certain, possible):
+def check_space(folder: Path | str, certain: int, possible: int) -> None:
     """Raise UserError where the disk has no room for what the run is certain to write, in bytes; warn where it has
     none for what it possibly writes. What the run's folder holds already counts as written.
     """
@@ -111,7 +114,9 @@ def _size(n_bytes):
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes > 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
-def prune(paths, figures, keep_last, best):
+def prune(
+    paths: dict[int, Path], figures: dict[int, dict[str, float]], keep_last: int | None, best: list[tuple[str, int]]
+) -> None:
     """Delete the checkpoints of epochs that nothing asks for.
 
     paths: {epoch: checkpoint}. figures: {epoch: {figure: value}} of the epochs with a checkpoint. keep_last: how many
@@ -126,13 +131,13 @@ def prune(paths, figures, keep_last, best):
         del figures[epoch]
 
 
-def clear_unfinished(checkpoints):
+def clear_unfinished(checkpoints: Path | str) -> None:
     """Remove what a killed run was writing: temporary files are of the size of a checkpoint."""
     for path in Path(checkpoints).glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
-def event_writer(folder, purge_step):
+def event_writer(folder: Path | str, purge_step: int) -> SummaryWriter:
     """TensorBoard's writer of a run that starts, or goes on and hides what was logged from purge_step on.
 
     TensorBoard reads event files in the order of their names: the second of their start, the host, the process's number
@@ -143,7 +148,7 @@ def event_writer(folder, purge_step):
     return SummaryWriter(folder, purge_step=purge_step)
 
 
-def write_environment(folder, device, processes):
+def write_environment(folder: Path | str, device: torch.device, processes: int) -> str:
     """Add an entry to environment.json, one for every start of the run: versions, commit, machine.
 
     Returns what the arithmetic's rounding depends on and has changed since the start before, in words.
@@ -153,7 +158,7 @@ def write_environment(folder, device, processes):
         starts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         starts = []
-    starts.append({**environment(device), "processes": processes})
+    starts.append({**_environment(device), "processes": processes})
     with atomic_open(path) as file:
         json.dump(starts, file, indent=1)
     return provenance.machine_difference(*map(_rounding, starts[-2:])) if len(starts) > 1 else ""
@@ -165,7 +170,7 @@ def _rounding(start):
     return {**found, "torch": start.get("packages", {}).get("torch"), "GPU": start.get("gpu", "none")}
 
 
-def environment(device):
+def _environment(device):
     """What the numbers of a run may depend on beside its settings, as plain data."""
     packages = "torch torchaudio fairseq-fixed fairseq numpy scipy soundfile av soxr".split()
     here = Path(__file__).parent.parent

@@ -1,40 +1,45 @@
 """Learning-rate schedules by name, and which epochs are validated.
 
-A schedule is a function (config, optimizer, steps per epoch) -> torch scheduler. config: a TrainingConfig.
+A schedule is a function (config, optimizer, steps per epoch) -> torch scheduler.
 """
 
 import math
+from typing import TYPE_CHECKING
 
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+if TYPE_CHECKING:  # it imports this file
+    from training.config import TrainingConfig
 
 
-def constant(config, optimizer, n_steps):
+def constant(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     return lr_scheduler.ConstantLR(optimizer, factor=1)
 
 
-def cosine(config, optimizer, n_steps):
+def cosine(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     """From the highest rate down to --min_lr in T_max epochs, up again in as many, and so on."""
     return lr_scheduler.CosineAnnealingLR(optimizer, config.T_max, eta_min=config.min_lr)
 
 
-def onecycle(config, optimizer, n_steps):
+def onecycle(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * n_steps)
 
 
-def step(config, optimizer, n_steps):
+def step(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     return lr_scheduler.StepLR(optimizer, config.T_max, config.gamma)
 
 
-def exponential(config, optimizer, n_steps):
+def exponential(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     ratio, n_steps = config.min_lr / config.lr, config.epochs * n_steps
     return lr_scheduler.LambdaLR(optimizer, lambda i: ratio ** (i / n_steps))
 
 
-def warmup_exponential(config, optimizer, n_steps):
+def warmup_exponential(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     return _after_warmup(config, optimizer, lambda epoch: config.gamma**epoch)
 
 
-def warmup_cosine(config, optimizer, n_steps):
+def warmup_cosine(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     n_epochs = max(config.epochs - config.warmup_epochs, 1)
     return _after_warmup(config, optimizer, lambda epoch: (1 + math.cos(math.pi * min(epoch / n_epochs, 1))) / 2)
 
@@ -58,7 +63,7 @@ EVERY_STEP = ("onecycle", "exponential")  # the others step once per epoch
 BY_LENGTH = ("onecycle", "exponential", "warmup_cosine")  # their rates depend on the number of epochs
 
 
-def validates(config, epoch: int) -> bool:
+def validates(config: "TrainingConfig", epoch: int) -> bool:
     """Is this epoch validated? With the cosine schedule and EER: the first, the last, and around each minimum of the
     learning rate from the second on, as published; otherwise every epoch.
     """

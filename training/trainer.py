@@ -5,6 +5,8 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recomputed
 
 import checkpoints
-from common.console import UserError, progress, warn
+from common.console import StopSignals, UserError, progress, warn
 from corpora import BONAFIDE
+from data_utils import TrialLoader
+from model import Detector
 from training import distributed, run_folder
-from training.config import PRECISIONS
+from training.config import PRECISIONS, TrainingConfig
+from training.losses import Loss
 from training.schedules import EVERY_STEP, SCHEDULES, validates
 
 LOG_EVERY = 50  # steps
@@ -33,7 +38,17 @@ class Training:
     logged: the figures that this look gave.
     """
 
-    def __init__(self, config, detector, criterion, device, folder, train_loader, dev_loaders, signals):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        detector: Detector,
+        criterion: Loss,
+        device: torch.device,
+        folder: Path,
+        train_loader: TrialLoader,
+        dev_loaders: dict[str, TrialLoader],
+        signals: StopSignals,
+    ) -> None:
         self.config, self.detector, self.criterion, self.device = config, detector, criterion, device
         self.checkpoints = folder / "checkpoints"
         self.train_loader, self.dev_loaders, self.signals = train_loader, dev_loaders, signals
@@ -60,7 +75,7 @@ class Training:
             for layer in detector.front_end.layers():
                 layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False)
 
-    def fit(self):
+    def fit(self) -> None:
         """Train to the last epoch, from wherever the state is, and average."""
         config, state = self.config, self.state
         while state["epoch"] <= config.epochs and not (config.early_stop and state["stale"] >= config.early_stop):
@@ -94,7 +109,7 @@ class Training:
 
     # ------------------------------------------------------------------------------------------ on the disk
 
-    def save(self):
+    def save(self) -> None:
         """Write the file to resume from."""
         states = distributed.gather(checkpoints.random_states())
         if distributed.rank() == 0:
@@ -106,7 +121,7 @@ class Training:
             checkpoints.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
         self.saved_at = time.monotonic()
 
-    def resume(self, paths):
+    def resume(self, paths: list[Path]) -> None:
         """Go back to where the first of `paths` that is whole leads. Raises UserError where none is."""
         reasons = []
         for path in paths:
@@ -128,7 +143,7 @@ class Training:
             return
         raise reasons[0]
 
-    def find_kept(self, fell_back):
+    def find_kept(self, fell_back: bool) -> None:
         """Look for the checkpoints that a run that goes on has kept; go on without those that nothing needs.
 
         fell_back: the newest file to resume from is damaged; its run may have deleted what an earlier state lists.
@@ -150,7 +165,7 @@ class Training:
             warn(f"{self.checkpoints}: going on without {', '.join(names)}, which the run wrote and is gone")
         self.state["kept"] = {epoch: figures for epoch, figures in kept.items() if epoch not in gone}
 
-    def check_kept(self):
+    def check_kept(self) -> None:
         """Raise UserError if the folder of the run, or a checkpoint that it has kept, is gone."""
         if distributed.rank() > 0:
             return
@@ -162,18 +177,18 @@ class Training:
                 "once put back, --resume auto goes on"
             )
 
-    def path_of(self, epoch):
+    def path_of(self, epoch: int) -> Path:
         """The checkpoint that the run keeps of an epoch, by its figures."""
         by_eer = self.config.validation == "eer"
         eer = self.state["kept"][epoch]["eer"]
         return self.checkpoints / (f"model_{epoch}_EER_{eer}.pt" if by_eer else f"epoch_{epoch}.pth")
 
-    def best_epochs(self):
+    def best_epochs(self) -> list[int]:
         """The kept epochs that --average_best averages, as it stands; of equal ones the earlier."""
         kept, name = self.state["kept"], self.config.average_by
         return sorted(kept, key=lambda epoch: (kept[epoch][name], epoch))[: self.config.average_best]
 
-    def space_needed(self):
+    def space_needed(self) -> tuple[int, int]:
         """Bytes that the run is certain to write, and that it possibly writes."""
         config = self.config
         weights = sum(value.nbytes for value in self.detector.state_dict().values())
@@ -186,7 +201,7 @@ class Training:
         rest = (1 + (config.average_best > 0)) * weights + 3 * (weights + moments)
         return certain * weights + rest, possible * weights + rest
 
-    def keep_validated(self, epoch, figures):
+    def keep_validated(self, epoch: int, figures: dict[str, float]) -> list[str]:
         """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
         config, best = self.config, self.state["best"]
         watched = ["eer"] if config.validation == "eer" else ["loss", "loss_augmented"]
@@ -205,14 +220,14 @@ class Training:
             self.save_weights(name, figures, epoch=epoch)
         return names
 
-    def save_weights(self, name, figures, **facts):
+    def save_weights(self, name: str, figures: dict[str, float], **facts: object) -> None:
         facts |= {"valid": {**figures, "selected_by": self.config.validation}, "trained_on": self.config.source}
         if distributed.rank() == 0:
             self.check_folder()
             state = self.detector.state_dict()
             checkpoints.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
 
-    def prune(self):
+    def prune(self) -> None:
         """Delete checkpoints that --keep_last and --keep_best do not name and the average does not need."""
         config = self.config
         if distributed.rank() == 0 and (config.keep_last or config.keep_best):
@@ -220,7 +235,7 @@ class Training:
             paths = {epoch: self.path_of(epoch) for epoch in self.state["kept"]}
             run_folder.prune(paths, self.state["kept"], config.keep_last, best)
 
-    def stop_if_asked(self):
+    def stop_if_asked(self) -> None:
         """After a step or a validation: save when it is time to, or save and end the process after a signal."""
         due = time.monotonic() - self.saved_at >= 60 * self.config.save_every_minutes
         number, due = distributed.highest(self.signals.received, due)
@@ -233,7 +248,9 @@ class Training:
             )
             sys.exit(128 + int(number))
 
-    def batches(self, loader, **options):
+    def batches(
+        self, loader: TrialLoader, **options: object
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """A loader's batches behind a bar. If they end in an error, what the last step made is saved first."""
         try:
             yield from progress(loader, unit="batch", disable=distributed.rank() > 0, **options)
@@ -245,11 +262,11 @@ class Training:
 
     # -------------------------------------------------------------------------------------------- training
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         dtype = PRECISIONS[self.config.precision]
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
-    def freeze(self, frozen):
+    def freeze(self, frozen: bool) -> None:
         """Train the front-end or not. Makes self.network, what a step calls: the detector, compiled and shared out."""
         if frozen == self.frozen:
             return
@@ -260,7 +277,7 @@ class Training:
             # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
             self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
 
-    def train_epoch(self):
+    def train_epoch(self) -> float:
         """The rest of an epoch over the training set. Returns the mean of its finite losses."""
         config, state, loader = self.config, self.state, self.train_loader
         frozen = state["epoch"] <= config.SSL_freeze_epoch
@@ -287,7 +304,7 @@ class Training:
             asked = time.monotonic()
         return state["loss"] / state["n_losses"] if state["n_losses"] else math.nan
 
-    def step(self, x, labels):
+    def step(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One step of the optimiser: waveforms (b, samples) and labels (b,), this process's share of the batch.
 
         Returns on the device, for no step waits for the GPU: the batch's loss, the norm of its gradient, and whether
@@ -326,11 +343,11 @@ class Training:
             torch._foreach_copy_(self.statistics, [part.view_as(old) for part, old in zip(kept, self.statistics)])
         return loss, norm, ~finite
 
-    def running_statistics(self):
+    def running_statistics(self) -> torch.Tensor:
         """A copy of the batch norms' running means and variances, (values,)."""
         return torch.cat([torch.empty(0, device=self.device), *(buffer.flatten() for buffer in self.statistics)])
 
-    def look(self, lr, n_utterances, waited, start):
+    def look(self, lr: float, n_utterances: int, waited: float, start: float) -> None:
         """Read from the device what the steps since the last look gave, log it, and stop where the run is lost.
 
         n_utterances: theirs. waited: seconds that they waited for the loader. start: when they began.
@@ -372,12 +389,12 @@ class Training:
         state["logged"] = figures
         self.log()
 
-    def log(self):
+    def log(self) -> None:
         """Write the figures of the last look to the log."""
         figures = {f"train/{name}": value for name, value in self.state["logged"].items()}
         self.write_figures(figures, (self.state["epoch"] - 1) * self.n_steps + self.state["batch"])
 
-    def write_figures(self, figures, step):
+    def write_figures(self, figures: dict[str, float], step: int) -> None:
         """Write {tag: value} to TensorBoard's log, in the process that has one."""
         if self.writer:
             self.check_folder()
@@ -391,7 +408,7 @@ class Training:
 
     # ------------------------------------------------------------------------------------------ validation
 
-    def validate(self, title):
+    def validate(self, title: int | str) -> dict[str, float]:
         """Figures on the dev set, lower is better: {loss, eer, threshold}, and loss_augmented where that loader exists.
 
         Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
@@ -421,7 +438,7 @@ class Training:
                 figures |= checkpoints.dev_figures(scores[is_bonafide], scores[~is_bonafide])
         return figures
 
-    def average_best(self):
+    def average_best(self) -> None:
         """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
         config = self.config
         paths = [self.path_of(epoch) for epoch in self.best_epochs()]
