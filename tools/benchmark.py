@@ -30,7 +30,7 @@ from scipy import signal
 from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoints
-from back_ends import build_back_end
+from back_ends import BACK_ENDS, build_back_end
 from common.atomic import atomic_open, check_outputs
 from common.console import ABOVE_0, AT_LEAST_1, run
 from corpora import Trial
@@ -41,6 +41,8 @@ from inference.scoring import readers, score_files, usable_cores
 from model import ModelConfig, build_detector
 from RawBoost import RawBoostParams, apply_rawboost
 from reports import metrics, published
+from tools.cost import costs
+from tools.cost import published as published_back_end
 from training.config import TrainingConfig
 from training.losses import LOSSES, losses_for
 from training.trainer import Training
@@ -633,6 +635,23 @@ def backend_flags(parser):
     parser.add_argument("--compile", action="store_true", help="also by torch.compile")
 
 
+# ----------------------------------------------------------------------------------------------------------- cost
+
+
+def cost(args):
+    """Every back-end at its published size, forward on 4 s: parameters, multiply-accumulates, time against AASIST's."""
+    torch.manual_seed(0)
+    parts = {name: published_back_end(name) for name in ("AASIST", *(name for name in BACK_ENDS if name != "AASIST"))}
+    facts = [costs(*part) for part in parts.values()]
+    ways = {}
+    for name, (network, features) in parts.items():
+        features = [x.to(args.device) for x in features] if isinstance(features, list) else features.to(args.device)
+        ways[name] = functools.partial(network.to(args.device), features)
+    with torch.inference_mode():
+        rows = time_ways(ways, args.repeats, args.device)
+    return [{**row, **fact} for row, fact in zip(rows, facts)]
+
+
 # ----------------------------------------------------------------------------------------------------------- eval
 
 
@@ -718,6 +737,7 @@ STAGES = {
     "rawboost": (rawboost, rawboost_flags),
     "loader": (loader, loader_flags),
     "backend": (backend, backend_flags),
+    "cost": (cost, None),
     "eval": (scoring, scoring_flags),
     "train": (train, train_flags),
     "start": (start, None),
