@@ -72,7 +72,9 @@ def parse_args(argv=None):
         "--average_best", type=AT_LEAST_1, metavar="N", help="average the N epochs with the best dev figure"
     )
     weights.add_argument(
-        "--average_by", choices=["eer", "loss", "loss_augmented"], help="that figure; not given: the run's own"
+        "--average_by",
+        choices=["eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published"],
+        help="that figure; ..._published: the dev loss as the authors' program takes it; not given: the run's own",
     )
     weights.add_argument(
         "--average_as_published",

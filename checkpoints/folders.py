@@ -49,7 +49,7 @@ def checkpoints_of_epochs(folder, epochs):
 def best_checkpoints(folder, n, figure=None):
     """The n checkpoints of a run with the lowest figure on the dev set; the earlier of two equal ones.
 
-    figure: eer, loss or loss_augmented; None is what the run itself selected by.
+    figure: a dev figure such as eer, loss or loss_augmented_published; None is what the run itself selected by.
     Raises UserError where the run kept fewer than n, or knows no such figure.
     """
     ranked = []

@@ -116,6 +116,7 @@ def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     events = EventAccumulator(str(finished_run)).Reload()
     tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/seconds", "train/seconds_of_waiting", "train/lr"}
     tags |= {"dev/loss", "dev/loss_augmented", "dev/eer", "dev/threshold"}
+    tags |= {"dev/loss_published", "dev/loss_augmented_published"}
     assert set(events.Tags()["scalars"]) == tags
     for tag in ("dev/eer", "train/loss"):
         assert [event.step for event in events.Scalars(tag)] == [4, 8, 12]

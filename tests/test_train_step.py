@@ -1,9 +1,11 @@
 """One training step: numbers that go wrong, precision, parts of a batch, a loader that is too slow, two processes."""
 
 import json
+import math
 import re
 import time
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -228,3 +230,48 @@ def test_bad_audio_is_reported_before_training_or_skipped(tmp_path, corpus, trai
     assert all(err.count(f"skipped: {path}: ") == 1 for path in bad)
     text = output(train.main, [*flags, "--check_audio", "--skip_bad_audio", "2"])
     assert "audio: 52 files checked, 2 skipped" in text and "finished" in text
+
+
+def test_the_published_dev_loss_is_that_of_the_published_loop(finished_run, corpus):
+    """The program adds, batch by batch in the order of the list, the weighted mean times the number of trials."""
+    protocol, audio = corpora.official_files("ASVspoof2019_LA", "dev", corpus)
+    trials = corpora.read_trials(protocol, audio)
+    content = checkpoints.read_checkpoint(finished_run / "checkpoints" / "epoch_3.pth")
+    detector = checkpoints.load_detector(finished_run / "checkpoints" / "epoch_3.pth")
+    augmented = data_utils.TrialDataset(
+        trials, 8000, augment=train.choose_augmentation(TrainingConfig(algo=4, seed=3)), seed=3
+    )
+    for suffix, dataset in (("", data_utils.TrialDataset(trials, 8000)), ("_augmented", augmented)):
+        val_loss, num_total, weight = 0.0, 0, torch.tensor([0.1, 0.9])
+        with torch.no_grad():
+            for start in range(0, 20, 8):
+                items = [dataset[0, i] for i in range(start, min(start + 8, 20))]
+                logits = detector(torch.tensor(np.stack([x for x, *_ in items])))
+                losses = -logits.log_softmax(1)[range(len(items)), [label for _, label, _ in items]]
+                weights = weight[[label for _, label, _ in items]]
+                val_loss += float((weights * losses).sum() / weights.sum()) * len(items)
+                num_total += len(items)
+        figure = content["valid"][f"loss{suffix}_published"]
+        assert figure == pytest.approx(val_loss / num_total, rel=1e-5)
+        assert abs(figure - content["valid"][f"loss{suffix}"]) > 1e-4
+
+
+def test_the_published_dev_loss_by_hand():
+    """Batches of 2, 2 and 1; cross-entropies 1, 2, 3, 4, 5 of spoof, bona fide, spoof, spoof, bona fide."""
+    outputs, labels = torch.zeros(5, 2), torch.tensor([0, 1, 0, 0, 1])
+    for i, entropy in enumerate((1.0, 2.0, 3.0, 4.0, 5.0)):
+        outputs[i, 1 - labels[i]] = math.log(math.exp(entropy) - 1)
+    criterion = LOSSES["weighted_CCE"]((0.1, 0.9))
+    assert criterion(outputs, labels).item() == pytest.approx((0.1 + 1.8 + 0.3 + 0.4 + 4.5) / 2.1)
+    assert trainer.published_mean(criterion, outputs, labels, 2) == pytest.approx((2 * 1.9 + 2 * 3.5 + 5) / 5)
+    equal = LOSSES["weighted_CCE"]((1.0, 1.0))
+    assert trainer.published_mean(equal, outputs, labels, 2) == pytest.approx(equal(outputs, labels).item()) == 3
+
+
+def test_the_published_dev_loss_ranks_where_it_is_asked_for(trained):
+    flags = ["--average_by", "loss_augmented_published", "--average_best", "1", "--epochs", "2"]
+    folder, text = trained(*flags)
+    shown = [float(value) for value in re.findall(r"^epoch.* dev_loss_augmented_published (\S+) ", text, re.MULTILINE)]
+    best = min(range(2), key=shown.__getitem__)
+    averaged = checkpoints.read_checkpoint(folder / "checkpoints" / "average_best_1.pth")["averaged"]
+    assert averaged == [f"epoch_{best + 1}.pth"]

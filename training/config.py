@@ -156,8 +156,9 @@ class TrainingConfig(RawBoostParams):
     )
     average_by: str = _validation(
         None,
-        "figure that ranks them; not given: that of --validation",
-        choices=("eer", "loss", "loss_augmented", "train_loss"),
+        "figure that ranks them; ..._published: the mean of the losses of batches, as the authors ranked theirs; not "
+        "given: that of --validation",
+        choices=("eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published", "train_loss"),
     )
     early_stop: int = _validation(
         None,

@@ -88,14 +88,15 @@ class Training:
                 saved = self.keep_validated(epoch, {**dev, "train_loss": train_loss})
             if not self.every_step:
                 self.scheduler.step()
-            shown = {f"dev/{name}": dev[name] for name in dev.keys() - checkpoints.CALIBRATION}
-            self.write_figures(shown, epoch * self.n_steps)
+            logged = {f"dev/{name}": dev[name] for name in dev.keys() - checkpoints.CALIBRATION}
+            self.write_figures(logged, epoch * self.n_steps)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0, "logged": {}}
             self.save()
             self.prune()
             self.check_kept()
+            shown = _figures(dev, config.average_by) if dev else "-"
             distributed.say(
-                f"epoch {epoch}/{config.epochs} train_loss {train_loss:.5f} {_figures(dev) if dev else '-'} "
+                f"epoch {epoch}/{config.epochs} train_loss {train_loss:.5f} {shown} "
                 f"lr {lr:.3g} seconds {seconds:.1f} saved {','.join(saved) or '-'} {self.speed}"
             )
         if state["epoch"] <= config.epochs:
@@ -409,7 +410,8 @@ class Training:
     # ------------------------------------------------------------------------------------------ validation
 
     def validate(self, title: int | str) -> dict[str, float]:
-        """Figures on the dev set, lower is better: {loss, eer, threshold}, and loss_augmented where that loader exists.
+        """Figures on the dev set, lower is better: {loss, loss_published, eer, threshold}, and loss_augmented and
+        loss_augmented_published where that loader exists.
 
         Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
         """
@@ -432,7 +434,10 @@ class Training:
             logits, labels, indices = (torch.cat([share[i] for share in shares]) for i in range(3))
             _, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
             logits, labels = logits[first], labels[first]
-            figures["loss" + suffix] = self.criterion(logits.to(self.device), labels.to(self.device)).item()
+            outputs, targets = logits.to(self.device), labels.to(self.device)
+            figures["loss" + suffix] = self.criterion(outputs, targets).item()
+            published = published_mean(self.criterion, outputs, targets, self.config.batch_size)
+            figures[f"loss{suffix}_published"] = published
             if not suffix:
                 scores, is_bonafide = self.detector.scores_of(logits).numpy(), labels.numpy() == BONAFIDE
                 figures |= checkpoints.dev_figures(scores[is_bonafide], scores[~is_bonafide])
@@ -454,10 +459,24 @@ class Training:
         self.detector.load_state_dict(checkpoints.average_checkpoints(paths))
         figures = self.validate("average")
         self.save_weights(out.name, figures, averaged=averaged)
-        distributed.say(f"average of {', '.join(averaged)}: {_figures(figures)} saved {out}")
+        distributed.say(f"average of {', '.join(averaged)}: {_figures(figures, config.average_by)} saved {out}")
 
 
-def _figures(figures):
-    shown = {"loss": "dev_loss", "loss_augmented": "dev_loss_augmented"}
-    text = [f"{label} {figures[name]:.5f}" for name, label in shown.items() if name in figures]
+def published_mean(criterion: Loss, outputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float:
+    """The dev loss as the published programs take it: the mean over batches, each counted by its number of trials.
+
+    outputs (N, n_outputs), labels (N,), in the order of the dev list. With class weights each batch is divided by its
+    own weight, so that this depends on batch_size and is not the loss of all trials. Source: main.py of Liu et
+    al., 2025.
+    """
+    batches = list(zip(outputs.split(batch_size), labels.split(batch_size)))
+    means = torch.stack([criterion(*batch) for batch in batches]).double().cpu()
+    sizes = torch.tensor([len(batch) for _, batch in batches], dtype=torch.float64)
+    return (means @ sizes / sizes.sum()).item()
+
+
+def _figures(figures, average_by):
+    names = [name for name in ("loss", "loss_augmented") if name in figures]
+    names += [average_by] if average_by.endswith("_published") else []
+    text = [f"dev_{name} {figures[name]:.5f}" for name in names]
     return " ".join([*text, f"dev_eer {100 * figures['eer']:.3f}%"])
