@@ -39,7 +39,8 @@ class TrialDataset:
     """Trials as (waveform (samples,), label, index).
 
     trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
-    at_least samples. place: "first" or "random", where the crop is taken. augment: function (x, rng=Generator) of a
+    at_least samples. place: where the crop is taken, "first", "random", or "random_if_longer": a shorter utterance is
+    then repeated from its start. augment: function (x, rng=Generator) of a
     waveform, before the crop; see augmentation.AUGMENTATIONS. seed: of augmentation and crop. An item is asked for as
     (epoch, index): its randomness comes from (seed, epoch, index) alone, so that it does not depend on the worker that
     makes it. bad_audio: a BadAudio, by which the next trial whose audio can be read takes the place of one whose
@@ -66,13 +67,14 @@ class TrialDataset:
     def _item(self, epoch, index, x):
         trial = self.trials[index]
         rng = np.random.default_rng([self.seed, epoch, index])
+        is_random = self.place == "random" or (self.place == "random_if_longer" and len(x) > self.length)
         if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
             longest = max(LONG * SAMPLE_RATE, self.length)
-            x = random_samples(x, longest, rng) if self.place == "random" else x[:longest]
+            x = random_samples(x, longest, rng) if is_random else x[:longest]
         if self.augment:
             x = self.augment(x, rng=rng)
         if self.length:
-            x = random_samples(x, self.length, rng) if self.place == "random" else first_samples(x, self.length)
+            x = random_samples(x, self.length, rng) if is_random else first_samples(x, self.length)
         else:
             x = repeat_pad(x, self.at_least)
         # Trials of unknown label have label -1; nothing that is trained on has.

@@ -293,7 +293,9 @@ def main(argv=None):
     train_loader = make_loader(train_set, batch_size, shuffle=True, seed=config.seed, drop_last=drop_last, **options)
     train_loader.batch_sampler.stop = 21 if config.debug else None
     check_parts(config, model_config.back_end, train_loader.batch_sampler.sizes())
-    if config.validation == "eer":
+    if config.validation == "eer" and config.valid_crop:
+        dev_loaders = {"": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options)}
+    elif config.validation == "eer":
         at_least = FRONT_ENDS[model_config.front_end].least_samples
         dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=at_least, **plain), world, **options)}
     else:

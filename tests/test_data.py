@@ -81,6 +81,18 @@ def test_crops_and_repeats():
         assert len({int(crop[0]) for crop in crops}) > 1
 
 
+def test_a_shorter_utterance_is_repeated_from_its_start_where_only_longer_ones_are_cut_at_random(tmp_path):
+    """As pad_random of the published ASVspoof 5 program."""
+    x = np.arange(1000, dtype=np.float32) / 1000
+    soundfile.write(tmp_path / "x.wav", x, 16000, subtype="FLOAT")
+    trials = [Trial("x", label=1, path=str(tmp_path / "x.wav"))]
+    for length in (1000, 2500):
+        item, _, _ = TrialDataset(trials, length, "random_if_longer")[1, 0]
+        np.testing.assert_array_equal(item, np.resize(x, length))
+    starts = {float(TrialDataset(trials, 300, "random_if_longer")[epoch, 0][0][0]) for epoch in range(20)}
+    assert len(starts) > 10
+
+
 @pytest.fixture
 def trials(tmp_path):
     rng = np.random.default_rng(0)

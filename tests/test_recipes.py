@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ import train
 from back_ends import BACK_ENDS
 from training.config import TrainingConfig
 from training.recipes import RECIPES
-from training.schedules import EVERY_STEP, SCHEDULES
+from training.schedules import EVERY_STEP, SCHEDULES, validates
+from training.trainer import Training
 
 
 def parse(*flags):
@@ -74,6 +77,42 @@ def test_schedules_of_recipes():
     assert rates("warmup_exponential", warmup_epochs=5, gamma=0.8) == pytest.approx(expected)
     cosine = [(1 + math.cos(math.pi * e / 6)) / 2 for e in range(6)]
     assert rates("warmup_cosine", warmup_epochs=3) == pytest.approx([1 / 3, 2 / 3, 1, *cosine])
+    # Of 9 epochs of 4 steps: min + (max - min) (1 + cos(pi step / steps)) / 2.
+    cosine = [0.1 + 0.9 * (1 + math.cos(math.pi * 4 * e / 36)) / 2 for e in range(9)]
+    assert rates("cosine_decay", min_lr=0.1) == pytest.approx(cosine, rel=1e-12)
+    with_many = rates("cosine_decay", n_steps=2000, min_lr=0.1)
+    assert with_many == pytest.approx(cosine, rel=1e-9)
+
+
+def test_epochs_before_the_first_that_is_asked_for_are_not_validated():
+    def validated(**flags):
+        config = TrainingConfig(validation="eer", **flags)
+        return [epoch for epoch in range(1, config.epochs + 1) if validates(config, epoch)]
+
+    assert validated(schedule="cosine_decay", epochs=14, validate_from=11) == [11, 12, 13, 14]
+    assert validated(schedule="cosine_decay", epochs=3, validate_from=11) == [3]
+    assert validated(schedule="constant", epochs=3) == [1, 2, 3]
+    every = validated(schedule="cosine", epochs=75, T_max=5)
+    assert validated(schedule="cosine", epochs=75, T_max=5, validate_from=20) == [e for e in every if e >= 20]
+
+
+@pytest.mark.parametrize(
+    "keep, kept, stale", [("improved", [1, 2, 6], 0), ("not_worse", [1, 2, 3, 5, 6], 0), ("every", [*range(1, 8)], 1)]
+)
+def test_an_equal_figure_is_kept_and_counts_as_no_worse_if_asked_for(keep, kept, stale, tmp_path):
+    """The published rule for not_worse: `if best >= eer: save, best = eer, wait = 0, else: wait += 1`."""
+    config = TrainingConfig(validation="eer", keep=keep)
+    state = {"best": {}, "stale": 0, "kept": {}}
+    training = SimpleNamespace(config=config, state=state, checkpoints=tmp_path, save_weights=lambda *a, **k: None)
+    training.path_of = partial(Training.path_of, training)
+    counts = []
+    for epoch, eer in enumerate([0.4, 0.2, 0.2, 0.3, 0.2, 0.1, 0.3][: 7 if keep == "every" else 6], 1):
+        names = Training.keep_validated(training, epoch, {"eer": eer})
+        assert bool(names) == (epoch in kept)
+        assert ("best_model.pt" in names) == (epoch in ([1, 2, 3, 5, 6] if keep == "not_worse" else [1, 2, 6]))
+        counts.append(state["stale"])
+    assert sorted(state["kept"]) == kept and counts[-1] == stale
+    assert counts[:5] == ([0, 0, 0, 1, 0] if keep == "not_worse" else [0, 0, 1, 2, 3])
 
 
 def test_one_class_softmax_with_filters_until_it_gets_no_better(tmp_path, train_flags, output):

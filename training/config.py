@@ -97,12 +97,13 @@ class TrainingConfig(RawBoostParams):
     weight_decay: float = _training(1e-4, kind=Number(float, 0))
     schedule: str = _training(
         None,
-        "cosine: per epoch, up and down again; step: times --gamma every --T_max epochs; exponential: per step, "
-        "from --lr to --min_lr; warmup_...: up in --warmup_epochs, then times --gamma an epoch, or half a cosine to 0",
+        "cosine: per epoch, down and up again; cosine_decay, exponential: per step, once from --lr to --min_lr; step: "
+        "times --gamma every --T_max epochs; warmup_...: up in --warmup_epochs, then times --gamma an epoch, or half a "
+        "cosine to 0",
         choices=tuple(SCHEDULES),
     )
     T_max: int = _training(5, "cosine: epochs from highest to lowest rate", kind=AT_LEAST_1)
-    min_lr: float = _training(1e-9, "cosine, exponential: lowest rate", kind=Number(float, 0))
+    min_lr: float = _training(1e-9, "cosine, cosine_decay, exponential: lowest rate", kind=Number(float, 0))
     gamma: float = _training(0.5, "step, warmup_exponential: see there", kind=ABOVE_0)
     warmup_epochs: int = _training(3, "warmup_...: see there", kind=AT_LEAST_1)
     loss: str = _training(
@@ -113,7 +114,12 @@ class TrainingConfig(RawBoostParams):
     )
     class_weights: tuple = _training((0.1, 0.9), "weighted_CCE: spoof, bona fide", kind=ABOVE_0, nargs=2)
     crop: int = _training(None, "samples of a training utterance; shorter ones are repeated", kind=AT_LEAST_1)
-    crop_place: str = _training(None, "where the crop is taken", choices=("first", "random"))
+    crop_place: str = _training(
+        None,
+        "where the crop is taken; random repeats a shorter utterance past --crop and cuts anywhere, random_if_longer "
+        "repeats it from its start",
+        choices=("first", "random", "random_if_longer"),
+    )
     drop_last: bool = _training(None, "leave out the last, smaller batch of an epoch", flag=False)
     ssl_path: str = _training(
         None,
@@ -146,10 +152,15 @@ class TrainingConfig(RawBoostParams):
         "loss: of cropped ones, plain and augmented, every epoch",
         choices=("eer", "loss"),
     )
+    validate_from: int = _validation(
+        1, "first epoch that may be validated, from 1; the last always is", kind=AT_LEAST_1, metavar="EPOCH"
+    )
+    valid_crop: bool = _validation(False, "eer: of the first --crop samples instead of whole utterances")
     keep: str = _validation(
         None,
-        "which validated epochs leave a checkpoint; not given: every for eer, improved for loss",
-        choices=("improved", "every"),
+        "which validated epochs leave a checkpoint; not_worse: those whose figure is at most the lowest so far, which "
+        "also restarts the count of --early_stop; not given: every for eer, improved for loss",
+        choices=("improved", "not_worse", "every"),
     )
     average_best: int = _validation(
         0, "after the last epoch, average the N best (%(default)s: do not)", kind=AT_LEAST_0, metavar="N"

@@ -22,6 +22,11 @@ def cosine(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRSc
     return lr_scheduler.CosineAnnealingLR(optimizer, config.T_max, eta_min=config.min_lr)
 
 
+def cosine_decay(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
+    """Per step, from the highest rate at the first down to --min_lr behind the last, once."""
+    return lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * n_steps, eta_min=config.min_lr)
+
+
 def onecycle(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
     return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * n_steps)
 
@@ -57,16 +62,18 @@ def _after_warmup(config, optimizer, factor):
 
 SCHEDULES = {
     function.__name__: function
-    for function in (constant, cosine, onecycle, step, exponential, warmup_exponential, warmup_cosine)
+    for function in (constant, cosine, cosine_decay, onecycle, step, exponential, warmup_exponential, warmup_cosine)
 }
-EVERY_STEP = ("onecycle", "exponential")  # the others step once per epoch
-BY_LENGTH = ("onecycle", "exponential", "warmup_cosine")  # their rates depend on the number of epochs
+EVERY_STEP = ("cosine_decay", "onecycle", "exponential")  # the others step once per epoch
+BY_LENGTH = (*EVERY_STEP, "warmup_cosine")  # their rates depend on the number of epochs
 
 
 def validates(config: "TrainingConfig", epoch: int) -> bool:
-    """Is this epoch validated? With the cosine schedule and EER: the first, the last, and around each minimum of the
-    learning rate from the second on, as published; otherwise every epoch.
+    """Is this epoch validated? None before --validate_from but the last. With the cosine schedule and EER: the first,
+    the last, and around each minimum of the learning rate from the second on, as published; otherwise every epoch.
     """
+    if epoch < config.validate_from:
+        return epoch == config.epochs
     if config.validation != "eer" or config.schedule != "cosine" or epoch in (1, config.epochs):
         return True
     period = 2 * config.T_max

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import operator
 import sys
 import time
 from collections.abc import Iterator
@@ -207,7 +208,8 @@ class Training:
         config, best = self.config, self.state["best"]
         watched = ["eer"] if config.validation == "eer" else ["loss", "loss_augmented"]
         watched += [config.average_by] if config.average_by not in watched else []
-        improved = [name for name in watched if figures[name] < best.get(name, math.inf)]
+        better = operator.le if config.keep == "not_worse" else operator.lt
+        improved = [name for name in watched if better(figures[name], best.get(name, math.inf))]
         best.update({name: figures[name] for name in improved})
         self.state["stale"] = 0 if config.average_by in improved else self.state["stale"] + 1
         names = []
