@@ -1,10 +1,15 @@
 """Speech encoders, one family a file, and the aggregation of their hidden states. base.py says what a front-end is."""
 
+from typing import TYPE_CHECKING
+
 from front_ends.aggregation import AGGREGATIONS, build_aggregation
 from front_ends.base import FROM_FILE, FrontEnd, OtherFrontEnd, empty_weights
 from front_ends.log_mel import LogMel
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from front_ends.whisper import Whisper
+
+if TYPE_CHECKING:  # it imports this package
+    from model import ModelConfig
 
 # By what --model_name begins with.
 FRONT_ENDS = {
@@ -26,8 +31,8 @@ __all__ = [
 ]
 
 
-def build_front_end(config) -> FrontEnd:
-    """Build the encoder that a ModelConfig describes, with random weights.
+def build_front_end(config: "ModelConfig") -> FrontEnd:
+    """Build the encoder that a configuration describes, with random weights.
 
     Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
     attributes `channels` (C) and `n_hidden_states`.

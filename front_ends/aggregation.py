@@ -1,10 +1,15 @@
 """Aggregations of an encoder's hidden states into features. Axes: B trials, T frames, C channels, L hidden states."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from common.console import UserError
+
+if TYPE_CHECKING:  # it imports this package
+    from model import ModelConfig
 
 
 class Aggregation(nn.Module):
@@ -13,14 +18,14 @@ class Aggregation(nn.Module):
     published_name = None  # a weight by which it is known in a released checkpoint
     least_states = 1
 
-    def __init__(self, n_layers: int, channels: int):
+    def __init__(self, n_layers: int, channels: int | None) -> None:
         super().__init__()
 
 
 class Last(Aggregation):
     """The encoder's output alone."""
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: list[torch.Tensor]) -> torch.Tensor:
         return hidden_states[-1]
 
 
@@ -42,7 +47,7 @@ class SEA(Aggregation):
     published_name = "fc_att_merge.0.weight"
     least_states = 3  # a third of them is the width in between
 
-    def __init__(self, n_layers, channels=None):
+    def __init__(self, n_layers: int, channels: int | None = None) -> None:
         super().__init__(n_layers, channels)
         squeezed = n_layers // 3
         self.fc_att_merge = nn.Sequential(
@@ -52,7 +57,7 @@ class SEA(Aggregation):
             nn.Sigmoid(),
         )
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: list[torch.Tensor]) -> torch.Tensor:
         means = torch.stack([state.mean(dim=(1, 2)) for state in hidden_states], dim=1)  # (B, L)
         return _gated_sum(self.fc_att_merge(means), hidden_states)
 
@@ -65,11 +70,11 @@ class WeightedSum(Aggregation):
 
     published_name = "weight_hidd"
 
-    def __init__(self, n_layers, channels=None):
+    def __init__(self, n_layers: int, channels: int | None = None) -> None:
         super().__init__(n_layers, channels)
         self.weight_hidd = nn.Parameter(torch.ones(n_layers))
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: list[torch.Tensor]) -> torch.Tensor:
         return _gated_sum(torch.softmax(self.weight_hidd, dim=0), hidden_states)
 
 
@@ -83,14 +88,14 @@ class AttM(Aggregation):
     published_name = "linear_proj.weight"
     least_states = 3
 
-    def __init__(self, n_layers, channels):
+    def __init__(self, n_layers: int, channels: int) -> None:
         super().__init__(n_layers, channels)
         self.W = nn.Parameter(torch.randn(channels, 1))
         self.W1 = nn.Parameter(torch.randn(n_layers, n_layers // 2))
         self.W2 = nn.Parameter(torch.randn(n_layers // 2, n_layers))
         self.linear_proj = nn.Linear(n_layers * channels, channels)
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: list[torch.Tensor]) -> torch.Tensor:
         means = torch.stack([state.mean(dim=1) for state in hidden_states], dim=1)  # (B, L, C)
         gates = torch.sigmoid(F.silu(F.silu(means @ self.W).squeeze(-1) @ self.W1) @ self.W2)  # (B, L)
         # The projection's input has the layers side by side in every channel: its part for one layer at a time
@@ -109,7 +114,7 @@ AGGREGATIONS = {
 }
 
 
-def build_aggregation(config, n_layers: int, channels: int) -> Aggregation:
+def build_aggregation(config: "ModelConfig", n_layers: int, channels: int) -> Aggregation:
     """Build the aggregation that `config.agg` names, over n_layers hidden states of `channels` channels.
 
     Returns a module from the list of hidden states, each (B, T, C), to features (B, T, C).

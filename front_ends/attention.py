@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class Attention(nn.Module):
     """Self-attention in the place of fairseq's, of linear layers as modules. (T, B, C) -> (T, B, C)."""
 
-    def __init__(self, channels, heads, dropout, key_bias=True):
+    def __init__(self, channels: int, heads: int, dropout: float, key_bias: bool = True) -> None:
         super().__init__()
         self.num_heads, self.dropout_module = heads, nn.Dropout(dropout)  # named as in fairseq's
         self.k_proj = nn.Linear(channels, channels, bias=key_bias)
@@ -22,7 +22,14 @@ class Attention(nn.Module):
             if projection.bias is not None:
                 nn.init.zeros_(projection.bias)
 
-    def forward(self, query, key, value, key_padding_mask=None, **_):
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        **_: object,
+    ) -> tuple[torch.Tensor, None]:
         """query, key, value: the same (T, B, C)."""
         return self._attend(query, None), None
 
@@ -46,7 +53,7 @@ class RelativeAttention(Attention):
     Source: Chen et al., "WavLM", 2022, section III-B; buckets of Raffel et al., "T5", 2020, both directions.
     """
 
-    def __init__(self, channels, heads, dropout, buckets):
+    def __init__(self, channels: int, heads: int, dropout: float, buckets: tuple[int, int] | None) -> None:
         super().__init__(channels, heads, dropout)
         self.grep_linear = nn.Linear(channels // heads, 8)
         self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
@@ -55,7 +62,7 @@ class RelativeAttention(Attention):
             self.relative_attention_bias = nn.Embedding(n_buckets, heads)
             nn.init.normal_(self.relative_attention_bias.weight, std=0.02)
 
-    def position_bias(self, n_frames):
+    def position_bias(self, n_frames: int) -> torch.Tensor:
         """The bias (H, T, T) of every query and key by their distance. In the first layer only."""
         weight = self.relative_attention_bias.weight
         distance = torch.arange(1 - n_frames, n_frames, device=weight.device)  # key minus query
@@ -71,7 +78,9 @@ class RelativeAttention(Attention):
         by_distance = weight[bucket + half * (distance > 0)].T  # (H, 2 T - 1)
         return by_distance.unfold(1, n_frames, 1).flip(1)  # row i: the keys as query i sees them
 
-    def forward(self, query, key, value, key_padding_mask, **_):
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_padding_mask: torch.Tensor, **_: object
+    ) -> tuple[torch.Tensor, None]:
         """query, key, value: the same (T, B, C); key_padding_mask: the bias (H, T, T), see Encoder.forward."""
         frames, trials, _ = query.shape
         by_head = query.view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)  # (B, H, T, C / H)

@@ -49,7 +49,7 @@ class FrontEnd(nn.Module):
     normalize: bool = False  # is every waveform layer-normalised over its samples first?
     model: nn.Module  # holds the weights that pre-trained files hold, under their names
 
-    def __init__(self, fields: dict):
+    def __init__(self, fields: dict) -> None:
         super().__init__()
         self.channels, self.n_hidden_states = self.sizes(fields)
 
@@ -108,7 +108,7 @@ class FrontEnd(nn.Module):
         raise OtherFrontEnd(f"one, but {cls.__name__} has no weights to load")
 
     @classmethod
-    def fields_of_weights(cls, state_dict: dict) -> dict:
+    def fields_of_weights(cls, state_dict: dict[str, torch.Tensor]) -> dict:
         """The fields of an encoder in a released detector, by its weights under the names of `model`: all there is.
 
         Raises ValueError, saying why, for weights that no encoder here has; OtherFrontEnd if they are another's.
@@ -121,11 +121,11 @@ class FrontEnd(nn.Module):
         return next((name for name, p in cls.presets.items() if cls.complete(p.fields) == cls.complete(fields)), None)
 
     @classmethod
-    def weights_of(cls, state_dict: dict) -> dict:
+    def weights_of(cls, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state dict of a pre-trained file under the names of `model`, without pre-training heads and decoders."""
         return state_dict
 
-    def own_layers(self, state_dict: dict) -> dict:
+    def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state dict of a deeper encoder of this kind without the layers that this one lacks."""
         return state_dict
 

@@ -53,19 +53,19 @@ class LogMel(FrontEnd):
     defaults = {"n_mels": 64}
     least_samples = N_FFT
 
-    def __init__(self, fields):
+    def __init__(self, fields: dict) -> None:
         super().__init__(fields)
         self.register_buffer("filters", mel_filters(self.channels), persistent=False)
 
     @classmethod
-    def sizes(cls, fields):
+    def sizes(cls, fields: dict) -> tuple[int, int]:
         return cls.complete(fields)["n_mels"], 1
 
-    def n_frames(self, n_samples):
+    def n_frames(self, n_samples: int) -> int:
         return max((n_samples - N_FFT) // HOP + 1, 0)
 
-    def samples_seen(self, n_samples):
+    def samples_seen(self, n_samples: int) -> int:
         return N_FFT + HOP * (self.n_frames(n_samples) - 1)
 
-    def forward(self, waveforms, normalized=False, raw_last=False):
+    def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
         return [(log_mel(waveforms, self.filters, center=False).transpose(1, 2) + 4) / 4]

@@ -56,13 +56,13 @@ FAIRSEQ_DEFAULTS = {
 WAVLM_BIAS = {"num_buckets": 320, "max_distance": 800}
 
 
-def complete(fields):
+def complete(fields: dict) -> dict:
     """`fields` with fairseq's defaults for those that are not given, the convolutions as a list."""
     full = FAIRSEQ_DEFAULTS | fields
     return full | {"conv_feature_layers": convolutions(full["conv_feature_layers"])}
 
 
-def check_fields(fields, relative_position):
+def check_fields(fields: dict, relative_position: bool) -> None:
     """Raises ValueError, saying why, if `fields` are no shape of an encoder, see ENCODER_FIELDS."""
     for name in ("normalize", *WAVLM_BIAS) if relative_position else ("normalize",):
         check(name, fields.get(name), ENCODER_FIELDS[name])
@@ -83,7 +83,7 @@ def check_fields(fields, relative_position):
         raise ValueError(f"max_distance {full['max_distance']}, expected more than a quarter of num_buckets")
 
 
-def least_parameters(fields):
+def least_parameters(fields: dict) -> int:
     """A lower bound of the number of parameters: those that grow fast are counted."""
     full = complete(fields)
     width, extractor = full["encoder_embed_dim"], full["conv_feature_layers"]
@@ -95,7 +95,7 @@ def least_parameters(fields):
     return n
 
 
-def convolutions(text):
+def convolutions(text: object) -> list[tuple[int, int, int]]:
     """[(channels, kernel, stride), ...] of what fairseq writes as "[(512, 10, 5)] + [(512, 3, 2)] * 4".
 
     fairseq evaluates this text as Python; from a file of a stranger that would run any code. Here it is numbers,
@@ -142,7 +142,7 @@ def convolutions(text):
     return convolutions
 
 
-def fields_of(settings, relative_position):
+def fields_of(settings: dict, relative_position: bool) -> dict:
     """The shape (ENCODER_FIELDS) that the settings of a Hugging Face, fairseq or WavLM file describe.
 
     settings: {name: value} of its model. What is not there has fairseq's default. relative_position: is WavLM
@@ -222,7 +222,7 @@ def _fields_of_hugging_face(settings, relative_position):
     return fields
 
 
-def told_by_weights(state_dict, relative_position):
+def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool) -> dict:
     """The fields that an encoder's weights tell by their names, which are fairseq's, and shapes.
 
     Raises ValueError, saying why, if they are no encoder's, and OtherFrontEnd, see fields_of.
@@ -283,7 +283,7 @@ _PRETRAINING_HEADS = ("quantizer.", "project_q.", "target_glu.", "final_proj.", 
 _PRETRAINING_HEADS += ("project_hid.", "lm_head.")  # Hugging Face's
 
 
-def fairseq_names(state_dict):
+def fairseq_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict of wav2vec 2.0, HuBERT or WavLM, Hugging Face's too, by fairseq's names, without heads."""
     if any("feature_projection." in name for name in state_dict):
         state_dict = _from_hugging_face(state_dict)

@@ -13,6 +13,7 @@ import types
 import warnings
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from front_ends import pretrained
@@ -71,7 +72,7 @@ class Wav2Vec2(FrontEnd):
     # Source: Liu et al. 2025, section IV, and the released commands.
     published = {"ssl": "xlsr_300m", "agg": "last", "dilation": 2, "n_output_logits": 2}
 
-    def __init__(self, fields):
+    def __init__(self, fields: dict) -> None:
         super().__init__(fields)
         self.model = _wav2vec2_model({name: fields[name] for name in FAIRSEQ_DEFAULTS if name in fields})
         self.model.remove_pretraining_modules()
@@ -90,19 +91,19 @@ class Wav2Vec2(FrontEnd):
         self.trims_to_frames = config.extractor_mode == "layer_norm"
 
     @classmethod
-    def sizes(cls, fields):
+    def sizes(cls, fields: dict) -> tuple[int, int]:
         full = cls.complete(fields)
         return full["encoder_embed_dim"], full["encoder_layers"] + 1
 
     @staticmethod
-    def n_frames(n_samples):
+    def n_frames(n_samples: int) -> int:
         """(n - 400) // 320 + 1, and 0 below 400 samples."""
         return max((n_samples - RECEPTIVE_FIELD) // STRIDE + 1, 0)
 
-    def samples_seen(self, n_samples):
+    def samples_seen(self, n_samples: int) -> int:
         return RECEPTIVE_FIELD + STRIDE * (self.n_frames(n_samples) - 1) if self.trims_to_frames else n_samples
 
-    def layers(self):
+    def layers(self) -> nn.ModuleList:
         return self.model.encoder.layers
 
     complete = staticmethod(pretrained.complete)
@@ -110,15 +111,15 @@ class Wav2Vec2(FrontEnd):
     weights_of = staticmethod(pretrained.fairseq_names)
 
     @classmethod
-    def check_fields(cls, fields):
+    def check_fields(cls, fields: dict) -> None:
         pretrained.check_fields(fields, cls.relative_position)
 
     @classmethod
-    def fields_of(cls, settings):
+    def fields_of(cls, settings: dict) -> dict:
         return pretrained.fields_of(settings, cls.relative_position)
 
     @classmethod
-    def fields_of_weights(cls, state_dict):
+    def fields_of_weights(cls, state_dict: dict[str, torch.Tensor]) -> dict:
         """What no weight tells is that of the preset whose other fields are these, else as in the published encoders:
         the norm first if the convolutions have layer norms, 12 heads at 768 channels and 16 at others (WavLM's weights
         tell them), the waveform normalised or not as in the published preset.
@@ -137,14 +138,14 @@ class Wav2Vec2(FrontEnd):
         cls.check_fields(fields)
         return fields
 
-    def own_layers(self, state_dict):
+    def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         def is_own(name):
             layer = re.match(r"encoder\.layers\.(\d+)\.", name)
             return layer is None or int(layer[1]) < len(self.layers())
 
         return {name: tensor for name, tensor in state_dict.items() if is_own(name)}
 
-    def forward(self, waveforms, normalized=False, raw_last=False):
+    def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
         model, encoder = self.model, self.model.encoder
         if waveforms.shape[-1] < RECEPTIVE_FIELD:
             raise ValueError(f"expected at least {RECEPTIVE_FIELD} samples, found {waveforms.shape[-1]}")
@@ -200,7 +201,7 @@ class WavLM(Wav2Vec2):
     published = {"ssl": "wavlm_large", "agg": "SEA", "dilation": 1, "n_output_logits": 1}
 
 
-def channels_last(extractor, waveforms):
+def channels_last(extractor: nn.Module, waveforms: torch.Tensor) -> torch.Tensor:
     """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
     memory, so that nothing is transposed for a norm.
     """

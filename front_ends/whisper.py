@@ -53,20 +53,20 @@ class Whisper(FrontEnd):
     allowed = FIELDS
     least_samples = N_FFT
 
-    def __init__(self, fields):
+    def __init__(self, fields: dict) -> None:
         super().__init__(fields)
         self.register_buffer("filters", mel_filters(fields["num_mel_bins"]), persistent=False)
         self.model = _Encoder(fields)
 
     @classmethod
-    def sizes(cls, fields):
+    def sizes(cls, fields: dict) -> tuple[int, int]:
         return fields["d_model"], fields["encoder_layers"] + 1
 
-    def n_frames(self, n_samples):
+    def n_frames(self, n_samples: int) -> int:
         """The last frame of the spectrogram is dropped; every second is kept."""
         return (n_samples // HOP + 1) // 2
 
-    def layers(self):
+    def layers(self) -> nn.ModuleList:
         return self.model.layers
 
     def features(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ class Whisper(FrontEnd):
         x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - 8)
         return (x + 4) / 4
 
-    def forward(self, waveforms, normalized=False, raw_last=False):
+    def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
         model = self.model
         x = F.gelu(model.conv2(F.gelu(model.conv1(self.features(waveforms)))))  # (B, C, T)
         x = x.permute(2, 0, 1)  # (T, B, C)
@@ -88,19 +88,19 @@ class Whisper(FrontEnd):
         return [state.transpose(0, 1) for state in states]
 
     @classmethod
-    def check_fields(cls, fields):
+    def check_fields(cls, fields: dict) -> None:
         super().check_fields(fields)
         if fields["d_model"] % (2 * fields["encoder_attention_heads"]):
             heads = f"encoder_attention_heads {fields['encoder_attention_heads']}"
             raise ValueError(f"d_model {fields['d_model']}, expected an even multiple of {heads}")
 
     @classmethod
-    def least_parameters(cls, fields):
+    def least_parameters(cls, fields: dict) -> int:
         width = fields["d_model"]
         return fields["encoder_layers"] * width * (4 * width + 2 * fields["encoder_ffn_dim"])
 
     @classmethod
-    def fields_of(cls, settings):
+    def fields_of(cls, settings: dict) -> dict:
         if settings.get("model_type") != "whisper":
             found = f"model_type {shown(settings['model_type'])}" if "model_type" in settings else "settings of fairseq"
             raise OtherFrontEnd(f"{found}, expected model_type whisper")
@@ -110,7 +110,7 @@ class Whisper(FrontEnd):
         return fields
 
     @classmethod
-    def weights_of(cls, state_dict):
+    def weights_of(cls, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Of a whole Whisper, its encoder alone or an audio classifier of Hugging Face."""
         kept = {}
         for name, tensor in state_dict.items():
@@ -135,7 +135,7 @@ def sinusoids(n_frames: int, channels: int) -> torch.Tensor:
 
 
 class _Encoder(nn.Module):
-    def __init__(self, fields):
+    def __init__(self, fields: dict) -> None:
         super().__init__()
         channels, heads, width = fields["d_model"], fields["encoder_attention_heads"], fields["encoder_ffn_dim"]
         self.conv1 = nn.Conv1d(fields["num_mel_bins"], channels, 3, padding=1)
@@ -147,7 +147,7 @@ class _Encoder(nn.Module):
 class _Layer(nn.Module):
     """(T, B, C) -> (T, B, C)."""
 
-    def __init__(self, channels, heads, width):
+    def __init__(self, channels: int, heads: int, width: int) -> None:
         super().__init__()
         self.self_attn = Attention(channels, heads, dropout=0.0, key_bias=False)
         self.self_attn_layer_norm = nn.LayerNorm(channels)
@@ -155,7 +155,7 @@ class _Layer(nn.Module):
         self.fc2 = nn.Linear(width, channels)
         self.final_layer_norm = nn.LayerNorm(channels)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         normed = self.self_attn_layer_norm(x)
         x = x + self.self_attn(normed, normed, normed)[0]
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))

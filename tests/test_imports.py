@@ -38,8 +38,10 @@ def files_of(name):
 
 
 def imports_of(path):
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Top-level names that a file imports when it runs: not those below `if TYPE_CHECKING`, which no one executes."""
+    names, tree = set(), ast.parse(path.read_text())
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
