@@ -1,8 +1,11 @@
 """The published back-ends, one file each: from features or hidden states of the encoder to logits."""
 
+from typing import TYPE_CHECKING
+
 from back_ends.aasist import AASIST
 from back_ends.asp_mlp import ASP_MLP
 from back_ends.attm_lstm import AttM_LSTM
+from back_ends.base import BackEnd
 from back_ends.conformer import Conformer
 from back_ends.lcnn import GF, LGF, LLGF
 from back_ends.mamba import Mamba
@@ -11,6 +14,9 @@ from back_ends.moe import MoE
 from back_ends.nes2net import Nes2Net, Nes2Net_X, Nes2Net_X_SeLU
 from back_ends.sls import SLS
 from back_ends.tcm import TCM
+
+if TYPE_CHECKING:  # it imports this package
+    from model import ModelConfig
 
 # One of your own: a file beside these, and a line here. Its class's name follows the front-end's in --model_name.
 BACK_ENDS = {
@@ -35,7 +41,7 @@ BACK_ENDS = {
 }
 
 
-def build_back_end(config, in_channels, n_hidden_states=25):
+def build_back_end(config: "ModelConfig", in_channels: int, n_hidden_states: int = 25) -> BackEnd:
     """Build the back-end that `config.model_name` names, for features or hidden states (B, T, in_channels).
 
     Returns a module from (B, T, in_channels), or a list of n_hidden_states of them, to (B, config.n_output_logits).

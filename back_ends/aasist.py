@@ -20,7 +20,7 @@ class ResidualBlock(nn.Module):
     are tensors of the checkpoint that nothing uses and no gradient reaches.
     """
 
-    def __init__(self, in_channels, out_channels, first=False):
+    def __init__(self, in_channels: int, out_channels: int, first: bool = False) -> None:
         super().__init__()
         if not first:
             self.bn1 = nn.BatchNorm2d(in_channels)
@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         if in_channels != out_channels:
             self.conv_downsample = nn.Conv2d(in_channels, out_channels, (1, 3), padding=(0, 1))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         around = x if self.conv_downsample is None else self.conv_downsample(x)
         return around + self.conv2(F.selu(self.bn2(self.conv1(x))))
 
@@ -48,7 +48,7 @@ def _normalise_nodes(bn, x):
 class GraphAttention(nn.Module):
     """Every node attends to all nodes of its graph, (B, N, in) -> (B, N, out)."""
 
-    def __init__(self, in_size, out_size, temperature=2.0):
+    def __init__(self, in_size: int, out_size: int, temperature: float = 2.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.att_proj = nn.Linear(in_size, out_size)
@@ -58,7 +58,7 @@ class GraphAttention(nn.Module):
         self.bn = nn.BatchNorm1d(out_size)
         self.input_drop = nn.Dropout(0.2)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.input_drop(x)
         pairs = torch.tanh(self.att_proj(x.unsqueeze(2) * x.unsqueeze(1)))  # (B, N, N, out)
         attention = torch.softmax((pairs @ self.att_weight).squeeze(-1) / self.temperature, dim=2)
@@ -73,7 +73,7 @@ class HeterogeneousGraphAttention(nn.Module):
     within the second and across has an attention vector each.
     """
 
-    def __init__(self, in_size, out_size, temperature=100.0):
+    def __init__(self, in_size: int, out_size: int, temperature: float = 100.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.proj_type1 = nn.Linear(in_size, in_size)
@@ -91,7 +91,9 @@ class HeterogeneousGraphAttention(nn.Module):
         self.bn = nn.BatchNorm1d(out_size)
         self.input_drop = nn.Dropout(0.2)
 
-    def forward(self, first, second, master):
+    def forward(
+        self, first: torch.Tensor, second: torch.Tensor, master: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         n_first = first.shape[1]
         x = self.input_drop(torch.cat([self.proj_type1(first), self.proj_type2(second)], dim=1))
 
@@ -115,13 +117,13 @@ class HeterogeneousGraphAttention(nn.Module):
 class GraphPool(nn.Module):
     """Keep the nodes of highest score, weighted by it, (B, N, D) -> (B, max(N * ratio, 1), D), highest first."""
 
-    def __init__(self, size, ratio):
+    def __init__(self, size: int, ratio: float) -> None:
         super().__init__()
         self.ratio = ratio
         self.proj = nn.Linear(size, 1)
         self.drop = nn.Dropout(0.3)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = torch.sigmoid(self.proj(self.drop(x)))
         kept = scores.topk(max(int(x.shape[1] * self.ratio), 1), dim=1).indices
         return (x * scores).gather(1, kept.expand(-1, -1, x.shape[2]))
@@ -136,11 +138,19 @@ class AASIST(BackEnd):
     """
 
     @staticmethod
-    def read_off(state_dict):
+    def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
         """The fields of ModelConfig that the shapes of its weights tell."""
         return {"n_output_logits": len(state_dict["out_layer.weight"])}
 
-    def __init__(self, in_channels, n_output_logits=2, size=128, filters=(32, 64), gat_dims=(64, 32), pool_ratio=0.5):
+    def __init__(
+        self,
+        in_channels: int,
+        n_output_logits: int = 2,
+        size: int = 128,
+        filters: tuple[int, int] = (32, 64),
+        gat_dims: tuple[int, int] = (64, 32),
+        pool_ratio: float = 0.5,
+    ) -> None:
         super().__init__()
         if size < 3:
             raise ValueError(f"size {size}: expected at least 3, which the max-pooling makes 1")
@@ -175,7 +185,7 @@ class AASIST(BackEnd):
         self.drop = nn.Dropout(0.5)
         self.out_layer = nn.Linear(5 * joint, n_output_logits)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = self.LL(repeat_frames(features, 3)).transpose(1, 2).unsqueeze(1)  # (B, 1, size, T)
         x = F.selu(self.first_bn(F.max_pool2d(x, 3)))
         x = F.selu(self.first_bn1(self.encoder(x)))  # (B, last, S, T / 3)

@@ -20,13 +20,20 @@ class ASP_MLP(BackEnd):
 
     takes_hidden_states = True
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, attention_size=128, hidden=256):
+    def __init__(
+        self,
+        in_channels: int,
+        n_hidden_states: int = 25,
+        n_output_logits: int = 2,
+        attention_size: int = 128,
+        hidden: int = 256,
+    ) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(n_hidden_states))
         self.attention = nn.Sequential(nn.Linear(in_channels, attention_size), nn.Tanh(), nn.Linear(attention_size, 1))
         self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
 
-    def forward(self, states):
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
         x = weighted_layer_sum(states, self.weights)
         mean, square = attentive_mean(torch.cat([x, x**2], dim=2), self.attention(x)).squeeze(1).chunk(2, dim=1)
         deviation = (square - mean**2).clamp(min=1e-10).sqrt()

@@ -15,7 +15,7 @@ from back_ends.base import BackEnd
 class AttentiveMerging(nn.Module):
     """L layers of (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, n_layers, channels):
+    def __init__(self, n_layers: int, channels: int) -> None:
         super().__init__()
         self.W = nn.Parameter(nn.init.xavier_uniform_(torch.empty(channels, 1)))
         self.W1 = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_layers, n_layers // 2)))
@@ -23,7 +23,7 @@ class AttentiveMerging(nn.Module):
         width = n_layers * channels
         self.linear_proj = nn.Sequential(nn.Linear(width, width // 4), nn.SiLU(), nn.Linear(width // 4, channels))
 
-    def forward(self, layers):
+    def forward(self, layers: list[torch.Tensor]) -> torch.Tensor:
         means = torch.stack([layer.mean(dim=1) for layer in layers], dim=1)  # (B, L, C)
         gates = F.silu((means @ self.W).squeeze(-1))
         gates = torch.sigmoid(F.silu(gates @ self.W1) @ self.W2)  # (B, L)
@@ -34,12 +34,12 @@ class AttentiveMerging(nn.Module):
 class Decoder(nn.Module):
     """(B, T, C) -> (B, n_output_logits)."""
 
-    def __init__(self, channels, hidden, n_output_logits):
+    def __init__(self, channels: int, hidden: int, n_output_logits: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(channels, hidden, batch_first=True)
         self.LL = nn.Linear(hidden, n_output_logits)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.LL(self.lstm(x)[0].mean(dim=1))
 
 
@@ -56,10 +56,12 @@ class AttM_LSTM(BackEnd):
     # The released program gave its activation a linear layer as a flag: tensors of checkpoints that nothing uses.
     unused_tensors = ("feat_merge.linear_proj.1.inplace.",)
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, hidden=192):
+    def __init__(
+        self, in_channels: int, n_hidden_states: int = 25, n_output_logits: int = 2, hidden: int = 192
+    ) -> None:
         super().__init__()
         self.feat_merge = AttentiveMerging(n_hidden_states - 1, in_channels)
         self.decoder = Decoder(in_channels, hidden, n_output_logits)
 
-    def forward(self, states):
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
         return self.decoder(self.feat_merge(states[1:]))

@@ -79,8 +79,8 @@ class BackEnd(nn.Module):
 class CosineLinear(nn.Linear):
     """Cosines (B, out) between an embedding (B, in) and directions. No bias."""
 
-    def __init__(self, in_features, out_features):
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from back_ends.base import BackEnd
 
 
-def repeat_frames(features, least):
+def repeat_frames(features: torch.Tensor, least: int) -> torch.Tensor:
     """Features (B, T, C) repeated from their start until there are at least `least` frames.
 
     For the few networks that pool over time before anything else, so that no utterance is too short to score.
@@ -18,12 +18,12 @@ def repeat_frames(features, least):
     return features[:, torch.arange(least, device=features.device) % n_frames]
 
 
-def image_norm(bn, x):
+def image_norm(bn: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Batch-normalise (B, T, C) as an image of one channel, whose statistics span time and channels; then SELU."""
     return F.selu(bn(x.unsqueeze(1))).squeeze(1)
 
 
-def weighted_layer_sum(states, weights):
+def weighted_layer_sum(states: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
     """Sum of L hidden states (B, T, C), weighted by the softmax of weights (L,). Nothing of size L is stored."""
     total = torch.zeros_like(states[0])
     for state, weight in zip(states, torch.softmax(weights, dim=0)):
@@ -31,12 +31,12 @@ def weighted_layer_sum(states, weights):
     return total
 
 
-def attentive_mean(x, logits):
+def attentive_mean(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Means over time under H attentions: x (B, T, C), logits (B, T, H) -> (B, H, C)."""
     return torch.softmax(logits, dim=1).transpose(1, 2) @ x
 
 
-def logit_difference(logits):
+def logit_difference(logits: torch.Tensor) -> torch.Tensor:
     """Scores (B,) of systems that publish bona fide minus spoof: logits (B, 2), column 1 bona fide."""
     return logits[:, 1] - logits[:, 0]
 
@@ -44,10 +44,10 @@ def logit_difference(logits):
 class StemmedBackEnd(BackEnd):
     """What Conformer, TCM and Mamba begin with: features (B, T, C) -> (B, T, size)."""
 
-    def __init__(self, in_channels, size):
+    def __init__(self, in_channels: int, size: int) -> None:
         super().__init__()
         self.LL = nn.Linear(in_channels, size)
         self.first_bn = nn.BatchNorm2d(1)
 
-    def stem(self, features):
+    def stem(self, features: torch.Tensor) -> torch.Tensor:
         return image_norm(self.first_bn, self.LL(features))

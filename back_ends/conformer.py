@@ -23,7 +23,7 @@ class RelativeAttention(nn.Module):
     (B, N, C) -> (B, N, C), N at least 2.
     """
 
-    def __init__(self, size, heads):
+    def __init__(self, size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(size, size, bias=False)
@@ -31,7 +31,7 @@ class RelativeAttention(nn.Module):
         self.to_out = nn.Linear(size, size)
         self.rel_pos_emb = nn.Embedding(2 * FARTHEST + 1, size // heads)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         n = x.shape[1]
         projected = (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in projected)  # (B, H, N, D)
@@ -45,41 +45,41 @@ class RelativeAttention(nn.Module):
 
 
 class PreNorm(nn.Module):
-    def __init__(self, size, fn):
+    def __init__(self, size: int, fn: nn.Module) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size)
         self.fn = fn
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fn(self.norm(x))
 
 
 class Halved(nn.Module):
-    def __init__(self, fn):
+    def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 0.5 * self.fn(x)
 
 
 class Transposed(nn.Module):
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.transpose(1, 2)
 
 
 class FeedForward(nn.Module):
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         super().__init__()
         # Published with dropouts of zero, which here are identities, so that indices are as published.
         self.net = nn.Sequential(nn.Linear(size, 4 * size), nn.SiLU(), nn.Identity(), nn.Linear(4 * size, size))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
 
 
 class Convolution(nn.Module):
-    def __init__(self, size, kernel):
+    def __init__(self, size: int, kernel: int) -> None:
         super().__init__()
         inner = 2 * size
         depthwise = nn.Conv1d(inner, inner, kernel, padding=kernel // 2, groups=inner)
@@ -95,14 +95,14 @@ class Convolution(nn.Module):
             Transposed(),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
 
 
 class ConformerBlock(nn.Module):
     """(B, N, C) -> (B, N, C). attention: a module from tokens to tokens."""
 
-    def __init__(self, size, kernel, attention):
+    def __init__(self, size: int, kernel: int, attention: nn.Module) -> None:
         super().__init__()
         self.ff1 = Halved(PreNorm(size, FeedForward(size)))
         self.attn = PreNorm(size, attention)
@@ -110,7 +110,7 @@ class ConformerBlock(nn.Module):
         self.ff2 = Halved(PreNorm(size, FeedForward(size)))
         self.post_norm = nn.LayerNorm(size)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         for part in (self.ff1, self.attn, self.conv, self.ff2):
             x = x + part(x)
         return self.post_norm(x)
@@ -123,7 +123,9 @@ class TokenEncoder(nn.Module):
     Raises ValueError unless the heads divide the size and the kernel has a middle.
     """
 
-    def __init__(self, attention, n_output_logits, size, heads, blocks, kernel):
+    def __init__(
+        self, attention: type[nn.Module], n_output_logits: int, size: int, heads: int, blocks: int, kernel: int
+    ) -> None:
         super().__init__()
         if size % heads:
             raise ValueError(f"heads {heads}: expected a divisor of size {size}")
@@ -135,7 +137,7 @@ class TokenEncoder(nn.Module):
         )
         self.fc5 = nn.Linear(size, n_output_logits)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
         return self.fc5(self.encoder_blocks(x)[:, 0])
 
@@ -143,9 +145,17 @@ class TokenEncoder(nn.Module):
 class Conformer(StemmedBackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 2,506,324 parameters at 1024 channels, 2 outputs."""
 
-    def __init__(self, in_channels, n_output_logits=2, size=144, heads=4, blocks=4, kernel=31):
+    def __init__(
+        self,
+        in_channels: int,
+        n_output_logits: int = 2,
+        size: int = 144,
+        heads: int = 4,
+        blocks: int = 4,
+        kernel: int = 31,
+    ) -> None:
         super().__init__(in_channels, size)
         self.conformer = TokenEncoder(RelativeAttention, n_output_logits, size, heads, blocks, kernel)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.conformer(self.stem(features))

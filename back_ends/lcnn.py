@@ -5,6 +5,7 @@ Source: Wang and Yamagishi, "Investigating self-supervised front ends for speech
 Attribute names are those of the published checkpoints.
 """
 
+import torch
 from torch import nn
 
 from back_ends.base import BackEnd
@@ -16,7 +17,7 @@ HALVINGS = 4  # of time and of the projected features, by LLGF's convolutions
 class MaxFeatureMap(nn.Module):
     """The larger of the two halves of the channels, (B, 2 C, ...) -> (B, C, ...)."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, second = x.chunk(2, dim=1)
         return first.maximum(second)
 
@@ -34,11 +35,11 @@ def _convolution(in_channels, out_channels, kernel, pool=False, norm=False):
 class Recurrent(nn.Module):
     """A bidirectional LSTM, (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.l_blstm = nn.LSTM(size, size // 2, batch_first=True, bidirectional=True)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.l_blstm(x)[0]
 
 
@@ -52,20 +53,20 @@ class GF(BackEnd):
     unused_tensors = ("input_mean", "input_std", "output_mean", "output_std")
     score = staticmethod(logit_difference)
 
-    def __init__(self, in_channels, n_output_logits=2, size=128):
+    def __init__(self, in_channels: int, n_output_logits: int = 2, size: int = 128) -> None:
         super().__init__()
         self.m_frontend = nn.ModuleList([nn.Linear(in_channels, size)])
         self.m_output_act = nn.ModuleList([nn.Linear(self.embedding(size), n_output_logits)])
 
     @staticmethod
-    def embedding(size):
+    def embedding(size: int) -> int:
         """Channels of what `embed` gives."""
         return size
 
-    def embed(self, features):
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
         return features
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         embedded = self.embed(self.m_frontend[0](features))
         return self.m_output_act[0](embedded.mean(dim=1))
 
@@ -73,14 +74,14 @@ class GF(BackEnd):
 class LGF(GF):
     """Two recurrent layers, and a way around them, before the mean. 330,114 parameters."""
 
-    def __init__(self, in_channels, n_output_logits=2, size=128):
+    def __init__(self, in_channels: int, n_output_logits: int = 2, size: int = 128) -> None:
         super().__init__(in_channels, n_output_logits, size)
         embedding = self.embedding(size)
         if embedding % 2:
             raise ValueError(f"size {size}: expected an even number, a half for each direction of the recurrent layers")
         self.m_before_pooling = nn.ModuleList([nn.Sequential(Recurrent(embedding), Recurrent(embedding))])
 
-    def embed(self, features):
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
         return features + self.m_before_pooling[0](features)
 
 
@@ -90,7 +91,7 @@ class LLGF(LGF):
     dropout: share of the network's output that training leaves out.
     """
 
-    def __init__(self, in_channels, n_output_logits=2, size=128, dropout=0.7):
+    def __init__(self, in_channels: int, n_output_logits: int = 2, size: int = 128, dropout: float = 0.7) -> None:
         if size >> HALVINGS == 0:
             raise ValueError(f"size {size}: expected at least {1 << HALVINGS}, which the convolutions halve to 1")
         if not 0 <= dropout < 1:
@@ -111,10 +112,10 @@ class LLGF(LGF):
         self.m_transform = nn.ModuleList([convolutions])
 
     @staticmethod
-    def embedding(size):
+    def embedding(size: int) -> int:
         return 32 * (size >> HALVINGS)
 
-    def embed(self, features):
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
         image = repeat_frames(features, 1 << HALVINGS).unsqueeze(1)
         image = self.m_transform[0](image)  # (B, 32, T / 16, size / 16)
         return super().embed(image.transpose(1, 2).flatten(2))

@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from back_ends.common import StemmedBackEnd, attentive_mean
@@ -30,7 +31,7 @@ class LinearRecurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, a, b):
+    def forward(ctx: FunctionCtx, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         h = torch.empty_like(b)
         h[:, 0] = b[:, 0]
         product = a[:, 0].clone()
@@ -48,7 +49,7 @@ class LinearRecurrence(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_h):
+    def backward(ctx: FunctionCtx, grad_h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         a, h = ctx.saved_tensors
         grad_b = torch.empty_like(a)
         grad_b[:, -1] = grad_h[:, -1]
@@ -72,7 +73,9 @@ class LinearRecurrence(torch.autograd.Function):
         return grad_a, grad_b
 
 
-def selective_scan(x, delta, a, b, c, d):
+def selective_scan(
+    x: torch.Tensor, delta: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor
+) -> torch.Tensor:
     """y_t = c_t h_t + d x_t with h_t = exp(delta_t a) h_{t-1} + delta_t b_t x_t.
 
     x, delta: (B, T, D). a: (D, N). b, c: (B, T, N). d: (D,). Returns (B, T, D). Source: Gu and Dao 2023, algorithm 2.
@@ -96,7 +99,7 @@ def selective_scan(x, delta, a, b, c, d):
 class Mixer(nn.Module):
     """A gated selective state-space layer, (B, T, C) -> (B, T, C). blocks: of its column."""
 
-    def __init__(self, size, blocks, state, kernel):
+    def __init__(self, size: int, blocks: int, state: int, kernel: int) -> None:
         super().__init__()
         inner, self.rank, self.state = 2 * size, -(-size // 16), state
         self.in_proj = nn.Linear(size, 2 * inner, bias=False)
@@ -113,7 +116,7 @@ class Mixer(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
             self.out_proj.weight /= math.sqrt(blocks)
 
-    def forward(self, u):
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
         x, z = self.in_proj(u).chunk(2, dim=-1)
         x = F.silu(self.conv1d(x.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
         delta, b, c = self.x_proj(x).split([self.rank, self.state, self.state], dim=-1)
@@ -124,21 +127,21 @@ class Mixer(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, RMS_EPSILON)
 
 
 class Block(nn.Module):
-    def __init__(self, size, *sizes):
+    def __init__(self, size: int, *sizes: int) -> None:
         super().__init__()
         self.norm = RMSNorm(size)
         self.mixer = Mixer(size, *sizes)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.mixer(self.norm(x))
 
 
@@ -149,7 +152,7 @@ class DualColumn(nn.Module):
     is normalised. Its tensors are in the checkpoint, and no gradient reaches them.
     """
 
-    def __init__(self, n_output_logits, size, blocks, state, kernel):
+    def __init__(self, n_output_logits: int, size: int, blocks: int, state: int, kernel: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.1)
         self.forward_layers = nn.ModuleList(Block(size, blocks, state, kernel) for _ in range(blocks))
@@ -160,7 +163,7 @@ class DualColumn(nn.Module):
         self.LL = nn.Linear(2 * size, size)
         self.classifier = nn.Linear(size, n_output_logits)
 
-    def forward(self, u):
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
         u = self.dropout(u)
         columns = [
             (u, self.forward_layers, self.f_attention_pool),
@@ -181,10 +184,18 @@ class Mamba(StemmedBackEnd):
     blocks: of a column. state: numbers that each inner channel keeps. kernel: frames of the convolutions.
     """
 
-    def __init__(self, in_channels, n_output_logits=2, size=144, blocks=6, state=16, kernel=4):
+    def __init__(
+        self,
+        in_channels: int,
+        n_output_logits: int = 2,
+        size: int = 144,
+        blocks: int = 6,
+        state: int = 16,
+        kernel: int = 4,
+    ) -> None:
         super().__init__(in_channels, size)
         # The published name of what is no conformer.
         self.conformer = DualColumn(n_output_logits, size, blocks, state, kernel)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.conformer(self.stem(features))

@@ -13,11 +13,11 @@ from back_ends.common import attentive_mean, logit_difference, weighted_layer_su
 
 
 class Projection(nn.Module):
-    def __init__(self, embedding, n_output_logits):
+    def __init__(self, embedding: int, n_output_logits: int) -> None:
         super().__init__()
         self.trans = nn.Sequential(nn.BatchNorm1d(embedding), nn.ReLU(), nn.Linear(embedding, n_output_logits))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.trans(x)
 
 
@@ -35,7 +35,15 @@ class MHFA(BackEnd):
     least_batch = 2  # the batch norm of the embedding sees one vector per trial
     score = staticmethod(logit_difference)
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, heads=32, compressed=128, embedding=256):
+    def __init__(
+        self,
+        in_channels: int,
+        n_hidden_states: int = 25,
+        n_output_logits: int = 2,
+        heads: int = 32,
+        compressed: int = 128,
+        embedding: int = 256,
+    ) -> None:
         super().__init__()
         self.weights_k = nn.Parameter(torch.ones(n_hidden_states))
         self.weights_v = nn.Parameter(torch.ones(n_hidden_states))
@@ -45,7 +53,7 @@ class MHFA(BackEnd):
         self.pooling_fc = nn.Linear(heads * compressed, embedding)
         self.projection = Projection(embedding, n_output_logits)
 
-    def forward(self, states):
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
         keys = self.cmp_linear_k(weighted_layer_sum(states, self.weights_k))
         values = self.cmp_linear_v(weighted_layer_sum(states, self.weights_v))
         pooled = attentive_mean(values, self.att_head(keys))  # (B, heads, compressed)

@@ -14,12 +14,12 @@ from back_ends.base import BackEnd
 
 
 class Expert(nn.Module):
-    def __init__(self, channels, hidden):
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.conv1 = nn.Linear(channels, hidden)
         self.conv2 = nn.Linear(hidden, channels)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv2(F.relu(self.conv1(x)))
 
 
@@ -30,7 +30,7 @@ class ExpertFusion(nn.Module):
     learnt width is added to the choice; without it, gates that all start at zero would never part.
     """
 
-    def __init__(self, n_layers, channels, experts_per_layer, chosen, hidden):
+    def __init__(self, n_layers: int, channels: int, experts_per_layer: int, chosen: int, hidden: int) -> None:
         super().__init__()
         n_experts = experts_per_layer * n_layers
         if chosen > n_experts:
@@ -40,7 +40,7 @@ class ExpertFusion(nn.Module):
         self.w_noise = nn.Parameter(torch.zeros(channels, n_experts))
         self.experts = nn.ModuleList(Expert(channels, hidden) for _ in range(n_experts))
 
-    def forward(self, states):
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
         *layers, last = (state.flatten(0, 1) for state in states)  # (F, C)
         gates = last @ self.w_gate
         if self.training:
@@ -73,14 +73,22 @@ class MoE(BackEnd):
     # Parameters of a balancing term that is released with weight zero.
     unused_tensors = ("moe_l.mean", "moe_l.std")
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, experts_per_layer=4, chosen=2, hidden=128):
+    def __init__(
+        self,
+        in_channels: int,
+        n_hidden_states: int = 25,
+        n_output_logits: int = 2,
+        experts_per_layer: int = 4,
+        chosen: int = 2,
+        hidden: int = 128,
+    ) -> None:
         super().__init__()
         self.moe_l = ExpertFusion(n_hidden_states - 1, in_channels, experts_per_layer, chosen, hidden)
         self.classifier = AASIST(in_channels, n_output_logits)
 
-    def forward(self, states):
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
         return self.classifier(self.moe_l(states))
 
     @staticmethod
-    def score(logits):
+    def score(logits: torch.Tensor) -> torch.Tensor:
         return torch.softmax(logits, dim=1)[:, 1]

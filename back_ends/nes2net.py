@@ -17,7 +17,7 @@ from back_ends.base import BackEnd
 class SqueezeExcitation(nn.Module):
     """Scale every channel by a gate computed from all channels' means over time. (B, C, T) -> (B, C, T)."""
 
-    def __init__(self, channels, width):
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.se = nn.Sequential(
             nn.AdaptiveAvgPool1d(1),
@@ -27,7 +27,7 @@ class SqueezeExcitation(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.se(x)
 
 
@@ -39,7 +39,9 @@ class InnerBlock(nn.Module):
     weight sums them only in what the block gives out.
     """
 
-    def __init__(self, channels, scale, dilation, activation, se_width, weighted_sum):
+    def __init__(
+        self, channels: int, scale: int, dilation: int, activation: nn.Module, se_width: int, weighted_sum: bool
+    ) -> None:
         super().__init__()
         width = channels // scale
         self.width = width
@@ -61,7 +63,7 @@ class InnerBlock(nn.Module):
         self.activation = activation
         self.se = SqueezeExcitation(channels, se_width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         splits = self.bn1(self.activation(self.conv1(x))).split(self.width, dim=1)
         outputs = self._summed(splits) if self.weighted_sum is None else self._stacked(splits)
         out = torch.cat([*outputs, splits[-1]], dim=1)
@@ -91,12 +93,12 @@ class AttentiveStatistics(nn.Module):
     in ECAPA-TDNN, without its global context.
     """
 
-    def __init__(self, channels, bottleneck=128):
+    def __init__(self, channels: int, bottleneck: int = 128) -> None:
         super().__init__()
         self.linear1 = nn.Conv1d(channels, bottleneck, 1)
         self.linear2 = nn.Conv1d(bottleneck, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         attention = torch.softmax(self.linear2(torch.tanh(self.linear1(x))), dim=2)
         mean = (attention * x).sum(dim=2)
         variance = (attention * x**2).sum(dim=2) - mean**2
@@ -119,7 +121,7 @@ class NestedRes2Net(BackEnd):
     weighted_sum = True  # see InnerBlock
 
     @staticmethod
-    def read_off(state_dict):
+    def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
         """The fields of ModelConfig that the shapes of its weights tell; all but the dilation."""
         outer = 1 + len({name.split(".")[1] for name in state_dict if name.startswith("Build_in_Res2Nets.")})
         first = "Build_in_Res2Nets.0."
@@ -134,13 +136,13 @@ class NestedRes2Net(BackEnd):
 
     def __init__(
         self,
-        in_channels,
-        n_output_logits=2,
-        Nes_ratio=(8, 8),
-        dilation=2,
+        in_channels: int,
+        n_output_logits: int = 2,
+        Nes_ratio: tuple[int, int] = (8, 8),
+        dilation: int = 2,
         pool_func: Literal["mean", "ASTP"] = "mean",
         SE_ratio: tuple[int, ...] = (1,),
-    ):
+    ) -> None:
         super().__init__()
         outer, inner = Nes_ratio
         if in_channels % (outer * inner) or min(outer, inner) < 2:
@@ -160,7 +162,7 @@ class NestedRes2Net(BackEnd):
         self.pooling = AttentiveStatistics(in_channels) if pool_func == "ASTP" else None
         self.fc = nn.Linear(in_channels * (2 if pool_func == "ASTP" else 1), n_output_logits)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         splits = features.transpose(1, 2).split(self.width, dim=1)  # (B, W, T) each
         outputs = []
         for block, bn, split in zip(self.Build_in_Res2Nets, self.bns, splits):

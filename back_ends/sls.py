@@ -28,7 +28,9 @@ class SLS(BackEnd):
     least_layers = 1
     raw_last = True
 
-    def __init__(self, in_channels, n_hidden_states=25, n_output_logits=2, window=201):
+    def __init__(
+        self, in_channels: int, n_hidden_states: int = 25, n_output_logits: int = 2, window: int = 201
+    ) -> None:
         super().__init__()
         if n_output_logits != 2:
             raise ValueError(f"n_output_logits {n_output_logits}: SLS gives log-probabilities, expected 2")
@@ -40,7 +42,7 @@ class SLS(BackEnd):
         self.fc1 = nn.Linear((window // POOL) * (in_channels // POOL), in_channels)
         self.fc3 = nn.Linear(in_channels, n_output_logits)
 
-    def forward(self, states):
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
         features = torch.zeros_like(states[1])
         for state in states[1:]:
             gate = torch.sigmoid(self.fc0(state.mean(dim=1, keepdim=True)))
@@ -54,5 +56,5 @@ class SLS(BackEnd):
         logits = F.selu(self.fc3(F.selu(self.fc1(pooled))))
         return F.log_softmax(logits, dim=1).unflatten(0, (n_windows, -1)).mean(dim=0)
 
-    def use_cosine_output(self):
+    def use_cosine_output(self) -> None:
         raise ValueError("loss: SLS gives log-probabilities, which no loss of cosines fits")

@@ -15,7 +15,7 @@ from back_ends.conformer import TokenEncoder
 TABLE = 10000  # frames whose positions a checkpoint stores
 
 
-def sinusoids(positions, size):
+def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
     """Positional embeddings (positions, size): sines in even channels, cosines in odd. Source: Vaswani et al., 2017."""
     channel = torch.arange(size, device=positions.device)
     angles = positions.unsqueeze(1) / 10000 ** (2 * (channel // 2) / size)
@@ -25,7 +25,7 @@ def sinusoids(positions, size):
 class HeadTokenAttention(nn.Module):
     """Self-attention over tokens and, behind them, one token a head made of their mean. (B, N, C) -> (B, N, C)."""
 
-    def __init__(self, size, heads):
+    def __init__(self, size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.pos_embed = nn.Parameter(torch.zeros(1, heads, size))
@@ -34,7 +34,7 @@ class HeadTokenAttention(nn.Module):
         self.ht_proj = nn.Linear(size // heads, size)
         self.ht_norm = nn.LayerNorm(size // heads)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         means = self.ht_proj(x.mean(dim=1).unflatten(-1, (self.heads, -1)))  # (B, H, C)
         head_tokens = F.gelu(self.ht_norm(means.unflatten(-1, (self.heads, -1)))).flatten(2) + self.pos_embed
         tokens = torch.cat([x, head_tokens], dim=1)
@@ -46,12 +46,12 @@ class HeadTokenAttention(nn.Module):
 
 
 class PositionedEncoder(TokenEncoder):
-    def __init__(self, attention, n_output_logits, size, *sizes):
+    def __init__(self, attention: type[nn.Module], n_output_logits: int, size: int, *sizes: int) -> None:
         super().__init__(attention, n_output_logits, size, *sizes)
         # A buffer rather than the published frozen parameter: under the same key, and nothing can train it.
         self.register_buffer("positional_emb", sinusoids(torch.arange(TABLE), size).unsqueeze(0))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         positions = self.positional_emb[:, : x.shape[1]]
         if x.shape[1] > TABLE:
             more = sinusoids(torch.arange(TABLE, x.shape[1], device=x.device), x.shape[2])
@@ -62,9 +62,17 @@ class PositionedEncoder(TokenEncoder):
 class TCM(StemmedBackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 2,382,628 parameters at 1024 channels, 2 outputs."""
 
-    def __init__(self, in_channels, n_output_logits=2, size=144, heads=4, blocks=4, kernel=31):
+    def __init__(
+        self,
+        in_channels: int,
+        n_output_logits: int = 2,
+        size: int = 144,
+        heads: int = 4,
+        blocks: int = 4,
+        kernel: int = 31,
+    ) -> None:
         super().__init__(in_channels, size)
         self.conformer = PositionedEncoder(HeadTokenAttention, n_output_logits, size, heads, blocks, kernel)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.conformer(self.stem(features))
