@@ -2,23 +2,26 @@
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+import torch
 
 from checkpoints.detectors import check_weights, detector_from, read_detector
 from checkpoints.format import save_checkpoint
 from common.console import UserError
-from model import ModelConfig
+from model import Detector, ModelConfig
 
 AS_PUBLISHED = "(2 c2 + c3 + … + cn) / n"
 
 
-def load_average(paths, as_published=False, **flags):
+def load_average(paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> Detector:
     """The average of checkpoints as a Detector in evaluation mode; see average_checkpoints, load_detector."""
     content = average(paths, as_published, **flags)
     return detector_from("the average", content["config"], content["model"])
 
 
-def average_checkpoints(paths, as_published=False):
+def average_checkpoints(paths: Iterable[Path | str], as_published: bool = False) -> dict[str, torch.Tensor]:
     """The arithmetic mean of checkpoints: the state dict of floating-point means, integers of the latest epoch.
 
     Accumulated in float64, one file at a time, in an order of its own: the order of `paths` does not matter.
@@ -30,7 +33,7 @@ def average_checkpoints(paths, as_published=False):
     return average(paths, as_published)["model"]
 
 
-def average(paths, as_published=False, **flags):
+def average(paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> dict:
     """The averaged checkpoint as save_checkpoint would write it, without dev figures."""
     paths = _distinct(paths)
     if as_published and len(paths) < 2:
@@ -86,7 +89,7 @@ def _of_one_network(paths, **flags):
         yield content
 
 
-def average_to(out, paths, as_published=False, **flags):
+def average_to(out: Path | str, paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> None:
     """Average checkpoints into the file `out`, a checkpoint like any other. See average_checkpoints."""
     content = average(paths, as_published, **flags)
     config = ModelConfig(**content.pop("config"))

@@ -1,5 +1,7 @@
 """The threshold and calibration that a checkpoint keeps of its scores on a dev set."""
 
+from pathlib import Path
+
 import numpy as np
 
 import corpora
@@ -15,7 +17,7 @@ from reports.calibration import train_calibration
 CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafide", "calibration_n_spoof")
 
 
-def dev_figures(bonafide, spoof):
+def dev_figures(bonafide: np.ndarray, spoof: np.ndarray) -> dict[str, float]:
     """What a checkpoint keeps in `valid` of its scores on a dev set: {eer, threshold, and what CALIBRATION names}.
 
     bonafide, spoof: scores (trials,). The calibration's slope times a score plus its offset is the log-likelihood
@@ -27,7 +29,9 @@ def dev_figures(bonafide, spoof):
     return {"eer": eer, "threshold": threshold, **dict(calibration)}
 
 
-def calibrate(source, out, scores, key, **flags):
+def calibrate(
+    source: Path | str, out: Path | str, scores: Path | str, key: Path | str, **flags: object
+) -> dict[str, float]:
     """Write a checkpoint with the dev_figures of a score file and its key. flags and errors as load_detector."""
     content = read_detector(source, **flags)
     check_weights(source, content)

@@ -1,6 +1,7 @@
 """Detectors from files, of this project or released: reading and loading."""
 
 import contextlib
+from pathlib import Path
 
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -8,10 +9,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from checkpoints.format import check_content, is_ours, load_file, load_strictly
 from checkpoints.published import check_flags, read_published, state_dict_of
 from common.console import UserError, shown
-from model import ModelConfig, build_detector
+from model import Detector, ModelConfig, build_detector
 
 
-def load_detector(path, **flags):
+def load_detector(path: Path | str, **flags: object) -> Detector:
     """Load a Detector, in evaluation mode, on the CPU; its weights are mapped from the file, not copied.
 
     path: a checkpoint of this project or a published one. flags: model flags that the user gave; each must agree
@@ -23,7 +24,7 @@ def load_detector(path, **flags):
     return detector_from(path, content["config"], content["model"])
 
 
-def detector_from(path, config, state_dict):
+def detector_from(path: Path | str, config: dict, state_dict: dict[str, torch.Tensor]) -> Detector:
     """Build a Detector from plain configuration and weights that were read from `path`; see load_detector."""
     config = ModelConfig(**config)
     try:
@@ -60,7 +61,7 @@ def _no_larger_than(state_dict):
         hook.remove()
 
 
-def read_detector(path, **flags):
+def read_detector(path: Path | str, **flags: object) -> dict:
     """Read a checkpoint of this project or a published one: {"config": plain data, "model": state dict by our names,
     and what else is known}. flags and errors as load_detector.
     """
@@ -72,7 +73,7 @@ def read_detector(path, **flags):
     return read_published(path, state_dict_of(path, content), flags)
 
 
-def check_weights(path, content):
+def check_weights(path: Path | str, content: dict) -> None:
     """Raises UserError where the weights of read_detector's content do not fit its network or are not finite."""
     detector_from(path, content["config"], content["model"])
     for name, tensor in content["model"].items():

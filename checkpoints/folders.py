@@ -12,12 +12,12 @@ _CHECKPOINT_NAME = re.compile(
 )  # as the published programs name them
 
 
-def facts_of_name(path):
+def facts_of_name(path: Path | str) -> dict[str, int]:
     match = _CHECKPOINT_NAME.fullmatch(Path(path).name)
     return {"epoch": int(match[1] or match[2])} if match else {}
 
 
-def checkpoints_folder(folder):
+def checkpoints_folder(folder: Path | str) -> Path:
     """The folder that holds the checkpoints of a run: `folder`/checkpoints, or `folder` itself."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -25,7 +25,7 @@ def checkpoints_folder(folder):
     return folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
 
 
-def epoch_checkpoints(folder):
+def epoch_checkpoints(folder: Path | str) -> dict[int, Path]:
     """{epoch: path} of the checkpoints that a run kept, by their names: epoch_N.pth or model_N_EER_X.pt."""
     found = {}
     for path in checkpoints_folder(folder).iterdir():
@@ -34,7 +34,7 @@ def epoch_checkpoints(folder):
     return dict(sorted(found.items()))
 
 
-def checkpoints_of_epochs(folder, epochs):
+def checkpoints_of_epochs(folder: Path | str, epochs: list[int]) -> list[Path]:
     """The checkpoints of the named epochs of a run. Raises UserError naming the epochs that were not kept."""
     kept = epoch_checkpoints(folder)
     absent = [epoch for epoch in epochs if epoch not in kept]
@@ -46,7 +46,7 @@ def checkpoints_of_epochs(folder, epochs):
     return [kept[epoch] for epoch in epochs]
 
 
-def best_checkpoints(folder, n, figure=None):
+def best_checkpoints(folder: Path | str, n: int, figure: str | None = None) -> list[Path]:
     """The n checkpoints of a run with the lowest figure on the dev set; the earlier of two equal ones.
 
     figure: a dev figure such as eer, loss or loss_augmented_published; None is what the run itself selected by.

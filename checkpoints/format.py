@@ -14,18 +14,20 @@ import torch
 from checkpoints import safe_load
 from common.atomic import atomic_open
 from common.console import Number, UserError, check, shown
-from front_ends import FRONT_ENDS
+from front_ends import FRONT_ENDS, FrontEnd
 from model import ModelConfig
 
 FORMAT = "speech anti-spoofing detector, 1"
 
 
-def save_checkpoint(path, config, state_dict, **facts):
+def save_checkpoint(
+    path: Path | str, config: ModelConfig, state_dict: dict[str, torch.Tensor], **facts: object
+) -> None:
     """Write a checkpoint, whole or not at all. facts: plain data, see the module's text."""
     save_file(path, {"format": FORMAT, "config": config.to_dict(), "model": state_dict, **facts})
 
 
-def save_file(path, content, previous=None):
+def save_file(path: Path | str, content: dict, previous: str | None = None) -> None:
     try:
         with atomic_open(path, "wb", previous) as file:
             try:
@@ -41,7 +43,7 @@ def save_file(path, content, previous=None):
         raise UserError(f"{error}; needs {needed / 1e6:,.1f} MB, free are {free / 1e6:,.1f} MB") from error
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: Path | str) -> dict:
     """Read a checkpoint as the dictionary that save_checkpoint wrote, tensors memory-mapped.
 
     Raises UserError where the file is missing, damaged, no checkpoint of this project, or would run code.
@@ -53,7 +55,7 @@ def read_checkpoint(path):
     return content
 
 
-def is_ours(content):
+def is_ours(content: object) -> bool:
     return isinstance(content, dict) and isinstance(content.get("format"), str) and content["format"] == FORMAT
 
 
@@ -67,7 +69,7 @@ _FIGURES = {
 _FIGURES |= {"calibration_n_bonafide": Number(int, 1), "calibration_n_spoof": Number(int, 1)}
 
 
-def check_content(path, content):
+def check_content(path: Path | str, content: dict) -> None:
     """Raises UserError where a checkpoint does not hold what save_checkpoint writes."""
     for name, kind in {"config": dict, "model": dict, "valid": dict, "averaged": list, "trained_on": str}.items():
         if not isinstance(content.get(name, None if name in ("config", "model") else kind()), kind):
@@ -98,14 +100,14 @@ def check_content(path, content):
         raise UserError(f"{path}: holds no detector of this project: {error}") from error
 
 
-def check_size(front_end, fields, state_dict):
+def check_size(front_end: type[FrontEnd], fields: dict, state_dict: dict[str, torch.Tensor]) -> None:
     """Raises ValueError if a front-end's fields ask for more parameters than a state dict has, before it is built."""
     n, n_found = front_end.least_parameters(fields), sum(tensor.numel() for tensor in state_dict.values())
     if n > n_found:
         raise ValueError(f"settings of at least {n:,} parameters, its weights are {n_found:,}")
 
 
-def load_file(path):
+def load_file(path: Path | str) -> object:
     """What a file of tensors and plain data holds, tensors memory-mapped where its format allows it."""
     return safe_load.load(path, _HARMLESS)
 
@@ -116,7 +118,7 @@ _HARMLESS = [argparse.Namespace, (safe_load.Inert, "fairseq.data.dictionary.Dict
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # torch.compile's and others' of torch
 
 
-def weights_of(path, state_dict):
+def weights_of(path: Path | str, state_dict: object) -> dict[str, torch.Tensor]:
     """A state dict under the names that its module had before torch and others wrapped it, or parts of it.
 
     Raises UserError where it is no state dict.
@@ -136,14 +138,16 @@ def weights_of(path, state_dict):
     return {names[name]: tensor for name, tensor in state_dict.items()}
 
 
-def below(prefix, state_dict):
+def below(prefix: str, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that weights are stored in
 
 
-def load_strictly(module, state_dict, path, name, assign=False):
+def load_strictly(
+    module: torch.nn.Module, state_dict: dict[str, torch.Tensor], path: Path | str, name: str, assign: bool = False
+) -> None:
     """Load every weight of a state dict, read from `path`, into a module that the user knows as `name`.
 
     assign: let the module have the tensors themselves rather than copies.

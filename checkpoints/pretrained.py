@@ -4,13 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from checkpoints.format import check_size, load_file, load_strictly, weights_of
 from common.console import UserError, shown
 from front_ends import FROM_FILE, FRONT_ENDS
-from model import ModelConfig, build_detector
+from model import Detector, ModelConfig, build_detector
 
 
-def new_detector(config, ssl_path=None):
+def new_detector(config: ModelConfig, ssl_path: Path | str | None = None) -> Detector:
     """Build a Detector to be trained: pre-trained encoder, random rest. ssl_path: its file or folder.
 
     None is the published name in the current folder; "none" keeps random weights, as an encoder does that has no
@@ -27,7 +29,7 @@ def new_detector(config, ssl_path=None):
     return detector
 
 
-def resolve_encoder(flags, ssl_path=None):
+def resolve_encoder(flags: dict, ssl_path: Path | str | None = None) -> ModelConfig:
     """The ModelConfig of model flags {name: value} and --ssl_path: where the flags leave the encoder open, the file
     of pre-trained weights says its shape. Raises UserError for a file that is missing or of another kind.
     """
@@ -59,7 +61,7 @@ def _pretrained_path(config, ssl_path):
     return ssl_path or published
 
 
-def read_pretrained(path, front_end):
+def read_pretrained(path: Path | str, front_end: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """Read a pre-trained encoder: (its shape, the front-end's fields; its state dict by the names of the front-end).
 
     path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, or a Hugging Face folder

@@ -1,6 +1,9 @@
 """Released detectors: the layouts of published state dicts, read off names and shapes."""
 
+from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from back_ends import BACK_ENDS, build_back_end
 from checkpoints.folders import facts_of_name
@@ -13,12 +16,12 @@ from model import OPTION_FLAGS, ModelConfig, option_value
 class AmbiguousModel(UserError):
     """A published checkpoint that fits several models, `names`."""
 
-    def __init__(self, path, names):
+    def __init__(self, path: Path | str, names: list[str]) -> None:
         super().__init__(f"{path}: fits {' and '.join(names)}, which no weight tells apart; --model_name says which")
         self.names = names
 
 
-def check_flags(path, config, flags):
+def check_flags(path: Path | str, config: ModelConfig, flags: dict) -> None:
     """Raises UserError for a model flag that disagrees with the configuration of a checkpoint."""
     for name, value in flags.items():
         if name not in _OPTIONS:
@@ -41,7 +44,7 @@ def _options_of(flags):
     return {name: flags[name] for name in OPTION_FLAGS if name in flags} | flags.get("back_end_options", {})
 
 
-def state_dict_of(path, content):
+def state_dict_of(path: Path | str, content: object) -> dict[str, torch.Tensor]:
     """The state dict of a file of tensors, without what other programs wrap around it."""
     for wrapping in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
@@ -75,7 +78,7 @@ LAYOUTS = (
 )
 
 
-def read_published(path, state_dict, flags):
+def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags: dict) -> dict:
     """What read_detector returns, of a published state dict: its architecture is read off names and shapes."""
     for layout in LAYOUTS:
         encoder = below(layout.prefix, state_dict)

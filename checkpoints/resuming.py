@@ -1,18 +1,29 @@
 """All that a killed run needs to go on as if it had not been."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from checkpoints.format import FORMAT, load_strictly, read_checkpoint, save_file
 from common.console import UserError
+from model import Detector
 
 RESUME_NAME = "newest_checkpoint_for_resume.pth"
 PREVIOUS_NAME = "previous_checkpoint_for_resume.pth"
 
 
-def save_resume(path, detector, optimizer, scheduler, states=None, **facts):
+def save_resume(
+    path: Path | str,
+    detector: Detector,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    states: list[dict] | None = None,
+    **facts: object,
+) -> None:
     """Write all that a killed run needs to go on as if it had not been; the file before it is kept as PREVIOUS_NAME.
 
     states: what random_states() gives on each process of the run; None: the run is this process alone.
@@ -29,7 +40,9 @@ def save_resume(path, detector, optimizer, scheduler, states=None, **facts):
     save_file(path, content, previous=PREVIOUS_NAME)
 
 
-def load_resume(path, detector, optimizer, scheduler, process=0):
+def load_resume(
+    path: Path | str, detector: Detector, optimizer: Optimizer, scheduler: LRScheduler, process: int = 0
+) -> dict:
     """Put a run back where save_resume left it. Returns the file's content. Raises UserError as load_detector.
 
     process: whose random states; a process that the run did not have keeps its own.
@@ -58,7 +71,7 @@ def load_resume(path, detector, optimizer, scheduler, process=0):
     return content
 
 
-def random_states():
+def random_states() -> dict:
     """The states of Python's, numpy's and torch's random generators, as plain data and tensors."""
     name, keys, *rest = np.random.get_state()
     return {

@@ -9,12 +9,13 @@ import datetime
 import functools
 import math
 import os
-import pathlib
 import pickle
 import re
 import stat
 import warnings
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import safetensors.torch
@@ -26,7 +27,7 @@ MEMORY = 2 << 30  # bytes that reading a file may take beside its tensors, which
 LONGEST_PICKLE = 16 << 20  # bytes, of a safetensors header as well; those of a detector have a tenth of a million
 
 
-def load(path, harmless=()):
+def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> object:
     """Read a safetensors file, or what torch.save wrote: tensors in plain data, memory-mapped where the format allows.
 
     The format is told by the content, not by the name. Numpy's numbers become Python's.
@@ -54,7 +55,7 @@ def load(path, harmless=()):
                 elif head.startswith(b"\x80"):
                     problem = "a damaged pickle, or one that torch.save did not write"
                 else:
-                    raise UserError(f"{path}: expected a checkpoint, found {kind_of_file(head)}")
+                    raise UserError(f"{path}: expected a checkpoint, found {_kind_of_file(head)}")
                 # torch goes by this ending where it has a name to go by.
                 misnamed = str(path).endswith(".safetensors")
                 file = stack.enter_context(open(path, "rb")) if misnamed else path
@@ -81,7 +82,7 @@ def load(path, harmless=()):
         raise UserError(f"{path}: expected a checkpoint, found {problem}") from error
 
 
-def tensors(value):
+def tensors(value: object) -> list[torch.Tensor]:
     """Every tensor somewhere in plain data, as a list."""
     found, waiting, seen = [], [value], set()
     while waiting:
@@ -132,7 +133,7 @@ _SIGNATURES = (  # where it stands, its bytes, what has it
 )
 
 
-def kind_of_file(head):
+def _kind_of_file(head: bytes) -> str:
     """What a file is that is no checkpoint, in words, by its first bytes (1024 or all)."""
     if not head:
         return "an empty file"
@@ -260,7 +261,7 @@ class _Dtype:
     of the file for addresses; here they are numbers, texts, dates and bytes alone.
     """
 
-    def __init__(self, code, align=False, copy=True):
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
         if not re.fullmatch(r"[biufc]\d{1,2}|[SUV]\d{1,6}|[mM]8|O8", str(code)):
             raise pickle.UnpicklingError(f"numpy dtype {code}")
         self.dtype = np.dtype("O" if code == "O8" else code)
@@ -317,7 +318,7 @@ _NUMPY = [
     *((kind, f"numpy.{kind.__name__}") for kind in {*np.sctypeDict.values()} if issubclass(kind, np.number | np.bool_)),
 ]
 _HARMLESS = [datetime.datetime, datetime.date, datetime.timedelta]
-_HARMLESS += [(pathlib.PurePosixPath, f"pathlib.{system}Path") for system in ("Posix", "Windows", "PurePosix")]
+_HARMLESS += [(PurePosixPath, f"pathlib.{system}Path") for system in ("Posix", "Windows", "PurePosix")]
 
 
 # --------------------------------------------------------------------------------------------------------------- memory

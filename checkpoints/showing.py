@@ -11,7 +11,7 @@ from common.values import options_text
 from front_ends import FRONT_ENDS, OtherFrontEnd
 
 
-def show(path, **flags):
+def show(path: Path | str, **flags: object) -> dict[str, object]:
     """What a checkpoint is, {name: value}. flags and errors as load_detector."""
     content = None if Path(path).is_dir() else load_file(path)
     lines = {"file": f"{path}, {sum(file.stat().st_size for file in _files_of(path)):,} bytes"}
