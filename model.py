@@ -1,5 +1,6 @@
 """The detector: its configuration, its names and how it is put together."""
 
+import argparse
 import contextlib
 import dataclasses
 from dataclasses import dataclass
@@ -107,14 +108,14 @@ class ModelConfig:
             raise UserError(f"--{name}: expected {words}, found {shown(value)}")
 
     @property
-    def front_end(self):
+    def front_end(self) -> str:
         return self.model_name.split("_", 1)[0]
 
     @property
-    def back_end(self):
+    def back_end(self) -> str:
         return self.model_name.split("_", 1)[1]
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """The configuration as plain data, for a checkpoint or JSON."""
         config = dataclasses.asdict(self)
         options = config.pop("back_end_options")
@@ -137,7 +138,7 @@ def _listed(values):
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def option_value(back_end: str, name: str, value):
+def option_value(back_end: str, name: str, value: object) -> int | float | bool | str | tuple:
     """The value of a back-end's option as its constructor takes it.
 
     Raises UserError if the back-end of that name has no such option, or a value of another kind.
@@ -153,7 +154,7 @@ def option_value(back_end: str, name: str, value):
         raise UserError(f"{flag}: {error}") from error
 
 
-def add_model_flags(parser, required=True):
+def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the flags that shape the network. None, the default of all but --model_name, means not given."""
     group = parser.add_argument_group("model")
     flags = {
@@ -185,7 +186,7 @@ def add_model_flags(parser, required=True):
         group.add_argument(f"--{name}", choices=choices, **options)
 
 
-def given_model_flags(args):
+def given_model_flags(args: argparse.Namespace) -> dict:
     """The model flags that the user gave, {name: value}: what a checkpoint's configuration must agree with."""
     names = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in ("output", "ssl_config")]
     flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -208,7 +209,7 @@ class Detector(nn.Module):
     With two outputs, column 1 speaks for bona fide.
     """
 
-    def __init__(self, config, empty_front_end=False):
+    def __init__(self, config: ModelConfig, empty_front_end: bool = False) -> None:
         super().__init__()
         self.config = config
         with empty_weights() if empty_front_end else contextlib.nullcontext():
@@ -230,22 +231,22 @@ class Detector(nn.Module):
             has_flag = name in OPTION_FLAGS or name in ("n_output_logits", "loss")
             raise UserError(f"--{error}" if has_flag else f"--back_end_options {error}") from error
 
-    def forward(self, waveforms, normalized=False):
+    def forward(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """normalized: see front_ends.FrontEnd.forward."""
         states = self.front_end(waveforms, normalized, raw_last=self.back_end.raw_last)
         logits = self.back_end(self.aggregation(states))
         return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
 
-    def score(self, waveforms, normalized=False):
+    def score(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """Scores (B,), higher is more bona fide, of waveforms (B, samples)."""
         return self.scores_of(self(waveforms, normalized))
 
-    def scores_of(self, logits):
+    def scores_of(self, logits: torch.Tensor) -> torch.Tensor:
         """Scores (B,) of logits (B, n_output_logits): the bona fide logit, or what the back-end's authors score by."""
         return self.back_end.score(logits) if self.config.n_output_logits == 2 else logits[:, 0]
 
 
-def build_detector(config, empty=None):
+def build_detector(config: ModelConfig, empty: str | None = None) -> Detector:
     """Build a Detector with random weights. Raises UserError where the parts do not fit each other.
 
     empty: "all" or "front_end", what is left as it comes from memory, because its weights are about to be loaded.
@@ -254,7 +255,7 @@ def build_detector(config, empty=None):
         return Detector(config, empty_front_end=empty is not None)
 
 
-def use_utterance_batch_norm(detector):
+def use_utterance_batch_norm(detector: Detector) -> None:
     """Let every batch normalisation use the statistics of what it is fed, not those of training.
 
     The published In-the-Wild scorer works so, by never leaving training mode; with one utterance a batch. Dropout
@@ -266,7 +267,7 @@ def use_utterance_batch_norm(detector):
             module.momentum = 0.0  # the stored statistics stay
 
 
-def choose_device(gpu_id=0):
+def choose_device(gpu_id: int = 0) -> torch.device:
     """The CUDA device of that number, or the CPU where there is none. Raises UserError for a number too high."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -275,5 +276,5 @@ def choose_device(gpu_id=0):
     return torch.device(f"cuda:{gpu_id}")
 
 
-def count_parameters(module):
+def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

@@ -261,7 +261,7 @@ class TrainingConfig(RawBoostParams):
         parts += [f"algo{self.algo}" if self.augment == "RawBoost" else self.augment, f"seed{self.seed}", self.comment]
         return "_".join(part for part in parts if part)
 
-    def check_same_run(self, settings: dict, folder: Path) -> None:
+    def check_same_run(self, settings: dict, folder: Path | str) -> None:
         """Raise UserError if a run that goes on was started with other settings, those that its config.json holds.
 
         More epochs are the same run, if the schedule does not depend on their number. What a corpus decides are other
