@@ -11,7 +11,7 @@ from oracles import plain_nes2net
 
 from back_ends import build_back_end
 from model import ModelConfig
-from tools import benchmark
+from tools import benchmark, timing
 
 
 @pytest.mark.parametrize("name", ["Nes2Net", "Nes2Net_X", "Nes2Net_X_SeLU"])
@@ -87,7 +87,7 @@ def becomes(condition):
 
 
 def test_busy_processes_compute_and_end_with_the_block():
-    with pytest.raises(KeyboardInterrupt), benchmark.busy_processes(2) as processes:
+    with pytest.raises(KeyboardInterrupt), timing.busy_processes(2) as processes:
         ids = [process.pid for process in processes]
         assert len(ids) == 2 and becomes(lambda: all(ticks(process_id) > 0 for process_id in ids))
         raise KeyboardInterrupt
@@ -98,7 +98,7 @@ def test_busy_processes_end_with_a_benchmark_that_is_killed():
     reading, writing = os.pipe()
     parent = os.fork()
     if not parent:
-        with benchmark.busy_processes(1) as (process,):
+        with timing.busy_processes(1) as (process,):
             os.write(writing, str(process.pid).encode())
             os.kill(os.getpid(), signal.SIGKILL)
     process_id = int(os.read(reading, 20))

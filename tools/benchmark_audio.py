@@ -1,0 +1,132 @@
+"""The stages of tools/benchmark.py before the network: augmentation and loading."""
+
+import functools
+import os
+import tempfile
+
+import numpy as np
+import soundfile
+from scipy import signal
+
+from common.console import ABOVE_0, AT_LEAST_1
+from corpora import Trial
+from data_utils import TrialDataset, first_samples, load_audio, make_loader
+from RawBoost import RawBoostParams, apply_rawboost
+from tools.timing import time_ways
+
+
+def direct_bank(rng, p, low_db, high_db):
+    """A bank of notch filters as one FIR, designed and normalised by scipy as in the published program."""
+    b = np.ones(1)
+    for _ in range(p.nBands):
+        centre, width = rng.uniform(p.minF, p.maxF), rng.uniform(p.minBW, p.maxBW)
+        taps = int(rng.uniform(p.minCoeff, p.maxCoeff))
+        taps += taps % 2 == 0
+        edges = [max(centre - width / 2, 0.001), min(centre + width / 2, p.fs / 2 - 0.001)]
+        b = np.convolve(b, signal.firwin(taps, edges, window="hamming", fs=p.fs))
+    gain = rng.uniform(low_db, high_db)
+    return 10 ** (gain / 20) * b / np.max(np.abs(signal.freqz(b, fs=p.fs)[1]))
+
+
+def direct_filter(x, b):
+    n = len(b) + 1
+    y = signal.lfilter(b, 1, np.concatenate([x, np.zeros(n)]))
+    return y[int(n / 2) : int(len(y) - n / 2)]
+
+
+def peak_limited(x):
+    return x / max(1, np.max(np.abs(x)))
+
+
+def direct_lnl(x, p, rng):
+    y = 0
+    for order in range(1, p.N_f + 1):
+        bias = (p.minBiasLinNonLin, p.maxBiasLinNonLin) if order > 1 else (0, 0)
+        y = y + direct_filter(x**order, direct_bank(rng, p, p.minG - bias[0], p.maxG - bias[1]))
+    return peak_limited(y - np.mean(y))
+
+
+def direct_isd(x, p, rng):
+    chosen = rng.uniform(0, p.P)
+    chosen = rng.permutation(len(x))[: int(len(x) * chosen / 100)]
+    y = x.copy()
+    y[chosen] += p.g_sd * x[chosen] * (2 * rng.rand(len(chosen)) - 1) * (2 * rng.rand(len(chosen)) - 1)
+    return peak_limited(y)
+
+
+def direct_ssi(x, p, rng):
+    noise = rng.normal(0, 1, len(x))
+    noise = direct_filter(noise, direct_bank(rng, p, p.minG, p.maxG))
+    noise = noise / np.max(np.abs(noise))
+    snr = rng.uniform(p.SNRmin, p.SNRmax)
+    return x + noise / np.linalg.norm(noise) * np.linalg.norm(x) / 10 ** (snr / 20)
+
+
+DIRECT = {"L": direct_lnl, "I": direct_isd, "S": direct_ssi}
+COMPOSITIONS = {1: "L", 2: "I", 3: "S", 4: "LIS", 5: "LI", 6: "LS", 7: "IS", 8: "L|I", 9: "L|I|S"}
+
+
+def direct_rawboost(x, algo, params, rng):
+    """RawBoost with direct filtering; algo 1 to 9."""
+    if "|" in COMPOSITIONS[algo]:
+        return peak_limited(sum(DIRECT[name](x, params, rng) for name in COMPOSITIONS[algo].split("|")))
+    for name in COMPOSITIONS[algo]:
+        x = DIRECT[name](x, params, rng)
+    return x
+
+
+def rawboost(args):
+    """Every algorithm on one utterance, against direct filtering."""
+    x = 0.3 * np.random.default_rng(0).standard_normal(int(16000 * args.seconds))
+    params = RawBoostParams()
+    rows = []
+    for algo, noises in COMPOSITIONS.items():
+        functions = {f"algo {algo} ({noises}), direct": direct_rawboost, f"algo {algo} ({noises})": apply_rawboost}
+        ways = {
+            name: lambda function=function, algo=algo: function(x, algo, params, np.random.RandomState(algo))
+            for name, function in functions.items()
+        }
+        rows += time_ways(ways, args.repeats)
+    return rows
+
+
+def rawboost_flags(parser):
+    parser.add_argument("--seconds", type=ABOVE_0, default=4, help="length of the utterance (%(default)s)")
+
+
+def loader(args):
+    """Decoding and RawBoost: a core, against direct filtering; and all cores together as a training uses them."""
+    length, params = 64600, RawBoostParams()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, f"{i}.flac") for i in range(args.files)]
+        for path in paths:
+            x = 0.1 * rng.standard_normal(int(16000 * rng.uniform(2, 6)))
+            soundfile.write(path, x, 16000)
+        trials = [Trial(str(i), label=i % 2, path=path) for i, path in enumerate(paths)]
+        rows = []
+        for algo in (0, 3, 4, 5):
+            dataset = TrialDataset(trials, length, augment=functools.partial(apply_rawboost, algo=algo, params=params))
+            loader = make_loader(dataset, 12, num_workers=os.cpu_count())
+
+            def direct(algo=algo):
+                for i, path in enumerate(paths):
+                    x = load_audio(path).astype(np.float64)
+                    first_samples(direct_rawboost(x, algo, params, np.random.RandomState(i)), length)
+
+            ways = {
+                f"algo {algo}, one core, direct": direct,
+                f"algo {algo}, one core": lambda dataset=dataset: [dataset[0, i] for i in range(len(dataset))],
+                f"algo {algo}, {os.cpu_count()} workers": lambda loader=loader: list(loader),
+            }
+            found = time_ways(ways if algo else dict(list(ways.items())[1:]), args.repeats)
+            for row in found:
+                row["utterances/s"] = len(trials) / row["seconds"]
+                if "one core" in row["name"]:
+                    row["ms an utterance"] = 1000 * row["seconds"] / len(trials)
+            rows += found
+    return rows
+
+
+def loader_flags(parser):
+    parser.add_argument("--files", type=AT_LEAST_1, default=48, help="utterances in a pass (%(default)s)")
