@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from common.console import UserError
@@ -13,7 +14,7 @@ from corpora import list_audio, warn_of_others
 
 
 @contextlib.contextmanager
-def find_files(names):
+def find_files(names: Iterable[str]) -> Iterator[dict[str, str]]:
     """The audio files that the names stand for, without doubles: {what to call it: path}.
 
     names: files, folders (the audio files in them and in their sub-folders), patterns, and `-` for standard input, of

@@ -6,7 +6,9 @@ a time so that memory does not grow with its length, and its score is their mean
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,8 +35,16 @@ class Judge(Reader):
     """
 
     def __init__(
-        self, model_path, device, threshold=None, test_mode="full", window=4.0, hop=None, precision="fp32", **flags
-    ):
+        self,
+        model_path: Path | str,
+        device: torch.device,
+        threshold: float | None = None,
+        test_mode: str = "full",
+        window: float = 4.0,
+        hop: float | None = None,
+        precision: str = "fp32",
+        **flags: object,
+    ) -> None:
         hop = window / 2 if hop is None else hop
         if threshold is not None and not math.isfinite(threshold):
             raise UserError(f"--threshold: expected a finite number, found {threshold}")
@@ -55,7 +65,9 @@ class Judge(Reader):
         self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
         self.turns = ThreadPoolExecutor(1)  # scores a batch at a time, in the order of asking, whoever judges meanwhile
 
-    def judge(self, files, timeline=False, check=None):
+    def judge(
+        self, files: dict[str, str], timeline: bool = False, check: Callable[[float], None] | None = None
+    ) -> Iterator[Judged]:
         """Judge files, {what to call it: path}; yields a Judged for each, in their order. Threads may share a Judge.
 
         timeline: score windows of the short ones too, where they are longer than a window. check: called with the

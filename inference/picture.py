@@ -3,18 +3,23 @@
 import contextlib
 import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from common.atomic import atomic_open
 from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError, printable
-from inference.verdicts import clock
+from inference.verdicts import Judged, Reader, clock
 
 _drawing = threading.Lock()  # matplotlib is not made for several threads
 
 
-def draw(out, judged, judge, check=None):
+def draw(
+    out: Path | str | BinaryIO, judged: Judged, judge: Reader, check: Callable[[float], None] | None = None
+) -> None:
     """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as a PNG.
 
     out: the file to write, by its name or open. check: see Judge.judge.

@@ -8,11 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.console import warn
+from model import Detector
 
 PRECISIONS = ["fp32", "bf16"]
 
 
-def check_precision(precision, device):
+def check_precision(precision: str, device: torch.device) -> None:
     """Warn of a precision that the device is slow in."""
     if precision == "bf16" and device.type == "cpu" and _has_bf16() is False:
         warn("--precision bf16: this processor does not multiply bfloat16, fp32 is faster")
@@ -23,7 +24,7 @@ def _has_bf16():
     return torch.cpu.get_capabilities().get("avx512_bf16")
 
 
-def autocast(precision, device):
+def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which a detector scores."""
     return torch.autocast(device.type, torch.bfloat16, precision == "bf16")
 
@@ -40,7 +41,7 @@ class _OneDNNLinear(nn.Module):
         return F.linear(x.to(self.weight.dtype).to_mkldnn(), self.weight, self.bias).to_dense()
 
 
-def prepare(detector, precision):
+def prepare(detector: Detector, precision: str) -> None:
     """Make a detector ready to score many trials in that precision, in place; nothing else can be done with it then.
 
     What every batch would do anew to the weights of the front-end is done once: normalising and, on a CPU, rounding

@@ -7,8 +7,10 @@ samples. There is no padding and no mask.
 
 import math
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,13 +19,15 @@ from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError
 from common.workers import Workers
 from data_utils import first_samples, repeat_pad
+from front_ends import FrontEnd
 from inference.precision import autocast
+from model import Detector
 
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 
 
-def expected_samples(path):
+def expected_samples(path: Path | str) -> int:
     """Samples that load_audio will give, about, at 16 kHz: from the header, else by decoding; 0 if it cannot."""
     seconds = header_seconds(path)
     try:
@@ -32,7 +36,7 @@ def expected_samples(path):
         return 0
 
 
-def batches_of(lengths, batch_samples):
+def batches_of(lengths: Iterable[int], batch_samples: int) -> list[list[int]]:
     """Which waveforms are scored together: lists of indexes into `lengths`, each of one length, the longest first.
 
     lengths: samples of each. batch_samples: samples that a batch may hold; one waveform is a batch whatever its length.
@@ -47,7 +51,9 @@ def batches_of(lengths, batch_samples):
     return batches
 
 
-def plan_batches(front_end, paths, length=None, batch_samples=None):
+def plan_batches(
+    front_end: FrontEnd, paths: Sequence[Path | str], length: int | None = None, batch_samples: int | None = None
+) -> list[list[int]]:
     """Which files are scored together: lists of indexes into `paths`, see batches_of.
 
     length: samples that are scored of each; None is the whole utterance. batch_samples: None is the device's. The plan
@@ -91,7 +97,7 @@ class _Waveforms:
         return [np.stack(stack) for stack in stacks], (indexes, failures, silent)
 
 
-def score_batch(detector, waveforms, precision="fp32"):
+def score_batch(detector: Detector, waveforms: torch.Tensor, precision: str = "fp32") -> torch.Tensor | None:
     """Scores (B,) of what the front-end's `ready` made, stacked; of halves where all at once do not fit in memory; None
     where one alone does not.
     """
@@ -105,7 +111,7 @@ def score_batch(detector, waveforms, precision="fp32"):
     return None if any(half is None for half in halves) else torch.cat(halves)
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Cores that this process may use: of the machine, of its affinity, of its container's share."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
@@ -116,12 +122,19 @@ def usable_cores():
         return cores
 
 
-def readers(device):
+def readers(device: torch.device) -> int:
     """Processes that decode while a GPU computes. A CPU does it on the way: other processes would cost it more."""
     return min(4, usable_cores()) if device.type == "cuda" else 0
 
 
-def score_batches(detector, paths, batches, length=None, num_workers=0, precision="fp32"):
+def score_batches(
+    detector: Detector,
+    paths: Sequence[Path | str],
+    batches: list[list[int]],
+    length: int | None = None,
+    num_workers: int = 0,
+    precision: str = "fp32",
+) -> Iterator[tuple[dict[int, float], dict[int, str], list[int]]]:
     """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
 
     detector: in evaluation mode, on its device. batches: lists of indexes into `paths`, of plan_batches. length: as
@@ -166,7 +179,14 @@ def score_batches(detector, paths, batches, length=None, num_workers=0, precisio
         yield read(*pending)
 
 
-def score_files(detector, paths, length=None, batch_samples=None, num_workers=0, precision="fp32"):
+def score_files(
+    detector: Detector,
+    paths: Sequence[Path | str],
+    length: int | None = None,
+    batch_samples: int | None = None,
+    num_workers: int = 0,
+    precision: str = "fp32",
+) -> tuple[dict[int, float], dict[int, str], list[int]]:
     """Score files, {index: score}, {index: why there is none}, [indexes of all-zero files]; see score_batches."""
     scores, failures, silent = {}, {}, []
     batches = plan_batches(detector.front_end, paths, length, batch_samples)

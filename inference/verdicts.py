@@ -9,6 +9,7 @@ import numpy as np
 import checkpoints
 from common.audio import SAMPLE_RATE
 from common.console import shown
+from model import ModelConfig
 
 SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
@@ -46,7 +47,9 @@ class Reader:
     None: the checkpoint's own. test_mode: "full", or "4s" for the first four seconds. window, hop: samples.
     """
 
-    def __init__(self, content, config, threshold, test_mode, window, hop):
+    def __init__(
+        self, content: dict, config: ModelConfig, threshold: float | None, test_mode: str, window: int, hop: int
+    ) -> None:
         self.test_mode, self.window, self.hop = test_mode, window, hop
         valid = content.get("valid", {})
         self.dev_set = shown(valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}")
@@ -64,7 +67,7 @@ class Reader:
         elif threshold is None:
             self.origin = None
 
-    def verdict(self, judged):
+    def verdict(self, judged: Judged) -> str | None:
         """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""
         if judged.score is None or self.origin is None:
             return None
@@ -72,7 +75,7 @@ class Reader:
             return "undecided"
         return "bona fide" if judged.score > self.threshold else "spoof"
 
-    def probability(self, judged):
+    def probability(self, judged: Judged) -> float | None:
         """Probability of bona fide for even odds beforehand; None without a calibration that fits this score.
 
         A calibration is of whole utterances: it says nothing of a mean over windows. And n utterances of a class
@@ -87,10 +90,10 @@ class Reader:
     def _rarest_error(self):
         return 1 / (min(self.calibration.n_bonafide, self.calibration.n_spoof) + 1)
 
-    def suspicious_windows(self, judged):
+    def suspicious_windows(self, judged: Judged) -> list[bool]:
         return [None not in (score, self.threshold) and score <= self.threshold for *_, score in judged.windows]
 
-    def stretches(self, judged):
+    def stretches(self, judged: Judged) -> list[tuple[float, float, float]]:
         """Where neighbouring windows are not above the threshold: [(start, end, mean score)].
 
         A window speaks for its middle, up to half-way to the middles of its neighbours. Either end of a spliced
@@ -111,7 +114,7 @@ class Reader:
 
     # The words. They claim no more than the number does.
 
-    def about_threshold(self):
+    def about_threshold(self) -> str:
         """What the threshold is worth."""
         if self.origin == "given":
             return f"{self.threshold:.4g}, the threshold given"
@@ -128,7 +131,7 @@ class Reader:
             )
         return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
 
-    def reading(self, judged):
+    def reading(self, judged: Judged) -> str:
         """The verdict in a sentence, with what it rests on."""
         verdict = self.verdict(judged)
         if judged.silent:
@@ -145,7 +148,7 @@ class Reader:
             return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}; {self.about_threshold()}"
         return f"{verdict}: {mean} is {'not ' * (verdict == 'spoof')}above {self.about_threshold()}"
 
-    def about_probability(self, judged):
+    def about_probability(self, judged: Judged) -> str | None:
         """The probability in a sentence, or why there is none; None where that goes without saying."""
         probability = self.probability(judged)
         if probability is not None:
@@ -161,7 +164,7 @@ class Reader:
             return "none: the calibration is of single utterances, this score is a mean of windows"
         return None
 
-    def about_windows(self, judged):
+    def about_windows(self, judged: Judged) -> str | None:
         """How many windows are suspicious, beside how many would be so by chance; None without windows."""
         if not judged.windows:
             return None
@@ -175,7 +178,7 @@ class Reader:
             text += f" (of genuine speech as in its dev set about {self.eer * n:.1f} would be, by chance)"
         return text
 
-    def notes(self, judged):
+    def notes(self, judged: Judged) -> list[str]:
         """What a reader of the verdict should know besides."""
         notes = []
         if judged.seconds < SHORT and not judged.silent:
@@ -186,7 +189,7 @@ class Reader:
             notes.append("judged by its first 4 s alone")
         return notes
 
-    def to_dict(self, judged):
+    def to_dict(self, judged: Judged) -> dict:
         """Everything about a file as plain data for JSON and CSV."""
         if judged.error:
             return {"file": judged.file, "error": judged.error}
@@ -207,7 +210,7 @@ class Reader:
         }
 
 
-def clock(seconds):
+def clock(seconds: float) -> str:
     """Seconds as people say them: 1:02:03.4, or 2:03.4 below an hour."""
     tenths = round(10 * seconds)
     minutes, tenths = divmod(tenths, 600)

@@ -21,10 +21,12 @@ import threading
 import time
 import unicodedata
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.console import Stopped, UserError
+from inference.judging import Judge
 from inference.picture import draw
 from inference.verdicts import clock
 
@@ -60,7 +62,7 @@ HEADERS = {
 # ---------------------------------------------------------------------------------------------------------- judging
 
 
-def answer(judge, path, name, stopped=lambda: False):
+def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lambda: False) -> tuple[int, dict]:
     """All that the page says of the recording `path` that is called `name`: (HTTP status, plain data).
 
     stopped: called often; judging ends soon after it gives True. Raises HTTPException then, for more than LONGEST, and
@@ -108,7 +110,7 @@ def answer(judge, path, name, stopped=lambda: False):
 # ---------------------------------------------------------------------------------------------------------- requests
 
 
-def check_sender(request):
+def _check_sender(request):
     """Raises HTTPException for a POST that another site's page may have sent.
 
     Such a page cannot send this Content-Type without asking first, which nothing here allows; the rest is for browsers
@@ -130,7 +132,7 @@ def _too_large():
     return HTTPException(413, f"expected a file of at most {MAX_UPLOAD / 1e6:g} MB; cut or compress it")
 
 
-async def receive(request, file, stopped):
+async def _receive(request, file, stopped):
     """Write a request's body to a file as it comes.
 
     Raises HTTPException for one that is too large or too slow, and ClientDisconnect where the visitor leaves.
@@ -164,14 +166,14 @@ async def receive(request, file, stopped):
 
 
 @contextlib.contextmanager
-def open_upload():
+def _open_upload():
     """(file, path) of an upload. On Linux no folder lists the file: it is gone as soon as nobody has it open."""
     nameless = os.path.isdir("/proc/self/fd")
     with (tempfile.TemporaryFile if nameless else tempfile.NamedTemporaryFile)(buffering=0) as file:
         yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}" if nameless else file.name
 
 
-def display_name(name):
+def _display_name(name):
     """What a visitor calls a file, as a label: without folders and without characters that cannot be seen."""
     name = "".join(c for c in re.split(r"[/\\]", name)[-1] if unicodedata.category(c)[0] != "C").strip()
     return name[-100:] or "recording"
@@ -182,7 +184,7 @@ def _json(status, content, headers=None):
     return Response(text, status, headers, "application/json")
 
 
-def build_app(judge, hosts=None, stopped=lambda: False):
+def _build_app(judge, hosts=None, stopped=lambda: False):
     """The page as an ASGI application.
 
     hosts: the names that it answers to, so that a site elsewhere cannot reach it under a name of its own; None: any.
@@ -213,15 +215,15 @@ def build_app(judge, hosts=None, stopped=lambda: False):
         return HTMLResponse(page)
 
     async def judge_upload(request):
-        check_sender(request)
+        _check_sender(request)
         try:
             uploads.acquire_nowait()
         except anyio.WouldBlock:
             why = f"{UPLOADS} recordings are being judged already; try again in a moment"
             raise HTTPException(503, why, {"Retry-After": "10"}) from None
         try:
-            with open_upload() as (file, path):
-                await receive(request, file, stopped)
+            with _open_upload() as (file, path):
+                await _receive(request, file, stopped)
                 return await _judge_while_there(request, path)
         except ClientDisconnect:
             return Response()  # nobody reads it
@@ -229,7 +231,7 @@ def build_app(judge, hosts=None, stopped=lambda: False):
             uploads.release()
 
     async def _judge_while_there(request, path):
-        name = display_name(request.query_params.get("name", ""))
+        name = _display_name(request.query_params.get("name", ""))
         left = threading.Event()
         with anyio.CancelScope() as scope:  # ends the waiting for a worker at once; a worker is waited for
 
@@ -279,7 +281,7 @@ def _host_name(scope):
         return None
 
 
-def serve(judge, host, port):
+def serve(judge: Judge, host: str, port: int) -> None:
     """Serve the page until a signal ends it. Raises UserError where the address cannot be listened on."""
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -289,7 +291,7 @@ def serve(judge, host, port):
     private = ipaddress.ip_address(address).is_loopback
     hosts = {"localhost", "127.0.0.1", "::1", address, host.lower()} if private else None
     config = uvicorn.Config(
-        build_app(judge, hosts, lambda: server.should_exit),
+        _build_app(judge, hosts, lambda: server.should_exit),
         log_level="warning",
         http="h11",
         ws="none",
