@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import inspect
 import itertools
 import json
 import os
@@ -209,9 +210,11 @@ def choose_precision(precision, device):
 
 
 def choose_augmentation(config):
-    """The function (x, rng=...) that --augment and its flags ask for."""
+    """The function (x, rng=...) that --augment and the flags that it takes ask for, see augmentation.AUGMENTATIONS."""
     augment = AUGMENTATIONS[config.augment]
-    return functools.partial(augment, algo=config.algo, params=config) if config.augment == "RawBoost" else augment
+    values = {**vars(config), "params": config}
+    options = {name: values[name] for name in inspect.signature(augment).parameters if name in values}
+    return augment(**options) if isinstance(augment, type) else functools.partial(augment, **options)
 
 
 def settings_of(config, model_config, parts):
@@ -246,7 +249,10 @@ def check_same_data(before, now, folder, parts):
 
     before, now: {split: its provenance.data_facts}. parts: {split: trials}, those of `now`.
     """
-    found = {split: provenance.data_difference(before[split], now[split], trials) for split, trials in parts.items()}
+    found = {
+        split: provenance.data_difference(before[split], now[split], trials, labels=trials[0].label is not None)
+        for split, trials in parts.items()
+    }
     if differences := [f"{split} data: {difference}" for split, difference in found.items() if difference]:
         raise UserError(
             f"the run in {folder} was started with other data; {'; '.join(differences)}; without --resume and "
@@ -280,12 +286,13 @@ def main(argv=None):
         precision=choose_precision(config.precision, device),
     )
 
+    augment = choose_augmentation(config)
     train_trials, dev_trials = read_trials(config)
     n_skippable = config.skip_bad_audio
     if config.check_audio:
         (train_trials, dev_trials), n_skippable = without_bad_audio([train_trials, dev_trials], config)
     plain = {"bad_audio": BadAudio(n_skippable) if n_skippable else None}
-    augmented = {**plain, "augment": choose_augmentation(config), "seed": config.seed}
+    augmented = {**plain, "augment": augment, "seed": config.seed}
     options = {"num_workers": config.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     crop, batch_size = config.crop, config.batch_size
     train_set = TrialDataset(train_trials, crop, config.crop_place, **augmented)
@@ -321,6 +328,8 @@ def main(argv=None):
             run_folder.check_space(folder, *training.space_needed())
             training.check_folder = stack.enter_context(run_folder.locked(folder))
         parts = {"train": train_trials, "dev": dev_trials}
+        for flag, files in augment.files().items() if hasattr(augment, "files") else ():
+            parts[flag] = [corpora.Trial(name, path=path) for name, path in files.items()]
         settings = settings_of(config, model_config, parts)
         before = None
         if resume_from:

@@ -4,17 +4,19 @@ Levels are 10 log10(mean(x²) + 1e-4) dB, so that silence has one too. Source: S
 speech, and noise corpus", arXiv 1510.08484; ranges as in the ASVspoof 5 program of the authors of Nes2Net.
 """
 
-import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
-from common.audio import SAMPLE_RATE, load_audio
+from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".au")
+LONGEST = 600  # seconds that are read of a recording in which no place can be sought
 
 
 @dataclass(frozen=True)
@@ -32,54 +34,76 @@ MUSAN = {
 }
 
 
-def add_noise(x, noise, snr):
+def add_noise(x: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """x (samples,) plus noise (samples,), scaled to lie snr dB below it; see the module's text on levels."""
     return x + np.sqrt(10 ** ((level(x) - level(noise) - snr) / 10)) * noise
 
 
-def level(x):
+def level(x: np.ndarray) -> float:
     """dB of a waveform (samples,): 10 log10(mean(x²) + 1e-4)."""
     return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + 1e-4)
 
 
-def apply_musan(x, folder, rng):
-    """Add noise of a category that is drawn evenly of those that the folder has.
+def apply_musan(x: np.ndarray, files: dict[str, list[str]], rng: np.random.Generator) -> np.ndarray:
+    """Add noise of a category that is drawn evenly.
 
-    x: (samples,) at 16 kHz. folder: holds MUSAN's sub-folders noise, speech and music, or some of them. rng: numpy
-    Generator. Returns a new float64 array (samples,). Raises UserError if the folder has none or a file cannot be read.
+    x: (samples,) at 16 kHz. files: {category: recordings}, see musan_files. Returns a new float64 array (samples,).
+    Raises UserError if a recording cannot be read.
     """
-    categories = [name for name in MUSAN if (Path(folder) / name).is_dir()]
-    if not categories:
-        raise UserError(f"{folder}: expected sub-folders {', '.join(MUSAN)} of recordings, found none of them")
-    name = categories[rng.integers(len(categories))]
+    name = list(files)[rng.integers(len(files))]
     category = MUSAN[name]
-    files = recordings(str(Path(folder) / name))
-    n_files = min(int(rng.integers(*category.n_files, endpoint=True)), len(files))
-    chosen = rng.choice(len(files), n_files, replace=False)
-    noise = np.mean([random_part(files[index], len(x), rng) for index in chosen], axis=0)
+    n_files = min(int(rng.integers(*category.n_files, endpoint=True)), len(files[name]))
+    chosen = rng.choice(len(files[name]), n_files, replace=False)
+    noise = np.mean([random_part(files[name][index], len(x), rng) for index in chosen], axis=0)
     return add_noise(np.asarray(x, dtype=np.float64), noise, rng.uniform(*category.snr))
 
 
-@functools.lru_cache(16)
-def recordings(folder):
-    """The audio files below a folder, by name, sorted. Raises UserError if there are none."""
-    files = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in ENDINGS)
+def musan_files(folder: str) -> dict[str, list[str]]:
+    """{category: recordings} of those of MUSAN's sub-folders noise, speech and music that a folder has.
+
+    Raises UserError if it has none of them, or one without a recording.
+    """
+    found = [name for name in MUSAN if (Path(folder) / name).is_dir()]
+    if not found:
+        raise UserError(f"{folder}: expected sub-folders {', '.join(MUSAN)} of recordings, found none of them")
+    return {name: recordings(str(Path(folder) / name)) for name in found}
+
+
+def recordings(folder: str) -> list[str]:
+    """The audio files in a folder and its sub-folders, sorted by path. Raises UserError if there are none."""
+    files = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not files:
-        raise UserError(f"{folder}: expected recordings ({' '.join(ENDINGS)}), found none")
+        found = "none" if Path(folder).is_dir() else "no such folder"
+        raise UserError(f"{folder}: expected recordings ({' '.join(ENDINGS)}), found {found}")
     return files
 
 
-def random_part(path, n_samples, rng):
-    """n_samples of a recording from a random place, float32 at 16 kHz; a shorter one is repeated from its start."""
+def random_part(path: str, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """n_samples of a recording from a random place, float32 at 16 kHz; a shorter one is repeated from its start.
+
+    Only that part is read if libsndfile can seek in the file, else the first LONGEST seconds.
+    """
     try:
         with soundfile.SoundFile(path) as file:
-            if file.samplerate == SAMPLE_RATE and file.seekable() and file.frames > n_samples:
-                file.seek(int(rng.integers(file.frames - n_samples, endpoint=True)))
-                x = file.read(n_samples, dtype="float32", always_2d=True).mean(axis=1)
-                if len(x) == n_samples:
-                    return x
-    except soundfile.LibsndfileError:
+            n = math.ceil(n_samples * file.samplerate / SAMPLE_RATE)
+            if file.seekable() and file.frames > n:
+                file.seek(int(rng.integers(file.frames - n, endpoint=True)))
+                x = file.read(n, dtype="float32", always_2d=True).mean(axis=1)
+                if len(x) == n and np.isfinite(x).all():
+                    x = x if file.samplerate == SAMPLE_RATE else soxr.resample(x, file.samplerate, SAMPLE_RATE)
+                    return np.resize(x, n_samples)  # soxr may give one sample less
+    except soundfile.SoundFileError:
         pass  # the one reader of this project says what it is
-    x = load_audio(path)
+    x = first_part(path, LONGEST)
     start = int(rng.integers(max(len(x) - n_samples, 0), endpoint=True))
     return np.resize(x[start : start + n_samples], n_samples)
+
+
+def first_part(path: str, seconds: float) -> np.ndarray:
+    """A recording up to that many seconds, float32 (samples,) at 16 kHz. Raises UserError if it cannot be read."""
+    n_samples, parts = int(seconds * SAMPLE_RATE), []
+    for block in audio_blocks(path):
+        parts.append(block)
+        if sum(map(len, parts)) >= n_samples:
+            break
+    return np.concatenate(parts)[:n_samples]

@@ -206,12 +206,17 @@ class TrainingConfig(RawBoostParams):
 
     augment: str = _augmentation(
         "RawBoost",
-        "RawBoost, or in its place random low-pass filters that imitate codecs",
+        "RawBoost, or in its place random low-pass filters that imitate codecs (FIR-...), or noise and rooms from "
+        "recordings (MUSAN_RIR)",
         choices=tuple(AUGMENTATIONS),
     )
     algo: int = _augmentation(
         None, "0: none; see RawBoost.py; not given: the recipe's", kind=AT_LEAST_0, choices=tuple(ALGORITHMS)
     )
+    noise_dir: str = _augmentation(
+        None, "MUSAN_RIR: folder of noise/, speech/ and music/, or some of them", metavar="DIR", runtime=True
+    )
+    room_dir: str = _augmentation(None, "MUSAN_RIR: folder of room responses", metavar="DIR", runtime=True)
     fs: int = option(16000, flag=False, runtime=True)  # of RawBoost: audio is read at this rate
 
     def __post_init__(self):
