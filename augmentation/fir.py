@@ -6,7 +6,6 @@ or 4 kHz; wide-band and lossy audio codecs stop between there and the half of 16
 """
 
 import numpy as np
-from scipy import signal
 
 RATE = 16000
 CUTOFFS = {"FIR-NB": (3000, 4000), "FIR-WB": (4000, 7600)}  # Hz, lowest and highest; 6 dB down there
@@ -25,6 +24,8 @@ def apply_fir(x, kind, rng=None):
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 1 or not len(x):
         raise ValueError(f"x must be one waveform, (samples,), found shape {x.shape}")
+    from scipy import signal  # a second to import, which every start and every loader process would wait for
+
     rng = rng or np.random.default_rng()
     cutoff = rng.uniform(*CUTOFFS[kind])
     half = int(rng.integers(HALF_LENGTHS[0], HALF_LENGTHS[1], endpoint=True))

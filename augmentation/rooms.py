@@ -1,7 +1,6 @@
 """Reverberation by recorded or simulated room responses: convolution with one of unit energy."""
 
 import numpy as np
-from scipy import signal
 
 from augmentation.noise import first_part
 from common.console import UserError
@@ -11,6 +10,8 @@ LONGEST = 60  # seconds of a room response that are used
 
 def reverberate(x: np.ndarray, response: np.ndarray) -> np.ndarray:
     """x (samples,) convolved with a room response (samples,) of unit energy, cut to the length of x."""
+    from scipy import signal  # a second to import, which every start and every loader process would wait for
+
     response = np.asarray(response, dtype=np.float64)
     return signal.oaconvolve(x, response / np.sqrt(np.sum(response**2)))[: len(x)]
 

@@ -97,3 +97,8 @@ def test_reports_start_without_torch():
     )
     code += "assert not {'torch', 'fairseq', 'librosa', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_few_need_is_imported_by_those_alone():
+    code = "import sys, train, eval\nassert not {'fairseq', 'scipy.signal', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
