@@ -78,6 +78,10 @@ class ModelConfig:
                 front_end.check_fields(self.ssl_config)
             except ValueError as error:
                 raise UserError(f"--ssl {self.ssl}: {error}") from error
+            # Older configurations held what acts in training alone too, by which a preset's shape was not recognised.
+            preset = front_end.preset_of(self.ssl_config)
+            object.__setattr__(self, "ssl", preset or FROM_FILE)
+            object.__setattr__(self, "ssl_config", None if preset else front_end.shape_of(self.ssl_config))
 
     def _set_options(self, back_end, published):
         """Check and complete the back-end's options. published: what the front-end's authors used."""

@@ -5,7 +5,7 @@ from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
 from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
 from checkpoints.folders import best_checkpoints, checkpoints_folder, checkpoints_of_epochs, epoch_checkpoints
 from checkpoints.format import FORMAT, load_strictly, read_checkpoint, save_checkpoint
-from checkpoints.pretrained import new_detector, read_pretrained, resolve_encoder
+from checkpoints.pretrained import new_detector, pretrained_path, read_pretrained, resolve_encoder
 from checkpoints.published import AmbiguousModel
 from checkpoints.resuming import PREVIOUS_NAME, RESUME_NAME, load_resume, random_states, save_resume
 from checkpoints.showing import show
@@ -27,6 +27,7 @@ __all__ = [
     "load_resume",
     "load_strictly",
     "new_detector",
+    "pretrained_path",
     "random_states",
     "read_checkpoint",
     "read_detector",

@@ -13,16 +13,18 @@ from model import Detector, ModelConfig, build_detector
 
 
 def new_detector(config: ModelConfig, ssl_path: Path | str | None = None) -> Detector:
-    """Build a Detector to be trained: pre-trained encoder, random rest. ssl_path: its file or folder.
+    """Build a Detector to be trained: pre-trained encoder, with the dropouts and their like that its file says, random
+    rest. ssl_path: its file or folder.
 
     None is the published name in the current folder; "none" keeps random weights, as an encoder does that has no
     pre-trained ones (tiny). Raises UserError where the file is missing or does not fit."""
-    path = _pretrained_path(config, ssl_path)
+    path = pretrained_path(config, ssl_path)
     if path is None:
         return build_detector(config)
     detector = build_detector(config, empty="front_end")
-    _, state_dict = read_pretrained(path, config.front_end)
-    preset = FRONT_ENDS[config.front_end].presets.get(config.ssl)
+    fields, state_dict = read_pretrained(path, config.front_end)
+    detector.front_end.set_training({n: fields.get(n, value) for n, value in detector.front_end.in_training.items()})
+    preset = detector.front_end.presets.get(config.ssl)
     if preset and preset.first_layers:
         state_dict = detector.front_end.own_layers(state_dict)
     load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
@@ -37,18 +39,17 @@ def resolve_encoder(flags: dict, ssl_path: Path | str | None = None) -> ModelCon
     if ssl_path in (None, "none") or "ssl" in flags:
         return config
     fields, state_dict = read_pretrained(ssl_path, config.front_end)
-    front_end = FRONT_ENDS[config.front_end]
-    if preset := front_end.preset_of(fields):
-        return ModelConfig(**{**flags, "ssl": preset})
-    try:
-        check_size(front_end, fields, state_dict)
-    except ValueError as error:
-        raise UserError(f"{ssl_path}: expected a pre-trained {config.front_end} encoder, found {error}") from error
-    return ModelConfig(**{**flags, "ssl": FROM_FILE, "ssl_config": fields})
+    config = ModelConfig(**{**flags, "ssl": FROM_FILE, "ssl_config": fields})
+    if config.ssl == FROM_FILE:
+        try:
+            check_size(FRONT_ENDS[config.front_end], fields, state_dict)
+        except ValueError as error:
+            raise UserError(f"{ssl_path}: expected a pre-trained {config.front_end} encoder, found {error}") from error
+    return config
 
 
-def _pretrained_path(config, ssl_path):
-    """The file of an encoder's pre-trained weights; None is to start from random ones."""
+def pretrained_path(config, ssl_path):
+    """The file of an encoder's pre-trained weights; None is to start from random ones. See new_detector."""
     presets = FRONT_ENDS[config.front_end].presets
     published = presets[config.ssl].file if config.ssl in presets else None
     if ssl_path == "none" or (ssl_path is None and published is None):

@@ -93,10 +93,9 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
         fields = fields | {"normalize": layout.normalize[front_end]}
     aggregation = below("ssl_model.", rest)
     back_end = {name: tensor for name, tensor in rest.items() if not name.startswith("ssl_model.")}
-    preset = kind.preset_of(fields)
     known = {
-        "ssl": preset or FROM_FILE,
-        "ssl_config": None if preset else fields,
+        "ssl": FROM_FILE,
+        "ssl_config": fields,
         "agg": next((name for name, agg in AGGREGATIONS.items() if agg.published_name in aggregation), "last"),
     }
     config, prefix, weights = _back_end_of(path, front_end, kind.sizes(fields), back_end, known, flags)

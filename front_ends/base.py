@@ -41,6 +41,9 @@ class FrontEnd(nn.Module):
     # What `fields` may hold: {name: what its value may be, see common.console.unfit}; and values of those not given.
     allowed: ClassVar[dict] = {}
     defaults: ClassVar[dict] = {}
+    # What acts on it in training alone, such as a dropout, each a flag of train.py: {name: its value if a pre-trained
+    # file does not say it}.
+    in_training: ClassVar[dict] = {}
     # Shorter waveforms are repeated from their start up to this.
     least_samples: ClassVar[int] = 1
 
@@ -77,6 +80,20 @@ class FrontEnd(nn.Module):
         """The layers from first to last, each called once per pass: for recomputing, freezing, layer-wise rates."""
         return ()
 
+    def training_places(self) -> dict[str, list[tuple[object, str]]]:
+        """{name in in_training: [(object, attribute) that holds its value]}."""
+        return {}
+
+    def training_settings(self) -> dict[str, float]:
+        """{name: value} of what acts in training alone."""
+        return {name: getattr(*places[0]) for name, places in self.training_places().items()}
+
+    def set_training(self, settings: dict[str, float]) -> None:
+        """Set values of training_settings."""
+        for name, value in settings.items():
+            for place, attribute in self.training_places()[name]:
+                setattr(place, attribute, value)
+
     def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
         """normalized: `waveforms` are what `ready` made. raw_last: the last state is that before a final layer norm."""
         raise NotImplementedError
@@ -85,6 +102,11 @@ class FrontEnd(nn.Module):
     def complete(cls, fields: dict) -> dict:
         """`fields` with the values of those that are not given. Two shapes are the same if these are equal."""
         return cls.defaults | fields
+
+    @classmethod
+    def shape_of(cls, fields: dict) -> dict:
+        """`fields`, perhaps of a pre-trained file, without what acts in training alone."""
+        return {name: value for name, value in fields.items() if name not in cls.in_training}
 
     @classmethod
     def check_fields(cls, fields: dict) -> None:
@@ -101,7 +123,8 @@ class FrontEnd(nn.Module):
 
     @classmethod
     def fields_of(cls, settings: dict) -> dict:
-        """The fields of a pre-trained file, by its settings: Hugging Face's config.json, or what a fairseq file has.
+        """The fields of a pre-trained file, by its settings: Hugging Face's config.json, or what a fairseq file has. Those
+        in in_training may be among them.
 
         Raises ValueError, saying why, for settings that no encoder here has; OtherFrontEnd if they are another's.
         """

@@ -9,10 +9,18 @@ from common.console import Number, check, shown, unfit
 from front_ends.base import OtherFrontEnd
 
 STRIDE, RECEPTIVE_FIELD = 320, 400
+_YES_NO = (False, True)
+# What acts on an encoder in training alone, with fairseq's defaults, which are Microsoft's too.
+FAIRSEQ_TRAINING = {
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "dropout_input": 0.0,
+    "encoder_layerdrop": 0.0,
+    "feature_grad_mult": 1.0,
+}
 # What shapes an encoder, and what a file may say of it: `normalize` (is the waveform layer-normalised first), WavLM's
 # `num_buckets` and `max_distance` (frames) of its position bias, and fields of fairseq's Wav2Vec2Config.
-_YES_NO = (False, True)
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "encoder_layerdrop")
 ENCODER_FIELDS = {
     "normalize": _YES_NO,
     "num_buckets": Number(int, 4, 10_000),
@@ -29,10 +37,10 @@ ENCODER_FIELDS = {
     "conv_pos": Number(int, 1, 10_000),
     "conv_pos_groups": Number(int, 1, 100_000),
     "pos_conv_depth": Number(int, 1, 100),
+    **dict.fromkeys(FAIRSEQ_TRAINING, Number(float, 0, 1)),
     "feature_grad_mult": Number(float, 0, 1000),
-    **dict.fromkeys(DROPOUTS, Number(float, 0, 1)),
 }
-# fairseq's own, of what a file does not say.
+# fairseq's own shape, where a file does not say it.
 FAIRSEQ_DEFAULTS = {
     "extractor_mode": "default",
     "conv_feature_layers": "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]",
@@ -46,19 +54,13 @@ FAIRSEQ_DEFAULTS = {
     "conv_pos": 128,
     "conv_pos_groups": 16,
     "pos_conv_depth": 1,
-    "feature_grad_mult": 1.0,
-    "dropout": 0.1,
-    "attention_dropout": 0.1,
-    "activation_dropout": 0.0,
-    "dropout_input": 0.0,
-    "encoder_layerdrop": 0.0,
 }
 WAVLM_BIAS = {"num_buckets": 320, "max_distance": 800}
 
 
 def complete(fields: dict) -> dict:
-    """`fields` with fairseq's defaults for those that are not given, the convolutions as a list."""
-    full = FAIRSEQ_DEFAULTS | fields
+    """The shape that `fields` are, with fairseq's defaults where they do not say it; the convolutions as a list."""
+    full = FAIRSEQ_DEFAULTS | {name: value for name, value in fields.items() if name not in FAIRSEQ_TRAINING}
     return full | {"conv_feature_layers": convolutions(full["conv_feature_layers"])}
 
 
@@ -143,7 +145,7 @@ def convolutions(text: object) -> list[tuple[int, int, int]]:
 
 
 def fields_of(settings: dict, relative_position: bool) -> dict:
-    """The shape (ENCODER_FIELDS) that the settings of a Hugging Face, fairseq or WavLM file describe.
+    """The shape, and what acts in training (ENCODER_FIELDS), that a Hugging Face, fairseq or WavLM file describes.
 
     settings: {name: value} of its model. What is not there has fairseq's default. relative_position: is WavLM
     expected? Raises ValueError, saying why, for an encoder that is of another kind.

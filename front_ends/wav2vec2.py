@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from front_ends import pretrained
 from front_ends.attention import Attention, RelativeAttention
 from front_ends.base import FrontEnd, Preset
-from front_ends.pretrained import DROPOUTS, FAIRSEQ_DEFAULTS, RECEPTIVE_FIELD, STRIDE, WAVLM_BIAS, convolutions
+from front_ends.pretrained import FAIRSEQ_DEFAULTS, FAIRSEQ_TRAINING, RECEPTIVE_FIELD, STRIDE, WAVLM_BIAS, convolutions
 
-_NO_DROPOUT = dict.fromkeys(DROPOUTS, 0.0)
+# Of an encoder that starts from random weights.
+_NO_DROPOUT = {**dict.fromkeys(FAIRSEQ_TRAINING, 0.0), "feature_grad_mult": 1.0}
 _LARGE = {
-    **_NO_DROPOUT,
     "extractor_mode": "layer_norm",
     "layer_norm_first": True,
     "encoder_layers": 24,
@@ -36,7 +36,6 @@ _LARGE = {
 _TINY = Preset(
     None,
     {
-        **_NO_DROPOUT,
         **WAVLM_BIAS,
         "normalize": True,
         "extractor_mode": "default",
@@ -55,7 +54,7 @@ _TINY = Preset(
 class Wav2Vec2(FrontEnd):
     """wav2vec 2.0 or HuBERT without pre-training heads: waveforms (B, samples) to hidden states, L times (B, T, C).
 
-    fields: its shape, see pretrained.ENCODER_FIELDS.
+    fields: its shape, and what acts in training if that is not to be nothing, see pretrained.ENCODER_FIELDS.
     The hidden states are the input of every transformer layer, then the encoder's output (after its final layer
     norm where it has one): L = layers + 1.
     Source: Baevski et al., "wav2vec 2.0", 2020; Hsu et al., "HuBERT", 2021.
@@ -63,6 +62,7 @@ class Wav2Vec2(FrontEnd):
 
     relative_position = False
     least_samples = RECEPTIVE_FIELD
+    in_training = FAIRSEQ_TRAINING
     presets = {
         # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
         # asks for a normalised one.
@@ -74,7 +74,8 @@ class Wav2Vec2(FrontEnd):
 
     def __init__(self, fields: dict) -> None:
         super().__init__(fields)
-        self.model = _wav2vec2_model({name: fields[name] for name in FAIRSEQ_DEFAULTS if name in fields})
+        own = {name: fields[name] for name in (*FAIRSEQ_DEFAULTS, *FAIRSEQ_TRAINING) if name in fields}
+        self.model = _wav2vec2_model(_NO_DROPOUT | own)
         self.model.remove_pretraining_modules()
         config = self.model.cfg
         sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout
@@ -106,6 +107,17 @@ class Wav2Vec2(FrontEnd):
     def layers(self) -> nn.ModuleList:
         return self.model.encoder.layers
 
+    def training_places(self):
+        model, encoder, layers = self.model, self.model.encoder, self.model.encoder.layers
+        return {
+            "dropout": [(encoder, "dropout"), *((d, "p") for it in layers for d in (it.dropout1, it.dropout3))],
+            "attention_dropout": [(layer.self_attn.dropout_module, "p") for layer in layers],
+            "activation_dropout": [(layer.dropout2, "p") for layer in layers],
+            "dropout_input": [(model.dropout_input, "p")],
+            "encoder_layerdrop": [(encoder, "layerdrop")],
+            "feature_grad_mult": [(model, "feature_grad_mult")],
+        }
+
     complete = staticmethod(pretrained.complete)
     least_parameters = staticmethod(pretrained.least_parameters)
     weights_of = staticmethod(pretrained.fairseq_names)
@@ -134,7 +146,7 @@ class Wav2Vec2(FrontEnd):
             "encoder_attention_heads": 12 if told["encoder_embed_dim"] == 768 else 16,
         }
         usual |= {"max_distance": WAVLM_BIAS["max_distance"]} if cls.relative_position else {}
-        fields = {**_NO_DROPOUT, **usual, **told}
+        fields = {**usual, **told}
         cls.check_fields(fields)
         return fields
 

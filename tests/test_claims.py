@@ -353,7 +353,7 @@ def test_weights_in_several_files_are_read_as_one(tmp_path):
 
 
 def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
-    fields = {**Wav2Vec2.presets["tiny"].fields, "encoder_ffn_embed_dim": 96, "feature_grad_mult": 0.1}
+    fields = {**Wav2Vec2.presets["tiny"].fields, **Wav2Vec2.in_training, "encoder_ffn_embed_dim": 96}
     weights = Wav2Vec2(fields).model.state_dict()
     settings = {k: v for k, v in fields.items() if k not in ("normalize", "num_buckets", "max_distance")}
     settings |= {"layer_type": "transformer", "pos_enc_type": "abs", "relative_position_embedding": False}

@@ -300,7 +300,11 @@ def fairseq_settings(fields, **more):
 
 def own_shape():
     fields = dict(
-        Wav2Vec2.presets["tiny"].fields, encoder_layers=3, encoder_embed_dim=32, dropout=0.1, layer_norm_first=False
+        Wav2Vec2.presets["tiny"].fields,
+        encoder_layers=3,
+        encoder_embed_dim=32,
+        dropout_input=0.2,
+        layer_norm_first=False,
     )
     return fields | {"normalize": False}
 
@@ -324,8 +328,10 @@ def test_a_fairseq_encoder_says_its_own_shape(tmp_path, layout):
     settings = fairseq_settings({name: value for name, value in fields.items() if name != "normalize"})
     torch.save({**FAIRSEQ_LAYOUTS[layout](settings), "model": weights | HEADS}, tmp_path / "ssl.pt")
     config = checkpoints.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X", "Nes_ratio": (2, 2)}, tmp_path / "ssl.pt")
-    assert (config.ssl, config.ssl_config) == ("from_file", fields)
+    assert (config.ssl, config.ssl_config) == ("from_file", Wav2Vec2.shape_of(fields))
     detector = checkpoints.new_detector(config, tmp_path / "ssl.pt")
+    said = {"dropout": 0.1, "attention_dropout": 0.1, "dropout_input": 0.2, "feature_grad_mult": 1.0}
+    assert detector.front_end.training_settings() == said | {"activation_dropout": 0.0, "encoder_layerdrop": 0.0}
     for name, tensor in detector.front_end.model.state_dict().items():
         assert torch.equal(tensor, weights[name])
     # The detector's own checkpoint is enough to build it again.
