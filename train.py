@@ -37,8 +37,8 @@ from corpora import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from front_ends import FRONT_ENDS
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
-from training import distributed, provenance, run_folder
-from training.config import GROUPS, TrainingConfig
+from training import distributed, encoder_settings, provenance, run_folder
+from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
 from training.losses import LOSSES, losses_for
 from training.options import add_flags, given_flags, saved_settings
 from training.recipes import RECIPES
@@ -78,7 +78,11 @@ def parse_args(argv=None):
     corpus = given.pop("corpus", None) or corpus_of(args)
     try:
         config = TrainingConfig.of_corpus(corpus, args.model_name, **given)
-        least = FRONT_ENDS[args.model_name.split("_", 1)[0]].least_samples
+        front_end = FRONT_ENDS[args.model_name.split("_", 1)[0]]
+        for name in sorted(ENCODER_SETTINGS - front_end.in_training.keys()):
+            if name in given and given[name] != recipe.get(name):
+                raise UserError(f"--{name}: {args.model_name} has no such setting of its encoder")
+        least = front_end.least_samples
         if config.crop < least:
             raise UserError(f"--crop: expected at least {least} samples, one frame of the encoder")
     except UserError as error:
@@ -337,8 +341,17 @@ def main(argv=None):
             if "data" in before:
                 check_same_data(before["data"], settings["data"], folder, parts)
             training.resume(resume_from)
+            encoder = encoder_settings.as_begun(config, detector, before)
+        else:
+            weights = checkpoints.pretrained_path(model_config, config.ssl_path) or "random weights"
+            encoder = encoder_settings.choose(config, detector, weights)
+        in_training = {name: value for name, (value, _) in encoder.items()}
+        detector.front_end.set_training(in_training)
+        settings["training"] |= in_training
         if rank == 0:
             start_run(training, folder, settings, before)
+            if encoder:
+                print(f"encoder in training: {encoder_settings.in_words(encoder)}", flush=True)
             stack.enter_context(training.writer)
         training.fit()
     distributed.say(f"finished: {folder}")

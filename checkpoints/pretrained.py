@@ -48,7 +48,7 @@ def resolve_encoder(flags: dict, ssl_path: Path | str | None = None) -> ModelCon
     return config
 
 
-def pretrained_path(config, ssl_path):
+def pretrained_path(config: ModelConfig, ssl_path: Path | str | None) -> Path | str | None:
     """The file of an encoder's pre-trained weights; None is to start from random ones. See new_detector."""
     presets = FRONT_ENDS[config.front_end].presets
     published = presets[config.ssl].file if config.ssl in presets else None

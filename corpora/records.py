@@ -80,6 +80,9 @@ SINGING = {
     "crop": 64000,
     "crop_place": "random",
     "validation": "eer",
+    # WavLM comes through s3prl, which sets both.
+    "feature_grad_mult": 0.0,
+    "encoder_layerdrop": 0.0,
     "seed": 42,
 }
 

@@ -123,8 +123,8 @@ class FrontEnd(nn.Module):
 
     @classmethod
     def fields_of(cls, settings: dict) -> dict:
-        """The fields of a pre-trained file, by its settings: Hugging Face's config.json, or what a fairseq file has. Those
-        in in_training may be among them.
+        """The fields, with what acts in training, of a pre-trained file by its settings: Hugging Face's config.json, or
+        what a fairseq file has.
 
         Raises ValueError, saying why, for settings that no encoder here has; OtherFrontEnd if they are another's.
         """

@@ -11,16 +11,20 @@ import checkpoints
 from augmentation import AUGMENTATIONS
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError
 from corpora import CORPORA, DEFAULT_CORPUS, recipe_of
+from front_ends import FRONT_ENDS
 from RawBoost import ALGORITHMS, RawBoostParams
 from training.losses import LOSSES, losses_for
 from training.options import check_values, from_saved, option, saved_settings
 from training.schedules import BY_LENGTH, SCHEDULES
 
+SHARE = Number(float, 0, 1)
+ENCODER_SETTINGS = {name for front_end in FRONT_ENDS.values() for name in front_end.in_training}
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Groups of the help. The parameters of RawBoost, which are of no group, are in the last.
 GROUPS = {
     "data": "data: one of --base_dir, --database_path and --train_protocol",
     "training": "training; not given: the recipe's value, or else the corpus's",
+    "encoder": "the encoder while it is trained; not given: the recipe's value, or else what its pre-trained file says",
     "speed": "speed and memory of a training step",
     "validation": "validation",
     "run": "the run",
@@ -28,6 +32,7 @@ GROUPS = {
 }
 _data = partial(option, group="data", runtime=True)  # a run may move with its data, whose digests are compared
 _training = partial(option, group="training")
+_encoder = partial(option, group="encoder")
 _speed = partial(option, group="speed")
 _validation = partial(option, group="validation")
 _run = partial(option, group="run", runtime=True)
@@ -133,6 +138,17 @@ class TrainingConfig(RawBoostParams):
     seed: int = _training(None, "of weights, order, crops and augmentation", kind=SEED)
     gpu_id: int = _training(0, "CUDA device, where there is one", kind=AT_LEAST_0, runtime=True)
     debug: bool = _training(False, "21 batches an epoch only")
+
+    dropout: float = _encoder(None, "of what attention and feed-forward parts add", kind=SHARE)
+    attention_dropout: float = _encoder(None, "of the weights of attention", kind=SHARE)
+    activation_dropout: float = _encoder(None, "within feed-forward parts", kind=SHARE)
+    dropout_input: float = _encoder(None, "of the features that the convolutions give", kind=SHARE)
+    encoder_layerdrop: float = _encoder(None, "probability that a step leaves out a layer", kind=SHARE)
+    feature_grad_mult: float = _encoder(
+        None,
+        "factor on the gradient of the convolutions; 0: they are neither trained nor decayed",
+        kind=Number(float, 0, 1000),
+    )
 
     precision: str = _speed(
         None,
@@ -277,6 +293,8 @@ class TrainingConfig(RawBoostParams):
         except UserError as error:
             raise UserError(f"{folder}/config.json: {error}") from error
         free = {"corpus"} if self.schedule in BY_LENGTH else {"corpus", "epochs"}
+        # What is not given stays as it was; of runs that began before these were flags, see encoder_settings.as_begun.
+        free |= {name for name in ENCODER_SETTINGS if getattr(self, name) is None or name not in settings}
         # Runs that began before lists were recognised have the recipe of the corpus that is written there.
         hint = f"; --corpus {before['corpus']} sets the flags as then" if before["corpus"] != self.corpus else ""
         for name, value in now.items():
