@@ -60,8 +60,12 @@ def parse_args(argv=None):
         "--test_mode", choices=["4s", "full"], help="first 4 s (short ones repeated), or whole utterances"
     )
     length.add_argument(
-        "--test_protocol", choices=["4sec", "full"], help="the same; not given: 4sec for LA and DF, else full"
+        "--test_protocol",
+        choices=["4sec", "full"],
+        help="the same; not given: what the back-end's authors score (TCM, Conformer, Mamba, SLS), or else 4sec for LA "
+        "and DF, full for others",
     )
+    length.add_argument("--cut", type=AT_LEAST_1, metavar="N", help="first N samples (short ones repeated)")
 
     weights = parser.add_argument_group("detector: --model_path, or --model_folder_path with a choice to average")
     weights.add_argument("--model_path", help="a checkpoint")
@@ -139,7 +143,6 @@ def parse_args(argv=None):
     for name in ("AASIST_scale", "eval_part", "test_length", "BTN_ratio"):
         if getattr(args, name) is not None:
             print(f"eval.py: warning: --{name} has no effect, as in the published program", file=sys.stderr)
-    args.four_seconds = (args.test_mode or args.test_protocol or record.test_protocol) != "full"
     args.out = Path(args.output_path) / f"{args.outputname}.txt" if args.eval_output is None else Path(args.eval_output)
     return args
 
@@ -177,6 +180,30 @@ def read_detector(args):
             note = f"--average_as_published gives the authors' {checkpoints.AS_PUBLISHED}"
             print(f"eval.py: note: {name}: their arithmetic mean; {note}", file=sys.stderr)
     return checkpoints.load_average(paths, args.average_as_published, **flags), name
+
+
+def choose_test_length(args, detector):
+    """How many samples of each utterance are scored, None for all, and what says so.
+
+    The flags come first; then the length that the authors of the back-end score, or instead the crop of the training,
+    if the checkpoint says another than theirs; then the test of the corpus.
+    """
+    record = corpora.CORPORA[args.corpus]
+    if args.cut:
+        if args.cut < (least := detector.front_end.least_samples):
+            raise UserError(f"--cut: expected at least {least} samples, one frame of the encoder, found {args.cut}")
+        return args.cut, "--cut"
+    flag = "--test_mode" if args.test_mode else "--test_protocol"
+    if given := args.test_mode or args.test_protocol:
+        return None if given == "full" else record.test_length, f"{flag} {given}"
+    back_end, crop = detector.config.back_end, detector.crop
+    published = BACK_ENDS[back_end].test_samples
+    if published and crop and crop != published:
+        return crop, f"as {back_end} was trained"
+    if published:
+        return record.test_length_of.get(back_end, published), f"as the authors of {back_end} score"
+    where = f"--track {args.track}" if args.track else "a list or folder"
+    return None if record.test_protocol == "full" else record.test_length, f"the default of {where}"
 
 
 def run_facts(detector, data, batches, **settings):
@@ -394,8 +421,7 @@ def main(argv=None):
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
     detector, name = read_detector(args)
     detector.to(device)
-    length = corpora.CORPORA[args.corpus].test_length if args.four_seconds else None
-
+    length, length_source = choose_test_length(args, detector)
     back_end = detector.config.back_end
     if args.batch_norm == "utterance" and BACK_ENDS[back_end].least_batch > 1:
         raise UserError(
@@ -427,6 +453,7 @@ def main(argv=None):
     if rank == 0:
         say(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
         what = f"first {length} samples" if length else "whole utterances"
+        what += f" ({length_source})"
         processes = f", {world} processes" if world > 1 else ""
         say(f"trials: {len(trials)}, {what}, {len(batches)} batches, {args.precision}, device {device}{processes}")
         if done:

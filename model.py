@@ -213,6 +213,8 @@ class Detector(nn.Module):
     With two outputs, column 1 speaks for bona fide.
     """
 
+    crop = None  # samples of an utterance that it was trained on, where its checkpoint says so
+
     def __init__(self, config: ModelConfig, empty_front_end: bool = False) -> None:
         super().__init__()
         self.config = config

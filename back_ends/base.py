@@ -30,6 +30,8 @@ class BackEnd(nn.Module):
     # Settings whose default is what the authors used with the chosen front-end (its `published`): `dilation`,
     # `n_output_logits`. The default of all others is the constructor's.
     set_by_front_end = ()
+    # Samples of an utterance, its first, that the authors train on and score. None: the corpus says what is scored.
+    test_samples = None
     # Prefix of the weights in a published state dict; "" is the top level.
     published_prefix = ""
     # How names of tensors begin that published checkpoints hold and the network never uses.

@@ -27,6 +27,7 @@ class SLS(BackEnd):
     takes_hidden_states = True
     least_layers = 1
     raw_last = True
+    test_samples = 64_600
 
     def __init__(
         self, in_channels: int, n_hidden_states: int = 25, n_output_logits: int = 2, window: int = 201

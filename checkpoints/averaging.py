@@ -18,7 +18,7 @@ AS_PUBLISHED = "(2 c2 + c3 + … + cn) / n"
 def load_average(paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> Detector:
     """The average of checkpoints as a Detector in evaluation mode; see average_checkpoints, load_detector."""
     content = average(paths, as_published, **flags)
-    return detector_from("the average", content["config"], content["model"])
+    return detector_from("the average", content)
 
 
 def average_checkpoints(paths: Iterable[Path | str], as_published: bool = False) -> dict[str, torch.Tensor]:
@@ -40,9 +40,10 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
         raise UserError("the published average expects at least two checkpoints, found one")
     if not as_published:
         paths = sorted(paths, key=lambda path: (read_detector(path, **flags).get("epoch") or 0, str(path)))
-    total, epochs = {}, []
+    total, epochs, crops = {}, [], set()
     for number, content in enumerate(_of_one_network(paths, **flags)):
         epochs.append(content.get("epoch"))
+        crops.add(content.get("crop"))
         for key, value in content["model"].items():
             if as_published:  # in the weights' own precision, integers too
                 total[key] = 0 if number == 0 else value + (value if number == 1 else total[key])
@@ -57,6 +58,8 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
             total[key] = value.clone()
     known = [epoch for epoch in epochs if epoch is not None]
     facts = {"epoch": max(known, default=None), "averaged": [path.name for path in paths]}
+    if len(crops) == 1 and None not in crops:
+        facts["crop"] = crops.pop()
     if as_published:
         facts["average"] = f"as published: {AS_PUBLISHED}"
     return {"config": content["config"], "model": total, **facts}

@@ -21,12 +21,12 @@ def load_detector(path: Path | str, **flags: object) -> Detector:
     and for a weight that is missing, left over or of another shape.
     """
     content = read_detector(path, **flags)
-    return detector_from(path, content["config"], content["model"])
+    return detector_from(path, content)
 
 
-def detector_from(path: Path | str, config: dict, state_dict: dict[str, torch.Tensor]) -> Detector:
-    """Build a Detector from plain configuration and weights that were read from `path`; see load_detector."""
-    config = ModelConfig(**config)
+def detector_from(path: Path | str, content: dict) -> Detector:
+    """Build a Detector from what read_detector read from `path`; see load_detector."""
+    config, state_dict = ModelConfig(**content["config"]), content["model"]
     try:
         with _no_larger_than(state_dict) if config.back_end_options else contextlib.nullcontext():
             detector = build_detector(config, empty="all")
@@ -35,6 +35,7 @@ def detector_from(path: Path | str, config: dict, state_dict: dict[str, torch.Te
             raise
         raise UserError(f"{path}: its configuration describes no network: {shown(str(error))}") from error
     load_strictly(detector, state_dict, path, config.model_name, assign=True)
+    detector.crop = content.get("crop")
     return detector.eval()
 
 
@@ -75,7 +76,7 @@ def read_detector(path: Path | str, **flags: object) -> dict:
 
 def check_weights(path: Path | str, content: dict) -> None:
     """Raises UserError where the weights of read_detector's content do not fit its network or are not finite."""
-    detector_from(path, content["config"], content["model"])
+    detector_from(path, content)
     for name, tensor in content["model"].items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{path}: expected finite weights, found NaN or infinite values in {name}")

@@ -2,7 +2,7 @@
 
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
 dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `averaged` (the files it is
-the mean of).
+the mean of), `crop` (samples of a training utterance).
 """
 
 import argparse
@@ -88,6 +88,8 @@ def check_content(path: Path | str, content: dict) -> None:
             check_size(FRONT_ENDS[network.front_end], network.ssl_config, content["model"])
         if content.get("epoch") is not None:
             check("epoch", content["epoch"], Number(int, 0, 10**9))
+        if content.get("crop") is not None:
+            check("crop", content["crop"], Number(int, 1, 10**9))
         for name, value in content.get("valid", {}).items():
             if name in _FIGURES:
                 check(f"valid {name}", value, _FIGURES[name])

@@ -50,7 +50,7 @@ class Judge(Reader):
             raise UserError(f"--threshold: expected a finite number, found {threshold}")
         started = time.monotonic()
         content = checkpoints.read_detector(model_path, **flags)
-        self.detector = checkpoints.detector_from(model_path, content["config"], content["model"]).to(device)
+        self.detector = checkpoints.detector_from(model_path, content).to(device)
         least, most = self.detector.front_end.least_samples / SAMPLE_RATE, LONGEST_WHOLE // SAMPLE_RATE
         if not least <= window <= most:
             raise UserError(f"--window: expected {least:g} to {most} seconds, found {window:g}")

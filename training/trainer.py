@@ -225,6 +225,7 @@ class Training:
 
     def save_weights(self, name: str, figures: dict[str, float], **facts: object) -> None:
         facts |= {"valid": {**figures, "selected_by": self.config.validation}, "trained_on": self.config.source}
+        facts["crop"] = self.config.crop
         if distributed.rank() == 0:
             self.check_folder()
             state = self.detector.state_dict()
