@@ -17,8 +17,10 @@ from front_ends import FRONT_ENDS
 from front_ends.pretrained import WAVLM_BIAS, convolutions
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from model import ModelConfig, build_detector, count_parameters, use_utterance_batch_norm
+from training.recipes import RECIPES
 
 HEADS = {"quantizer.vars": torch.zeros(1, 4), "project_q.weight": torch.zeros(2, 2), "final_proj.bias": torch.zeros(2)}
+MODEL_FLAGS = {"model_name", "ssl", "agg", "dilation", "n_output_logits"}
 PUBLISHED = [
     "wav2vec2_Nes2Net_X",
     "wav2vec2_AASIST",
@@ -211,19 +213,42 @@ def test_an_encoder_of_any_width_and_depth_is_read_off_its_weights(
     assert same_scores(checkpoints.load_average([tmp_path / "a.pt"], **flags), detector)
 
 
+@pytest.mark.parametrize("model_name", ["WavLM_Nes2Net_X", "WavLM_Nes2Net", "WavLM_AASIST"])
 @pytest.mark.parametrize("prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False)])
-def test_wavlm_hears_the_waveform_as_its_layout_did(tmp_path, prefix, normalizes):
-    detector = small_detector("WavLM_Nes2Net_X", agg="last", n_output_logits=2)
+def test_wavlm_hears_the_waveform_as_its_layout_did(tmp_path, model_name, prefix, normalizes):
+    """The first layout is that of the singing detectors, the second of those for ASVspoof 5: the last hidden state, two
+    outputs, dilation 1.
+    """
+    detector = small_detector(model_name, agg="last", n_output_logits=2)
     weights = {name.replace("ssl_model.model.model.", prefix): t for name, t in published_layout(detector).items()}
     torch.save(weights, tmp_path / "a.pt")
-    found = checkpoints.load_detector(tmp_path / "a.pt", model_name="WavLM_Nes2Net_X")
+    found = checkpoints.load_detector(tmp_path / "a.pt", model_name=model_name)
     assert found.front_end.normalize is normalizes
+    assert (found.config.agg, found.config.n_output_logits) == ("last", 2)
+    assert found.config.dilation == (None if model_name == "WavLM_AASIST" else 1)
     x = 0.01 * torch.randn(2, 4000) + 0.1
     heard = torch.nn.functional.layer_norm(x, x.shape[1:]) if normalizes else x
     with torch.inference_mode():
-        scores = detector.score(heard, normalized=True)
+        states = detector.front_end(heard, normalized=True)[-1]  # the encoder alone, then what is behind it
+        scores = detector.back_end(states)[:, 1]
         assert torch.equal(found.score(x), scores)
         assert not torch.allclose(found.score(4 * x), scores) or normalizes
+
+
+def test_a_detector_for_asvspoof_5_of_real_size_is_what_its_recipe_trains(tmp_path):
+    for name in ("Nes2Net_X_ASVspoof5", "AASIST_ASVspoof5"):
+        recipe = RECIPES[name]
+        config = ModelConfig(**{flag: recipe[flag] for flag in MODEL_FLAGS & recipe.keys()})
+        names = published_layout(build_detector(config, empty="all"))
+        names = {name.replace("ssl_model.model.model.", "ssl_model.model."): tensor for name, tensor in names.items()}
+        one_each = torch.rand(4096 * 4096)
+        weights = {
+            name: torch.tensor(0) if tensor.dim() == 0 else one_each[: tensor.numel()].view(tensor.shape)
+            for name, tensor in names.items()
+        }
+        torch.save(weights, tmp_path / "a.pt")
+        found = checkpoints.load_detector(tmp_path / "a.pt", model_name=recipe["model_name"])
+        assert found.config == config and found.config.ssl == "wavlm_large_raw" and not found.front_end.normalize
 
 
 def test_averages_may_be_of_published_files(tmp_path):

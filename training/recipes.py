@@ -46,11 +46,39 @@ _LGF = {
     "validation": "loss",
     "not_carried_over": "utterances cut into pieces of 64,000 samples, batches of like lengths; here a random piece",
 }
+# The ASVspoof 5 program of Liu et al. 2025, its two released configurations.
+_ASVSPOOF5 = {
+    "ssl": "wavlm_large_raw",
+    "agg": "last",
+    "n_output_logits": 2,
+    "epochs": 100,
+    "early_stop": 5,
+    "batch_size": 64,
+    "drop_last": True,
+    "optimizer": "Adam",
+    "lr": 1e-6,
+    "min_lr": 1e-7,
+    "weight_decay": 1e-4,
+    "schedule": "cosine_decay",
+    "loss": "weighted_CCE",
+    "class_weights": [0.1, 0.9],
+    "augment": "MUSAN_RIR",
+    "crop": 64600,
+    "crop_place": "random_if_longer",
+    "validation": "eer",
+    "validate_from": 11,
+    "valid_crop": True,
+    "keep": "not_worse",
+    "seed": 1234,
+    "not_carried_over": "a running average of the kept epochs, which its authors do not score",
+}
 
 RECIPES = {
     # Liu et al. 2025, on wav2vec 2.0 and on WavLM.
     "Nes2Net_X": {"model_name": "wav2vec2_Nes2Net_X", **recipe_of("ASVspoof2019_LA")},
     "Nes2Net_X_singing": {"model_name": "WavLM_Nes2Net_X", **recipe_of("CtrSVDD")},
+    "Nes2Net_X_ASVspoof5": {"model_name": "WavLM_Nes2Net_X", **_ASVSPOOF5, "dilation": 1},
+    "AASIST_ASVspoof5": {"model_name": "WavLM_AASIST", **_ASVSPOOF5},
     "AASIST": {"model_name": "wav2vec2_AASIST", **recipe_of("ASVspoof2019_LA", "wav2vec2_AASIST")},
     # Rosello et al. 2023; Truong et al. 2024; Xiao and Das 2025. LA models algo 5, DF models algo 3.
     "Conformer": {"model_name": "wav2vec2_Conformer", **_SHARED},
