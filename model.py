@@ -25,6 +25,9 @@ CHOICES = {
 OPTION_FLAGS = {"pool_func": ["mean"], "dilation": [1, 2], "Nes_ratio": [[8, 8]], "SE_ratio": [[1]]}
 
 
+MODEL_NAME = f"one of {', '.join(FRONT_ENDS)}, then _, then one of {', '.join(BACK_ENDS)}"
+
+
 def model_names() -> list[str]:
     return [f"{front_end}_{back_end}" for front_end in FRONT_ENDS for back_end in BACK_ENDS]
 
@@ -51,7 +54,7 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.model_name not in model_names():
-            raise UserError(f"--model_name: expected one of {', '.join(model_names())}, found {self.model_name}")
+            raise UserError(f"--model_name: expected {MODEL_NAME}, found {shown(self.model_name)}")
         front_end, back_end = FRONT_ENDS[self.front_end], BACK_ENDS[self.back_end]
         self._set_options(back_end, front_end.published)
         names = {"ssl", "agg", *back_end.set_by_front_end}
@@ -162,7 +165,7 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
     """Add the flags that shape the network. None, the default of all but --model_name, means not given."""
     group = parser.add_argument_group("model")
     flags = {
-        "model_name": dict(required=required, help="<front-end>_<back-end>"),
+        "model_name": dict(required=required, type=_model_name, metavar="FRONT-END_BACK-END", help=MODEL_NAME),
         "ssl": dict(help="encoder; not given: the published one of the front-end, or that of --ssl_path"),
         "agg": dict(
             help="aggregation of the encoder's hidden states; not given: SEA for WavLM, else last; some "
@@ -186,8 +189,13 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
         ),
     }
     for name, options in flags.items():
-        choices = model_names() if name == "model_name" else CHOICES.get(name)
-        group.add_argument(f"--{name}", choices=choices, **options)
+        group.add_argument(f"--{name}", choices=CHOICES.get(name), **options)
+
+
+def _model_name(text):
+    if text not in model_names():
+        raise argparse.ArgumentTypeError(f"expected {MODEL_NAME}, found {shown(text)}")
+    return text
 
 
 def given_model_flags(args: argparse.Namespace) -> dict:
