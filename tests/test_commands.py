@@ -229,7 +229,7 @@ def test_train_mistakes(tmp_path, corpus, train_flags, fails, capsys):
         ([*model, "--base_dir", "a", "--database_path", "b"], ["one of"]),
         ([*model, "--base_dir", "a", "--algo", "12"], ["--algo", "12"]),
         ([*model, "--base_dir", "a", "--lrr", "1"], ["--lrr"]),
-        (["--base_dir", "a", "--model_name", "Nes3Net"], ["--model_name", "Nes3Net", "wav2vec2_Nes2Net_X"]),
+        (["--base_dir", "a", "--model_name", "Nes3Net"], ["--model_name", "Nes3Net", "wav2vec2", "Nes2Net_X"]),
     ]:
         with pytest.raises(SystemExit) as ended:
             train.parse_args(flags)

@@ -3,7 +3,7 @@ import pytest
 from conftest import read_reference
 
 from RawBoost import ALGORITHMS, RawBoostParams, apply_rawboost
-from tools.benchmark import COMPOSITIONS, direct_rawboost  # the naive way: scipy's filter design and direct filtering
+from tools.benchmark_audio import COMPOSITIONS, direct_rawboost
 
 REFERENCE = read_reference("rawboost.json")
 
