@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field, fields
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import fft
 
 
@@ -184,12 +185,17 @@ ALGORITHMS = {
 }
 
 
-def apply_rawboost(x, algo, params=None, rng=None):
+def apply_rawboost(
+    x: ArrayLike,
+    algo: int,
+    params: RawBoostParams | None = None,
+    rng: np.random.RandomState | np.random.Generator | None = None,
+) -> np.ndarray:
     """Augment a waveform.
 
-    x: (samples,) real, full scale 1. algo: 0 to 11, see ALGORITHMS; 0 changes nothing. params: RawBoostParams.
-    rng: numpy RandomState or Generator; a fresh Generator where None. With RandomState(seed) the draws, and so
-    the output, are those of the published code after np.random.seed(seed).
+    x: (samples,) real, full scale 1. algo: 0 to 11, see ALGORITHMS; 0 changes nothing. rng: a fresh Generator where
+    None. With RandomState(seed) the draws, and so the output, are those of the published code after
+    np.random.seed(seed).
     Returns a new float64 array (samples,). Raises ValueError for an unknown algorithm or an empty waveform.
     """
     if algo not in ALGORITHMS:

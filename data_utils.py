@@ -1,11 +1,14 @@
 """Audio files to tensors: cropping, augmentation, batches. audio.py reads them."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import torch
 
 from common.audio import SAMPLE_RATE, load_audio
 from common.console import UserError, progress, warn
 from common.workers import Workers
+from corpora import Trial
 
 LONG = 60  # seconds of an utterance that are augmented before the crop is taken
 _warned_of = set()
@@ -17,17 +20,17 @@ def _warn_of_silence(path, x):
         warn(f"{path}: all samples are zero")
 
 
-def repeat_pad(x, length):
+def repeat_pad(x: np.ndarray, length: int) -> np.ndarray:
     """Repeat a waveform (samples,) from its start until it has at least `length` samples."""
     return np.tile(x, -(-length // len(x))) if len(x) < length else x
 
 
-def first_samples(x, length):
+def first_samples(x: np.ndarray, length: int) -> np.ndarray:
     """The first `length` samples of a waveform, repeated from its start where it is shorter."""
     return repeat_pad(x, length)[:length]
 
 
-def random_samples(x, length, rng):
+def random_samples(x: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """`length` samples of a waveform from a random place; a shorter one is repeated first, past `length`."""
     if len(x) <= length:
         x = np.tile(x, length // len(x) + 1)
@@ -38,16 +41,24 @@ def random_samples(x, length, rng):
 class TrialDataset:
     """Trials as (waveform (samples,), label, index).
 
-    trials: list of Trial with paths. length: samples of the crop; None keeps the whole utterance, repeated up to
-    at_least samples. place: where the crop is taken, "first", "random", or "random_if_longer": a shorter utterance is
-    then repeated from its start. augment: function (x, rng=Generator) of a
-    waveform, before the crop; see augmentation.AUGMENTATIONS. seed: of augmentation and crop. An item is asked for as
-    (epoch, index): its randomness comes from (seed, epoch, index) alone, so that it does not depend on the worker that
-    makes it. bad_audio: a BadAudio, by which the next trial whose audio can be read takes the place of one whose
-    cannot.
+    trials: with paths. length: samples of the crop; None keeps the whole utterance, repeated up to at_least samples.
+    place: where the crop is taken, "first", "random", or "random_if_longer": a shorter utterance is then repeated from
+    its start. augment: function (x, rng=Generator) of a waveform, before the crop; see augmentation.AUGMENTATIONS.
+    seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from (seed, epoch,
+    index) alone, so that it does not depend on the worker that makes it. bad_audio: given, the next trial whose audio
+    can be read takes the place of one whose cannot.
     """
 
-    def __init__(self, trials, length=None, place="first", augment=None, seed=0, at_least=1, bad_audio=None):
+    def __init__(
+        self,
+        trials: list[Trial],
+        length: int | None = None,
+        place: str = "first",
+        augment: Callable[..., np.ndarray] | None = None,
+        seed: int = 0,
+        at_least: int = 1,
+        bad_audio: "BadAudio | None" = None,
+    ) -> None:
         self.trials = trials
         self.length = length
         self.place = place
@@ -97,7 +108,7 @@ class TrialDataset:
                 return found, x, skipped
         raise UserError("expected audio, found not one file of the list that can be read")
 
-    def batch(self, keys):
+    def batch(self, keys: Iterable[tuple[int, int]]) -> tuple[list[np.ndarray], tuple]:
         """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it."""
         items, skipped = [], []
         for epoch, index in keys:
@@ -111,16 +122,16 @@ class TrialDataset:
 class BadAudio:
     """Files that cannot be read and are skipped: at most `allowed`, each logged once."""
 
-    def __init__(self, allowed):
+    def __init__(self, allowed: int) -> None:
         self.allowed = allowed
         self.skipped = set()
 
-    def check(self, n, error):
+    def check(self, n: int, error: str | UserError) -> None:
         """Raise UserError where n files that cannot be read, the last for the reason `error`, are too many."""
         if n > self.allowed:
             raise UserError(f"{error}; --skip_bad_audio allows {self.allowed}")
 
-    def skip(self, path, error):
+    def skip(self, path: str, error: str) -> None:
         """Take note of a file and why it cannot be read. Raises UserError where it is one too many."""
         if path not in self.skipped:
             self.skipped.add(path)
@@ -136,7 +147,7 @@ def _why_unreadable(path):
     return [], None
 
 
-def check_audio(trials, num_workers, **options):
+def check_audio(trials: list[Trial], num_workers: int, **options: object) -> dict[str, str]:
     """Decode the audio of every trial, in parallel. Returns {path: why it cannot be read}. options: of the bar."""
     paths = [trial.path for trial in trials]
     checked = Workers(_why_unreadable, num_workers).results(paths)
@@ -149,7 +160,16 @@ class EpochSampler:
     behind that many batches, `stop` to end before that one. Of each batch a process takes every world-th trial.
     """
 
-    def __init__(self, n, batch_size, shuffle, seed=0, drop_last=False, rank=0, world=1):
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
         self.rank, self.world = rank, world
         self.epoch, self.start, self.stop = 0, 0, None
@@ -164,7 +184,7 @@ class EpochSampler:
             if share := keys[start : start + self.batch_size][self.rank :: self.world]:
                 yield share
 
-    def sizes(self):
+    def sizes(self) -> set[int]:
         """Numbers of trials, of all processes together, that the batches of a pass have."""
         return {min(self.batch_size, self.n - batch * self.batch_size) for batch in (0, len(self) - 1)}
 
@@ -175,7 +195,7 @@ class EpochSampler:
 class TrialLoader:
     """Batches of a TrialDataset: waveforms (B, samples), labels (B,), indices (B,)."""
 
-    def __init__(self, dataset, batch_sampler, num_workers, pin_memory):
+    def __init__(self, dataset: TrialDataset, batch_sampler: EpochSampler, num_workers: int, pin_memory: bool) -> None:
         self.dataset, self.batch_sampler, self.num_workers = dataset, batch_sampler, num_workers
         self.workers = Workers(dataset.batch, num_workers, pin_memory)
 
@@ -191,8 +211,16 @@ class TrialLoader:
 
 
 def make_loader(
-    dataset, batch_size, shuffle=False, seed=0, drop_last=False, num_workers=0, pin_memory=False, rank=0, world=1
-):
+    dataset: TrialDataset,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    drop_last: bool = False,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> TrialLoader:
     """A loader over a TrialDataset; call `loader.batch_sampler.epoch = n` before pass n.
 
     batch_size: trials of all `world` processes together, of which this is number `rank`.

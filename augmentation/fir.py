@@ -6,16 +6,17 @@ or 4 kHz; wide-band and lossy audio codecs stop between there and the half of 16
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RATE = 16000
 CUTOFFS = {"FIR-NB": (3000, 4000), "FIR-WB": (4000, 7600)}  # Hz, lowest and highest; 6 dB down there
 HALF_LENGTHS = (16, 128)  # taps to each side: a transition from 1700 down to 200 Hz wide
 
 
-def apply_fir(x, kind, rng=None):
+def apply_fir(x: ArrayLike, kind: str, rng: np.random.Generator | None = None) -> np.ndarray:
     """Low-pass a waveform at a random frequency, by a windowed-sinc filter of random length.
 
-    x: (samples,) real, at 16 kHz. kind: FIR-NB or FIR-WB. rng: numpy Generator; a fresh one where None.
+    x: (samples,) real, at 16 kHz. kind: FIR-NB or FIR-WB. rng: a fresh one where None.
     Returns a new float64 array (samples,), not delayed, of gain 1 at 0 Hz. Raises ValueError for another kind or an
     empty waveform.
     """

@@ -5,13 +5,15 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from common.console import UserError
 
 
 @contextlib.contextmanager
-def atomic_open(path, mode="w", previous=None):
+def atomic_open(path: str | os.PathLike, mode: str = "w", previous: str | None = None) -> Iterator[IO]:
     """Open a file for writing that appears under `path` only when the block ends without an error.
 
     It is written under a temporary name, flushed to disk, then renamed: a crash or a full disk leaves the previous
@@ -83,12 +85,12 @@ def _standard_stream(path):
     return None
 
 
-def is_standard_output(path):
+def is_standard_output(path: str | os.PathLike) -> bool:
     """Whether `path` is this process's standard output, under whatever name."""
     return _standard_stream(path) is sys.__stdout__ is not None
 
 
-def is_stream(path):
+def is_stream(path: str | os.PathLike) -> bool:
     """Whether `path` is written to as it is, with nothing beside it: a device, a pipe, our own standard output."""
     try:
         mode = os.stat(path).st_mode
@@ -97,7 +99,9 @@ def is_stream(path):
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _standard_stream(path) is not None
 
 
-def check_outputs(outputs, inputs=()):
+def check_outputs(
+    outputs: Iterable[tuple[str, str | os.PathLike | None]], inputs: Iterable[str | os.PathLike | None] = ()
+) -> None:
     """Raise UserError if an output cannot be written, is an input as well, or is two outputs at once.
 
     For every command to call before it starts to work. outputs: pairs (what to call it, path), the path None if it is
@@ -124,7 +128,7 @@ def check_outputs(outputs, inputs=()):
                 raise UserError(f"{name} {output}: is an input as well ({file}); name another file to write")
 
 
-def check_folder(name, folder):
+def check_folder(name: str, folder: str | os.PathLike) -> None:
     """Raise UserError, which begins with `name`, if files cannot be written in a folder, existing or to be made."""
     place = Path(os.path.realpath(folder))
     while not os.path.lexists(place):

@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
@@ -30,7 +31,7 @@ _SAY_DURATION = ("matroska,webm", "asf", "flv", "avi", "flac")  # of the whole f
 _SAY_PACKET_SIZES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "flv", "avi")  # a shorter one was cut
 
 
-def load_audio(path):
+def load_audio(path: str | os.PathLike) -> np.ndarray:
     """Read an audio file as float32 (samples,), 16 kHz, full scale 1; channels are averaged.
 
     Any format that libsndfile or FFmpeg's libraries decode; of a video its first sound track. Other rates are
@@ -43,7 +44,7 @@ def load_audio(path):
     return np.frombuffer(out, dtype=np.float32)
 
 
-def audio_blocks(path, longest=None):
+def audio_blocks(path: str | os.PathLike, longest: float | None = None) -> Iterator[np.ndarray]:
     """Read an audio file as load_audio does, in blocks: yields float32 (samples,). Memory does not grow with the file.
 
     longest: seconds; None is any length. Raises UserError as load_audio.
@@ -64,7 +65,7 @@ def audio_blocks(path, longest=None):
         raise UserError(f"{path}: expected audio, found a file without a single sample")
 
 
-def header_seconds(path):
+def header_seconds(path: str | os.PathLike) -> float | None:
     """Seconds of audio by a file's header, about; None if it does not tell or cannot be read."""
     try:
         with _open(path) as file:

@@ -9,6 +9,8 @@ import re
 import reprlib
 import signal
 import sys
+from collections.abc import Callable, Collection, Iterable
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -22,7 +24,7 @@ class UserError(ValueError):
     details: further lines, such as every missing file, that are printed above the message.
     """
 
-    def __init__(self, message, details=()):
+    def __init__(self, message: str, details: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.details = list(details)
 
@@ -70,7 +72,7 @@ def _stop(number, frame):
     raise Stopped(number)
 
 
-def run(main):
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main()` and end the process as a command should.
 
     A UserError becomes one line on stderr (below its details) and exit status 2; so do a standard output that takes
@@ -117,17 +119,17 @@ def _say(text, details=(), status=2):
     return status
 
 
-def warn(message):
+def warn(message: str) -> None:
     """Say on stderr, in one line, what the user may want to know of something that goes on."""
     print(printable(f"{os.path.basename(sys.argv[0])}: warning: {message}"), file=sys.stderr, flush=True)
 
 
-def printable(text):
+def printable(text: str) -> str:
     """A text whose control, invisible and line-breaking characters are escaped, so that none acts on a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def shown(value, limit=100):
+def shown(value: object, limit: int = 100) -> str:
     """Foreign data, from a file or its name, made short enough for one line of a message, and printable."""
     text = " ".join((value if isinstance(value, str) else reprlib.repr(value)).split())
     text, more = text[:limit], "..." if len(text) > limit else ""
@@ -135,19 +137,25 @@ def shown(value, limit=100):
 
 
 class Number:
-    """A kind of number that a flag or a file may hold: finite, from low to high, or above `above`. kind: int or float.
+    """A kind of number that a flag or a file may hold: finite, from low to high, or above `above`.
 
     As an argparse type it reads ASCII digits alone: Python's own int() and float() take 1_000 and nan, too.
     """
 
-    def __init__(self, kind=float, low=-math.inf, high=math.inf, above=-math.inf):
+    def __init__(
+        self,
+        kind: type[int] | type[float] = float,
+        low: float = -math.inf,
+        high: float = math.inf,
+        above: float = -math.inf,
+    ) -> None:
         self.kind, self.low, self.high, self.above = kind, low, high, above
 
     def __contains__(self, value):
         kinds = (int,) if self.kind is int else (int, float)
         return type(value) in kinds and self.low <= value <= self.high and self.above < value < math.inf
 
-    def __call__(self, text):
+    def __call__(self, text: str) -> int | float:
         if re.fullmatch(r"[+-]?\d+" if self.kind is int else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
             value = self.kind(text) if len(text) < 1000 else math.inf
             if value in self:
@@ -169,8 +177,8 @@ AT_LEAST_0, AT_LEAST_1, ABOVE_0 = Number(int, 0), Number(int, 1), Number(above=0
 SEED = Number(int, 0, 2**32 - 1)  # what numpy takes
 
 
-def unfit(value, expected):
-    """What is expected of a value, in words, if it is not that, else None. expected: a Number or a tuple of values."""
+def unfit(value: object, expected: Number | Collection) -> str | None:
+    """What is expected of a value, in words, if it is not that, else None. expected: a Number or the values allowed."""
     if isinstance(expected, Number):
         return None if value in expected else str(expected)
     if any(type(value) is type(choice) and value == choice for choice in expected):
@@ -178,7 +186,7 @@ def unfit(value, expected):
     return "true or false" if expected == (False, True) else f"one of {', '.join(map(str, expected))}"
 
 
-def check(name, value, expected):
+def check(name: str, value: object, expected: Number | Collection) -> None:
     """Raises ValueError where a value is not what is expected, see unfit."""
     if words := unfit(value, expected):
         raise ValueError(f"{name} {shown(value)}, expected {words}")
@@ -209,7 +217,7 @@ class StopSignals:
             signal.signal(number, handler)
 
 
-def progress(iterable=None, **options):
+def progress(iterable: Iterable | None = None, **options: object) -> tqdm:
     """A tqdm bar on a terminal; in a log, a line of it every ten seconds of what takes longer than that."""
     pace = {} if sys.stderr.isatty() else {"mininterval": 10, "delay": 10}
     return tqdm(iterable, leave=False, dynamic_ncols=True, **pace, **options)

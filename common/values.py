@@ -6,8 +6,10 @@ from typing import get_args, get_origin
 
 from common.console import Number, shown, unfit
 
+Plain = int | float | bool | str | tuple
 
-def key_value(text: str) -> tuple:
+
+def key_value(text: str) -> tuple[str, Plain]:
     """KEY=VALUE as (key, plain value): a number, true or false, a word, or a tuple of these, between commas."""
     key, _, value = text.partition("=")
     if not key or not value:
@@ -23,13 +25,13 @@ def _plain(word):
     return {"true": True, "false": False}.get(word.lower(), word)
 
 
-def options_text(options: dict) -> str:
+def options_text(options: dict[str, object]) -> str:
     """Options {name: value} as the words that key_value reads."""
     lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in options.items()}
     return " ".join(f"{name}={','.join(map(str, values))}" for name, values in lists.items())
 
 
-def fitted(value, default, kind):
+def fitted(value: object, default: Plain, kind: object) -> Plain:
     """A value of the kind int, float, bool, str, Literal[...], or tuple[...] of these. Raises ValueError for another.
 
     default: a value of that kind. Whole numbers are from 1 to 10,000 if the default is: what a stranger's checkpoint

@@ -14,11 +14,16 @@ import socket
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import util
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.console import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 AHEAD = 2  # tasks per process that are asked for before their turn
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,14 +36,14 @@ class Workers:
     memory from which a GPU copies fastest.
     """
 
-    def __init__(self, make, n, pin_memory=False):
+    def __init__(self, make: Callable[..., tuple[list[np.ndarray], object]], n: int, pin_memory: bool = False) -> None:
         if n < 0:
             raise UserError(f"--num_workers: expected at least 0, found {n}")
         self.make, self.n, self.pin_memory = make, n, pin_memory
         self.processes, self.end = [], None
 
-    def results(self, tasks):
-        """Generator of (tensors, the rest) for each task, in order.
+    def results(self, tasks: Iterable) -> Iterator[tuple[list["torch.Tensor"], object]]:
+        """Yields (tensors, the rest) for each task, in order.
 
         Raises what make raises, and UserError where a process cannot be started or dies.
         """
@@ -69,7 +74,7 @@ class Workers:
             if asked:  # the pass was broken off: what is still made is of no use to the next
                 self.close()
 
-    def close(self):
+    def close(self) -> None:
         """End the processes; the next use starts others."""
         if self.end:
             self.end()
