@@ -3,11 +3,12 @@
 import os
 import re
 import struct
+from io import FileIO
 
 _UNKNOWN = 0x7FF00000  # sizes from here on stand for "unknown" where a size has 32 bits
 
 
-def mp3_count(file):
+def mp3_count(file: FileIO) -> tuple[bytes | None, int]:
     """(b"Xing" or b"VBRI", number of frames) by the first frame of an MP3 file; (None, 0) of files without."""
     at, head = 0, os.pread(file.fileno(), 10, 0)
     while head[:3] == b"ID3" and len(head) == 10:
@@ -22,7 +23,7 @@ def mp3_count(file):
     return (b"VBRI", int.from_bytes(found[3], "big")) if found[2] else (b"Xing", int.from_bytes(found[1], "big"))
 
 
-def ogg_ends(file):
+def ogg_ends(file: FileIO) -> bool:
     """Whether the last page of an Ogg file is whole and is the last of its stream; True for other files."""
     size = os.fstat(file.fileno()).st_size
     tail = os.pread(file.fileno(), 1 << 17, max(size - (1 << 17), 0))
@@ -43,7 +44,7 @@ _CHUNKS |= {
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"pnot")
 
 
-def bytes_of_audio(file):
+def bytes_of_audio(file: FileIO) -> tuple[int, int]:
     """(bytes that the header of an open file says its audio has, bytes that are there); (0, 0) if it does not say."""
 
     def read(layout, at):
