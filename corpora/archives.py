@@ -1,5 +1,6 @@
 """Where the archives of the corpora, and the published scripts, keep lists, audio and keys."""
 
+import os
 from pathlib import Path
 
 from common.console import UserError, shown
@@ -7,7 +8,9 @@ from corpora.records import CORPORA
 from corpora.text import read_text
 
 
-def official_files(corpus, split, folder, list_folder=None):
+def official_files(
+    corpus: str, split: str, folder: str | os.PathLike, list_folder: str | os.PathLike | None = None
+) -> tuple[Path, Path]:
     """(trial list, audio folder) of a split of a corpus in `folder`, as the official archive or the published scripts
     lay it out. list_folder: where its lists are; None: in folder. Raises UserError listing the places looked at, or
     the splits if the corpus has no such list.
@@ -33,12 +36,12 @@ def _first(what, places):
     raise UserError(f"{what} not found; looked for {', '.join(map(str, places))}")
 
 
-def key_places():
+def key_places() -> list[str]:
     """Where a folder of keys may hold that of an evaluation set."""
     return list(dict.fromkeys(place for record in CORPORA.values() for place in record.keys))
 
 
-def find_key(folder, utt_id):
+def find_key(folder: str | os.PathLike, utt_id: str) -> Path:
     """The key in a folder of keys that names utt_id. Raises UserError that lists the places looked at."""
     places = [Path(folder) / place for place in key_places()]
     keys = [place for place in places if place.is_file()]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import namedtuple
 from pathlib import Path
 
@@ -18,7 +19,7 @@ TARGET, NONTARGET, ASV_SPOOF = 1, 0, 2
 AsvTrials = namedtuple("AsvTrials", "score kind columns")
 
 
-def read_asv_trials(scores, key=None):
+def read_asv_trials(scores: str | os.PathLike, key: str | os.PathLike | None = None) -> AsvTrials:
     """Read the scores of a speaker verification system as AsvTrials.
 
     scores: `source target|nontarget|spoof score` a line (ASVspoof 2019); with a key of ASVspoof 2021's eight columns,
@@ -54,7 +55,7 @@ def _word_columns(path, names):
     return {name: x if name == "score" else Column(x, indices[name].words) for name, x in joined.items()}
 
 
-def read_sasv(path):
+def read_sasv(path: str | os.PathLike) -> tuple[TrialTable, dict[str, np.ndarray], AsvTrials]:
     """Read a table with a header and the columns asv_score, cm_score and sasv_label, one trial a line.
 
     sasv_label: 1 target, 2 nontarget, both bona fide; 0 spoof. Returns (TrialTable, {name: scores (trials,)} of every
@@ -86,7 +87,7 @@ def read_sasv(path):
     return table, values, AsvTrials(values["asv_score"], kind, {})
 
 
-def find_asv(key, corpus):
+def find_asv(key: str | os.PathLike, corpus: str) -> tuple[Path, Path | None] | None:
     """(ASV scores, ASV key or None) that the organisers keep beside a key, or None where there are none."""
     record, key = CORPORA[corpus], Path(key).absolute()
     split = next((split for split in record.lists if f".{split}." in key.name), None)

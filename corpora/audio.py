@@ -15,7 +15,7 @@ from corpora.text import AUDIO_EXTENSIONS, stem
 _NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def list_audio(folder, recursive=False):
+def list_audio(folder: str | os.PathLike, recursive: bool = False) -> tuple[list[str], list[str]]:
     """The files of a folder that are audio by the endings of their names, and what else is there, sub-folders too.
 
     Returns two sorted lists of names relative to the folder. Hidden files and folders (macOS writes `._name` beside
@@ -46,14 +46,14 @@ def list_audio(folder, recursive=False):
     return sorted(audio), sorted(others)
 
 
-def warn_of_others(folder, others, reason="have no ending of audio"):
+def warn_of_others(folder: str | os.PathLike, others: list[str], reason: str = "have no ending of audio") -> None:
     """Say how many names of a folder are not read, and which: `others` of list_audio."""
     if others:
         names = ", ".join(map(shown, others[:5])) + (", ..." if len(others) > 5 else "")
         warn(f"{folder}: {len(others)} skipped, they {reason}: {names}")
 
 
-def scan_audio(folder):
+def scan_audio(folder: str | os.PathLike) -> dict[str, str]:
     """Map each audio file's name without its ending to its path; sub-folders not entered.
 
     If several files differ in their ending alone, the name stands for the first of AUDIO_EXTENSIONS, and the names
@@ -77,7 +77,7 @@ def _as_utf8(name):
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
-def trials_of_folder(folder):
+def trials_of_folder(folder: str | os.PathLike) -> list[Trial]:
     """Every audio file of a folder as a trial with an unknown label, in the order of the names.
 
     Its id is the file's name without the ending; with it if another file differs in the ending alone.
@@ -94,7 +94,7 @@ def trials_of_folder(folder):
     return [Trial(utt_id=utt_id, path=os.path.join(folder, name)) for utt_id, name in sorted(ids.items())]
 
 
-def name_problem(utt_id):
+def name_problem(utt_id: str) -> str | None:
     """Why a name cannot stand in a line `utt_id score`; None if it can."""
     if _NOT_IN_A_LINE.search(utt_id):
         return "its name holds a line end, a control character or bytes that are not UTF-8, which a score file cannot"
@@ -103,8 +103,8 @@ def name_problem(utt_id):
     return None
 
 
-def read_protocol(path, corpus=None):
-    """Read a trial list or a key: a list of Trial in the order of the file, `path` not set.
+def read_protocol(path: str | os.PathLike, corpus: str | None = None) -> list[Trial]:
+    """Read a trial list or a key, in the order of the file; `path` of the trials is not set.
 
     Otherwise as read_table. A folder is the list of the audio files in it, with their paths.
     """
@@ -113,8 +113,10 @@ def read_protocol(path, corpus=None):
     return read_table(path, corpus).trials()
 
 
-def read_trials(protocol, audio_dir=None, corpus=None):
-    """Read a trial list or key and locate its audio: a list of Trial with paths.
+def read_trials(
+    protocol: str | os.PathLike, audio_dir: str | os.PathLike | None = None, corpus: str | None = None
+) -> list[Trial]:
+    """Read a trial list or key and locate its audio: trials with paths.
 
     audio_dir None: the folder is looked for around the protocol, where the corpus's archives unpack it to.
     Raises UserError as read_table and locate_audio, and where no folder is found, listing the places looked at.
@@ -146,7 +148,7 @@ def _inside(folder, utt_id):
     return next((path for path in paths if os.path.isfile(path)), None)
 
 
-def locate_audio(trials, folder):
+def locate_audio(trials: list[Trial], folder: str | os.PathLike) -> list[Trial]:
     """Set the path of every trial: the file in `folder` that is named utt_id and an audio ending.
 
     An id may name a sub-folder (`sub/name`), but never lead outside the folder.

@@ -212,12 +212,12 @@ CORPORA = {
 DEFAULT_CORPUS = "ASVspoof2019_LA"  # a training set of none of them is trained on as on this one
 
 
-def trained_as(corpus):
+def trained_as(corpus: str | None) -> str:
     """The corpus by whose recipe a corpus is trained: itself, or DEFAULT_CORPUS for None and one without a recipe."""
     return corpus if corpus in CORPORA and CORPORA[corpus].recipe else DEFAULT_CORPUS
 
 
-def recipe_of(corpus, model_name=None):
+def recipe_of(corpus: str | None, model_name: str | None = None) -> dict[str, int | float | str]:
     """{flag of train.py: value} that a corpus (or None), and a model on it, are trained with by default."""
     record = CORPORA[trained_as(corpus)]
     return SPEECH | record.recipe | record.recipe_of_models.get(model_name, {})

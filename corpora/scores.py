@@ -1,5 +1,7 @@
 """Score files: a line `utt_id score` a trial."""
 
+import os
+
 import numpy as np
 
 from common.atomic import atomic_open
@@ -7,7 +9,7 @@ from common.console import UserError, shown
 from corpora.text import ID_NAMES, numbers, read_text, split_words, without_endings
 
 
-def read_score_columns(path):
+def read_score_columns(path: str | os.PathLike) -> tuple[list[str], np.ndarray, list[int]]:
     """Read a score file without judging it: (utt_ids, scores (trials,) float64, line numbers).
 
     A line is `utt_id score`; or `utt_id source key score`, as ASVspoof 2019 has it; or, below a header, two columns
@@ -45,7 +47,7 @@ def _score_lines(path, text):
     return [number for number, _ in rows], names, scores
 
 
-def read_scores(path):
+def read_scores(path: str | os.PathLike) -> dict[str, float]:
     """Read a score file. Returns {utt_id: score}, in the order of the file.
 
     Raises UserError, naming file and line, as read_score_columns and for a score that is no finite number or an id
@@ -62,7 +64,7 @@ def read_scores(path):
     return scores
 
 
-def write_scores(path, scores):
+def write_scores(path: str | os.PathLike, scores: dict[str, float]) -> None:
     """Write {utt_id: score} as a score file, whole or not at all. Nine digits keep a float32 exactly."""
     with atomic_open(path) as file:
         file.writelines(f"{utt_id} {score:.9g}\n" for utt_id, score in scores.items())

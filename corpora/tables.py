@@ -1,12 +1,14 @@
 """Text to trials: the trial lists and keys of every corpus as columns."""
 
+import os
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from common.console import UserError, shown
-from corpora.records import CORPORA, SUBSETS
+from corpora.records import CORPORA, SUBSETS, Corpus
 from corpora.text import ID_NAMES, LABEL_NAMES, Column, Index, read_text, split_csv, split_words, without_endings
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
@@ -32,26 +34,26 @@ class Trial:
 class TrialTable:
     """The trials of a list or key as columns, which is how 600,000 of them are read and counted in seconds.
 
-    utt_id: list of str. label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: name -> Column. names: those
-    of all columns that the file has.
+    label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: by name. names: those of all columns that the file
+    has.
     """
 
     path: str
     corpus: str
-    utt_id: list
+    utt_id: list[str]
     label: np.ndarray
-    columns: dict = field(default_factory=dict)
-    names: list = field(default_factory=list)
+    columns: dict[str, Column] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
     @property
-    def record(self):
+    def record(self) -> Corpus:
         """The corpora.Corpus that it is of."""
         return CORPORA[self.corpus]
 
     def __len__(self):
         return len(self.utt_id)
 
-    def select(self, mask):
+    def select(self, mask: np.ndarray) -> "TrialTable":
         """The trials where mask (trials,) holds, in their order."""
         return TrialTable(
             self.path,
@@ -62,7 +64,7 @@ class TrialTable:
             self.names,
         )
 
-    def subset_mask(self, name):
+    def subset_mask(self, name: str) -> np.ndarray:
         """(trials,) where an ASVspoof 2021 subset is, a name of SUBSETS; other corpora have none and are whole."""
         if "subset" not in self.columns or SUBSETS[name] is None:
             return np.ones(len(self), bool)
@@ -71,7 +73,7 @@ class TrialTable:
             raise UserError(f"{self.path}: expected trials of the subset {name}, found {', '.join(values)}")
         return codes == values.index(SUBSETS[name])
 
-    def in_order(self, name, values):
+    def in_order(self, name: str, values: Iterable[str]) -> list[str]:
         """Values of a column sorted: the published order first, then numbers by value, so that A2 is before A10."""
         published = {value: i for i, value in enumerate(self.record.breakdowns.get(name, ()))}
 
@@ -81,14 +83,14 @@ class TrialTable:
 
         return sorted(values, key=key)
 
-    def has(self, marks):
+    def has(self, marks: dict[str, Collection[str]]) -> bool:
         """Whether it has each of these columns, {name: values}, and in it one of those values."""
         return all(
             name in self.columns and not set(values).isdisjoint(self.columns[name].values)
             for name, values in marks.items()
         )
 
-    def trials(self):
+    def trials(self) -> list[Trial]:
         """The same as a list of Trial."""
         names = [name for name in ("attack", "speaker", "dataset", "codec") if name in self.columns]
         words = [[self.columns[name].values[code] for code in self.columns[name].codes] for name in names]
@@ -99,7 +101,9 @@ class TrialTable:
         ]
 
 
-def read_table(path, corpus=None, columns=None):
+def read_table(
+    path: str | os.PathLike, corpus: str | None = None, columns: Collection[str] | None = None
+) -> TrialTable:
     """Read a trial list or a key of any corpus as a TrialTable.
 
     path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by

@@ -6,6 +6,7 @@ import math
 import os
 import stat
 from collections import Counter, namedtuple
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Index(dict):
     The words for bona fide trials, which some keys have as their attack, count as "-".
     """
 
-    def __init__(self, bonafide="bonafide"):
+    def __init__(self, bonafide: str = "bonafide") -> None:
         self.words, self.absent = [], {bonafide, "bonafide", "bona-fide", ""}
 
     def __missing__(self, word):
@@ -46,7 +47,7 @@ class Index(dict):
         return self[word]
 
 
-def read_text(path):
+def read_text(path: str | os.PathLike) -> str:
     """The text of a file. Raises UserError for one that is missing, not a regular file, or no text."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would be waited for, perhaps for ever
@@ -63,8 +64,10 @@ def read_text(path):
     return text
 
 
-def split_words(path, text, n, expected):
-    """Cut a text into n columns of words. Yields (line numbers, n sequences of words) piece by piece.
+def split_words(
+    path: str | os.PathLike, text: str, n: int, expected: str
+) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
+    """Cut a text into n columns of words. Yields (line numbers, the columns) piece by piece.
 
     Blank lines are skipped. Raises UserError for a line with another number of words.
     """
@@ -87,7 +90,9 @@ def split_words(path, text, n, expected):
         start, number = end, number + n_lines
 
 
-def split_csv(path, text, number, separator, columns):
+def split_csv(
+    path: str | os.PathLike, text: str, number: int, separator: str, columns: Sequence[str]
+) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
     """As split_words, for the lines of a table below its header in line `number`."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
@@ -104,7 +109,9 @@ def split_csv(path, text, number, separator, columns):
         yield [i for i, _ in rows], [list(column) for column in zip(*(row for _, row in rows))]
 
 
-def numbers(path, lines, words, what="the score", finite=False):
+def numbers(
+    path: str | os.PathLike, lines: Sequence[int], words: Sequence[str], what: str = "the score", finite: bool = False
+) -> list[float]:
     """Words as numbers. Raises UserError, naming the line, for one that is none; finite: or is NaN or infinite.
 
     Python's own float() takes 1_000 and the digits of every script, too.
@@ -131,7 +138,7 @@ def _is_number(word, finite):
     return "_" not in word and word.isascii() and (math.isfinite(value) or not finite)
 
 
-def without_endings(utt_ids):
+def without_endings(utt_ids: list[str]) -> list[str]:
     """Names of utterances without the ending of an audio file, if the first of them has one.
 
     Names that differ in their ending alone keep it.
@@ -145,5 +152,5 @@ def without_endings(utt_ids):
     return [name if n_endings[stem] > 1 else stem for name, stem in zip(utt_ids, stems)]
 
 
-def stem(name):
+def stem(name: str) -> str:
     return name[: name.rindex(".")]
