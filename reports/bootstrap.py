@@ -1,18 +1,23 @@
 """Bootstrap intervals of the figures, and of their differences between systems."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common.console import UserError
-from corpora import BONAFIDE
+from corpora import BONAFIDE, TrialTable
+from reports.conditions import Condition
 from reports.curves import Curve, checked, cllr_costs, curve_eer, det_curve, eer_point
 
 FEWEST_CLUSTERS = 10  # of each class, below which drawing clusters says little
 MOST_CLUSTERS = 20_000  # beyond which counting them takes too much memory
 
 
-def cluster_weights(clusters, is_bonafide, n_replicates=1000, seed=0):
+def cluster_weights(
+    clusters: np.ndarray, is_bonafide: np.ndarray, n_replicates: int = 1000, seed: int = 0
+) -> np.ndarray:
     """How often each cluster is drawn in each bootstrap replicate, (replicates, clusters) float32.
 
     clusters: (trials,) codes from 0; is_bonafide: (trials,). Clusters are drawn with replacement, apart those that
@@ -33,7 +38,16 @@ def cluster_weights(clusters, is_bonafide, n_replicates=1000, seed=0):
     return weights
 
 
-def bootstrap_curves(bonafide, spoof, n_replicates=1000, seed=0, clusters=None, weights=None, points=(), cllr=False):
+def bootstrap_curves(
+    bonafide: ArrayLike,
+    spoof: ArrayLike,
+    n_replicates: int = 1000,
+    seed: int = 0,
+    clusters: Sequence[np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
+    points: Sequence[Callable] = (),
+    cllr: bool = False,
+) -> list[tuple[Curve, Curve, Curve]]:
     """DET curves of bootstrap replicates of the same trials, for one or several systems.
 
     bonafide, spoof: (systems, trials) scores of each class. Without clusters, trials are drawn with replacement
@@ -81,7 +95,7 @@ def bootstrap_curves(bonafide, spoof, n_replicates=1000, seed=0, clusters=None, 
     return list(zip(exact, coarse, replicates))
 
 
-def kept_points(curve, n_bonafide, n_spoof, points, n=64):
+def kept_points(curve: Curve, n_bonafide: int, n_spoof: int, points: Sequence[Callable], n: int = 64) -> np.ndarray:
     """Indices of the points of a curve that its replicates are computed at: all, or those of most interest."""
     if len(curve.frr) <= 4 * n:
         return np.arange(len(curve.frr))
@@ -120,7 +134,9 @@ def _table(rows, n_rows, columns, n_columns):
     return counts.reshape(n_rows, n_columns).astype(np.float32)
 
 
-def bootstrap_figure(figure, exact, coarse, replicates):
+def bootstrap_figure(
+    figure: Callable[[Curve], np.ndarray | float], exact: Curve, coarse: Curve, replicates: Curve
+) -> tuple[float, np.ndarray]:
     """(value, replicates (n,)) of a function of a Curve; what the coarse curve misses is put back. NaNs left out."""
     with np.errstate(invalid="ignore"):
         values = np.asarray(figure(replicates))
@@ -128,7 +144,7 @@ def bootstrap_figure(figure, exact, coarse, replicates):
     return value, values + (value - float(figure(coarse)))
 
 
-def percentile_interval(replicates, confidence=0.95):
+def percentile_interval(replicates: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Percentile interval (low, high) of bootstrap replicates, NaN ones left out. (NaN, NaN) where none is left."""
     replicates = replicates[np.isfinite(replicates)]
     if not len(replicates):
@@ -138,7 +154,7 @@ def percentile_interval(replicates, confidence=0.95):
     return float(low), float(high)
 
 
-def p_value(differences):
+def p_value(differences: np.ndarray) -> float:
     """Two-sided p-value of "there is no difference" from bootstrap replicates of it: below 0.05 where the 95 %
     interval leaves 0 out. Source: Davison & Hinkley, 1997, section 4.4 (with one added to the counts).
     """
@@ -147,14 +163,18 @@ def p_value(differences):
     return float(min(1, 2 * (min(less, more) + 1) / (len(differences) + 1)))
 
 
-def bootstrap_statistic(statistic, *classes, n_replicates=200, seed=0):
+def bootstrap_statistic(
+    statistic: Callable[..., float], *classes: np.ndarray, n_replicates: int = 200, seed: int = 0
+) -> np.ndarray:
     """Replicates (n,) of any function of the trials of some classes, drawn with replacement within each class."""
     rng = np.random.default_rng(seed)
     draws = ([trials[rng.integers(len(trials), size=len(trials))] for trials in classes] for _ in range(n_replicates))
     return np.array([statistic(*draw) for draw in draws])
 
 
-def bootstrap_eer(bonafide, spoof, n_replicates=1000, seed=0, confidence=0.95):
+def bootstrap_eer(
+    bonafide: ArrayLike, spoof: ArrayLike, n_replicates: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> tuple[float, float]:
     """Percentile bootstrap interval of the EER: (low, high), fractions.
 
     Trials are drawn with replacement within each class, so the interval speaks of other trials from the same
@@ -165,7 +185,7 @@ def bootstrap_eer(bonafide, spoof, n_replicates=1000, seed=0, confidence=0.95):
     return percentile_interval(replicates, confidence)
 
 
-def fewest_clusters(*classes):
+def _fewest_clusters(*classes):
     """How many different codes there are in the class that has the fewest of them."""
     return min(np.count_nonzero(np.bincount(codes)) for codes in classes)
 
@@ -173,12 +193,12 @@ def fewest_clusters(*classes):
 class Bootstrap:
     """How the intervals of a report are made; `text` says it in words.
 
-    table: TrialTable; n: number of replicates, 0 for no intervals; cluster: column whose values are drawn whole, "none"
+    n: number of replicates, 0 for no intervals; cluster: column whose values are drawn whole, "none"
     for trials; None: that of the corpus's record, if the key names enough of them. Raises UserError for a column that
     the table lacks, or with too many values.
     """
 
-    def __init__(self, table, n=1000, cluster=None):
+    def __init__(self, table: TrialTable, n: int = 1000, cluster: str | None = None) -> None:
         self.n, self.codes, self.weights = n, None, None
         is_bonafide = table.label == BONAFIDE
         column, self.fewest = cluster or table.record.cluster, 2 if cluster else FEWEST_CLUSTERS
@@ -190,7 +210,7 @@ class Bootstrap:
             n = int(codes.max()) + 1
             if cluster and n > MOST_CLUSTERS:
                 raise UserError(f"--cluster {column}: expected at most {MOST_CLUSTERS} different values, found {n}")
-            if n <= MOST_CLUSTERS and fewest_clusters(codes[is_bonafide], codes[~is_bonafide]) >= self.fewest:
+            if n <= MOST_CLUSTERS and _fewest_clusters(codes[is_bonafide], codes[~is_bonafide]) >= self.fewest:
                 self.codes = codes
         if not self.n:
             self.text = "no intervals"
@@ -201,7 +221,9 @@ class Bootstrap:
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of whole {column}s ({n} of them), "
             self.text += f"of trials where there are fewer than {self.fewest} of a class"
 
-    def curves(self, scores, condition, points, cllr=False):
+    def curves(
+        self, scores: Sequence[np.ndarray], condition: Condition, points: Sequence[Callable], cllr: bool = False
+    ) -> list[tuple[Curve, Curve | None, Curve | None]]:
         """(exact, coarse, replicates) Curves of each of several score arrays; the last two None without intervals."""
         classes = [[s[index] for s in scores] for index in (condition.bonafide, condition.spoof)]
         if not self.n:
@@ -209,6 +231,6 @@ class Bootstrap:
         clusters = None
         if self.codes is not None:
             clusters = [self.codes[index] for index in (condition.bonafide, condition.spoof)]
-            if fewest_clusters(*clusters) < self.fewest:
+            if _fewest_clusters(*clusters) < self.fewest:
                 clusters = None
         return bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)

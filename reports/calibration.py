@@ -1,6 +1,10 @@
 """Calibration and fusion: scores to log-likelihood ratios."""
 
+import os
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 import corpora
 from common.console import UserError
@@ -9,7 +13,7 @@ from reports.curves import checked
 from reports.systems import align
 
 
-def train_calibration(bonafide, spoof):
+def train_calibration(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[np.ndarray, float]:
     """(weights (systems,), offset) that turn scores into log-likelihood ratios: scores @ weights + offset.
 
     bonafide, spoof: (trials, systems) or (trials,) scores of development trials. Logistic regression in which both
@@ -50,7 +54,12 @@ def train_calibration(bonafide, spoof):
     return weights, float(w[-1] - weights @ mean)
 
 
-def calibrate_and_fuse(systems, calibrate=None, fuse=None, allow_missing=False):
+def calibrate_and_fuse(
+    systems: dict[str, np.ndarray],
+    calibrate: Sequence[str | os.PathLike] | None = None,
+    fuse: str | None = None,
+    allow_missing: bool = False,
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Replace scores by log-likelihood ratios and add a fused system: ({name: scores (trials,)}, lines that say how).
 
     systems: {name: scores}. calibrate: score files of the same systems on development trials, then their key. fuse:

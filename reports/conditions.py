@@ -2,12 +2,13 @@
 
 import csv
 import itertools
+import os
 from collections import namedtuple
 
 import numpy as np
 
 from common.console import UserError
-from corpora import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF, TrialTable
 from reports import ctrsvdd
 
 # A set of trials: all that pass `filters`, {column: values}. bonafide, spoof: indices of its trials.
@@ -16,7 +17,7 @@ Condition = namedtuple("Condition", "by name filters bonafide spoof")
 PUBLISHED_REPORTS = {"ctrsvdd": ctrsvdd}
 
 
-def partition(table, columns):
+def _partition(table, columns):
     """The trials by the values of some columns: (values of each column, {tuple of values: indices}) for bona fide and
     spoofed trials. Where bona fide trials have no value, as of an attack, they pass every one of that column.
     """
@@ -54,10 +55,12 @@ def partition(table, columns):
     return values, *parts
 
 
-def conditions_of(table, by=None, groups=None):
+def conditions_of(
+    table: TrialTable, by: list[list[str]] | None = None, groups: dict[str, set[str]] | None = None
+) -> list[Condition]:
     """Every Condition of a report: pooled, groups of attacks, then breakdowns.
 
-    table: TrialTable of the trials reported on. by: lists of one column or two, ["none"] for no breakdown; None: those
+    table: of the trials reported on. by: lists of one column or two, ["none"] for no breakdown; None: those
     of its corpus's record, or of the published report that it names. groups: {name: attacks}, as of read_groups.
     """
     everything = [np.flatnonzero(table.label == label) for label in (BONAFIDE, SPOOF)]
@@ -68,7 +71,7 @@ def conditions_of(table, by=None, groups=None):
             conditions.append(Condition(column, name, {}, *(indices[mask[indices]] for indices in everything)))
         return conditions
     if groups:
-        _, bonafide, spoof = partition(table, ["attack"])
+        _, bonafide, spoof = _partition(table, ["attack"])
     for name, members in (groups or {}).items():
         present = [(attack,) for attack in members if (attack,) in spoof]
         if present:
@@ -78,7 +81,7 @@ def conditions_of(table, by=None, groups=None):
     for columns in asked:
         if columns == ["none"]:
             continue
-        values, bonafide, spoof = partition(table, columns)
+        values, bonafide, spoof = _partition(table, columns)
         if by is None and len(values[0]) < 2:
             continue
         for wanted in itertools.product(*values):
@@ -88,7 +91,7 @@ def conditions_of(table, by=None, groups=None):
     return conditions
 
 
-def read_groups(path):
+def read_groups(path: str | os.PathLike) -> dict[str, set[str]]:
     """{group: set of attacks}, in the order of the file."""
     groups = {}
     try:

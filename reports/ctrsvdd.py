@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from corpora import BONAFIDE
+from corpora import BONAFIDE, TrialTable
 from reports.published import published_ctrsvdd
 
 
-def masks(table):
+def masks(table: TrialTable) -> dict[tuple[str, str], np.ndarray]:
     """{(by, name): mask (trials,)} of the published lines and of the organisers'; {} for a set without acesinger.
 
     A dataset is all of it; excluding A14 only leaves the bona fide trials of acesinger in; an attack has all bona fide
@@ -27,7 +27,7 @@ def masks(table):
     return conditions
 
 
-def print_report(scores, table, places):
+def print_report(scores: np.ndarray, table: TrialTable, places: np.ndarray) -> None:
     """The published text. scores: (trials,); places: (trials,) of each trial's line in the score file, for the order.
 
     See `masks` for the trials of each line.

@@ -7,8 +7,10 @@ trials. Each figure has a function of a Curve and, if it depends on one operatin
 
 import math
 from collections import namedtuple
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common.console import UserError
 
@@ -23,7 +25,7 @@ P_SPOOF, P_TARGET, P_NONTARGET = 0.05, 0.95 * 0.99, 0.95 * 0.01
 C_MISS, C_FA = 1, 10
 
 
-def det_curve(bonafide, spoof, cllr=False):
+def det_curve(bonafide: ArrayLike, spoof: ArrayLike, cllr: bool = False) -> Curve:
     """The DET curve of scores, a Curve of as many points as there are distinct scores, and one that rejects nothing.
 
     Raises UserError for an empty class or a score that is not finite.
@@ -43,7 +45,7 @@ def det_curve(bonafide, spoof, cllr=False):
     )
 
 
-def checked(*classes, names=("bona fide", "spoof")):
+def checked(*classes: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) -> list[np.ndarray]:
     classes = [np.asarray(scores, dtype=np.float64) for scores in classes]
     for name, scores in zip(names, classes):
         if not len(scores):
@@ -53,7 +55,7 @@ def checked(*classes, names=("bona fide", "spoof")):
     return classes
 
 
-def eer_point(curve):
+def eer_point(curve: Curve) -> np.ndarray | np.integer:
     """Index of the point of a Curve where its rates are nearest to each other; the first of several.
 
     Differences are whole numbers over the product of the class sizes: what is nearer to each other than 1e-13 is
@@ -63,57 +65,59 @@ def eer_point(curve):
     return np.argmax(difference <= difference.min(axis=-1, keepdims=True) + 1e-13, axis=-1)
 
 
-def curve_eer(curve):
+def curve_eer(curve: Curve) -> np.ndarray | float:
     """EER of a Curve, or of each of its replicates; see compute_eer."""
     nearest = np.expand_dims(eer_point(curve), -1)
     return (np.take_along_axis(curve.frr, nearest, -1) + np.take_along_axis(curve.far, nearest, -1))[..., 0] / 2
 
 
-def dcf_weights(p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+def dcf_weights(p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA) -> tuple[float, float]:
     """(miss, false alarm): the normalised detection cost is miss FRR + false_alarm FAR."""
     miss, false_alarm = c_miss * (1 - p_spoof), c_fa * p_spoof
     return miss / min(miss, false_alarm), false_alarm / min(miss, false_alarm)
 
 
-def curve_min_cost(curve, miss, false_alarm, floor=0):
+def curve_min_cost(curve: Curve, miss: float, false_alarm: float, floor: float = 0) -> np.ndarray | float:
     """min over thresholds of floor + miss FRR + false_alarm FAR of a Curve, or of each of its replicates."""
     return floor + np.min(miss * curve.frr + false_alarm * curve.far, axis=-1)
 
 
-def min_cost_point(curve, miss, false_alarm, floor=0):
+def min_cost_point(curve: Curve, miss: float, false_alarm: float, floor: float = 0) -> np.integer:
     """Index of the point of a Curve where curve_min_cost is attained."""
     return np.argmin(miss * curve.frr + false_alarm * curve.far)
 
 
-def bayes_point(curve, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+def bayes_point(curve: Curve, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA) -> int | np.integer:
     """Index of the point of a Curve that a log-likelihood ratio is judged at; see compute_act_dcf."""
     return max(np.searchsorted(curve.thresholds, -math.log(c_miss * (1 - p_spoof) / (c_fa * p_spoof))) - 1, 0)
 
 
-def curve_act_dcf(curve, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+def curve_act_dcf(
+    curve: Curve, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA
+) -> np.ndarray | float:
     """actDCF of a Curve, or of each of its replicates; see compute_act_dcf."""
     miss, false_alarm = dcf_weights(p_spoof, c_miss, c_fa)
     point = bayes_point(curve, p_spoof, c_miss, c_fa)
     return miss * curve.frr[..., point] + false_alarm * curve.far[..., point]
 
 
-def curve_auc(curve):
+def curve_auc(curve: Curve) -> np.ndarray | float:
     """AUC of a Curve, or of each of its replicates; see compute_auc."""
     spoof = -np.diff(curve.far)  # share of spoofs at each score; those of bona fide above it, and half of those at it
     return np.sum(spoof * (1 - (curve.frr[..., 1:] + curve.frr[..., :-1]) / 2), axis=-1)
 
 
-def far_at_point(curve, frr):
+def far_at_point(curve: Curve, frr: float) -> np.ndarray | np.integer:
     """Index of the last point of a Curve, or of each of its replicates, with no more than that FRR."""
     return np.sum(curve.frr <= frr + 1e-12, axis=-1) - 1
 
 
-def curve_far_at(curve, frr):
+def curve_far_at(curve: Curve, frr: float) -> np.ndarray | float:
     """FAR at an FRR of a Curve, or of each of its replicates; see compute_far_at."""
     return np.take_along_axis(curve.far, np.expand_dims(far_at_point(curve, frr), -1), -1)[..., 0]
 
 
-def curve_min_cllr(curve):
+def curve_min_cllr(curve: Curve) -> np.ndarray | float:
     """min Cllr of a Curve, or of each of its replicates; see compute_min_cllr."""
     bonafide, spoof = np.diff(np.atleast_2d(curve.frr)), -np.diff(np.atleast_2d(curve.far))
     n_replicates, n_cells = bonafide.shape
@@ -134,9 +138,9 @@ def curve_min_cllr(curve):
     return (np.bincount(replicate, bits, n_replicates) / 2).reshape(curve.frr.shape[:-1])[()]
 
 
-def cllr_costs(bonafide, spoof):
+def cllr_costs(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.logaddexp(0, -bonafide) / math.log(2), np.logaddexp(0, spoof) / math.log(2)
 
 
-def cllr_of(bonafide, spoof):
+def cllr_of(bonafide: np.ndarray, spoof: np.ndarray) -> float:
     return sum(float(np.mean(costs)) for costs in cllr_costs(bonafide, spoof)) / 2

@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 
 from common.console import UserError
-from corpora import ASV_SPOOF, NONTARGET, TARGET
+from corpora import ASV_SPOOF, NONTARGET, TARGET, AsvTrials
 from reports import curves, metrics
-from reports.bootstrap import bootstrap_figure, bootstrap_statistic, p_value, percentile_interval
+from reports.bootstrap import Bootstrap, bootstrap_figure, bootstrap_statistic, p_value, percentile_interval
+from reports.conditions import Condition
 from reports.published import PROGRAMS
 from reports.systems import asv_rates
 
@@ -29,7 +30,7 @@ Row = namedtuple("Row", "condition system figures")
 Setting = namedtuple("Setting", "record asv miss_rates published sasv")
 
 
-def once(setting):
+def _once(setting):
     return [("", {})]
 
 
@@ -55,55 +56,55 @@ class Figure:
     digits: int = 4
     pooled_only: bool = False
     cllr: bool = False
-    cases: Callable = once
+    cases: Callable = _once
     of: str = "curve"
     columns: tuple = ()
 
     @property
-    def has_interval(self):
+    def has_interval(self) -> bool:
         return self.of != "scores"
 
-    def case(self, label, keywords):
+    def case(self, label: str, keywords: dict[str, object]) -> "Figure":
         """The figure for one of its cases."""
         point = partial(self.point, **keywords) if self.point else None
         key, title = self.key.format(label), self.title.format(label)
         return replace(self, key=key, title=title, function=partial(self.function, **keywords), point=point)
 
 
-def dcf_cases(setting):
+def _dcf_cases(setting):
     return [("", dict(zip(("miss", "false_alarm"), curves.dcf_weights())))]
 
 
-def tdcf_cases(setting, own=True):
+def _tdcf_cases(setting, own=True):
     """The t-DCF in the form of the corpus's own challenge, or in the others."""
     for version in metrics.TDCF_VERSIONS:
         if setting.asv is not None and (version == setting.record.tdcf) == own:
             yield version, dict(zip(("miss", "false_alarm", "floor"), metrics.tdcf_weights(setting.asv, version)))
 
 
-def far_cases(setting):
+def _far_cases(setting):
     return [(f"{rate:g}", {"frr": rate / 100}) for rate in setting.miss_rates]
 
 
-def published_cases(setting, name):
+def _published_cases(setting, name):
     program = PROGRAMS[setting.record.published]
     return [("", {"program": program[name]})] if setting.published and name in program else []
 
 
-def as_published(bonafide, spoof, program):
+def _as_published(bonafide, spoof, program):
     return program(bonafide, spoof)
 
 
-TDCF = Figure("min_tdcf_{}", "min t-DCF {}", curves.curve_min_cost, curves.min_cost_point, cases=tdcf_cases)
+TDCF = Figure("min_tdcf_{}", "min t-DCF {}", curves.curve_min_cost, curves.min_cost_point, cases=_tdcf_cases)
 FIGURES = [
     Figure("eer", "EER %", curves.curve_eer, curves.eer_point, scale=100, digits=3),
-    Figure("min_dcf", "minDCF", curves.curve_min_cost, curves.min_cost_point, cases=dcf_cases),
+    Figure("min_dcf", "minDCF", curves.curve_min_cost, curves.min_cost_point, cases=_dcf_cases),
     TDCF,
     Figure("act_dcf", "actDCF", curves.curve_act_dcf, curves.bayes_point, pooled_only=True),
     Figure("cllr", "Cllr, bits", lambda curve: curve.cllr, pooled_only=True, cllr=True),
     Figure("min_cllr", "min Cllr, bits", curves.curve_min_cllr, pooled_only=True),
     Figure("auc", "AUC", curves.curve_auc, digits=6, pooled_only=True),
-    replace(TDCF, cases=partial(tdcf_cases, own=False), pooled_only=True),
+    replace(TDCF, cases=partial(_tdcf_cases, own=False), pooled_only=True),
     Figure(
         "far_at_frr_{}",
         "FAR % at FRR {} %",
@@ -112,22 +113,22 @@ FIGURES = [
         scale=100,
         digits=3,
         pooled_only=True,
-        cases=far_cases,
+        cases=_far_cases,
     ),
     Figure(
         "published_eer",
         "published EER %",
-        as_published,
+        _as_published,
         scale=100,
-        cases=partial(published_cases, name="eer"),
+        cases=partial(_published_cases, name="eer"),
         of="scores",
     ),
     Figure(
         "published_min_dcf",
         "published minDCF",
-        as_published,
+        _as_published,
         digits=6,
-        cases=partial(published_cases, name="min_dcf"),
+        cases=partial(_published_cases, name="min_dcf"),
         of="scores",
     ),
     Figure(
@@ -144,18 +145,24 @@ FIGURES = [
 ]
 
 
-def figures_of(setting, pooled=True):
+def _figures_of(setting, pooled=True):
     """The figures that a Setting has, of all trials or of another condition, in the order of FIGURES."""
     chosen = [figure for figure in FIGURES if pooled or not figure.pooled_only]
     chosen = [figure for figure in chosen if figure.of != "sasv" or set(figure.columns) <= set(setting.sasv)]
     return [figure.case(*case) for figure in chosen for case in figure.cases(setting)]
 
 
-def measure(systems, conditions, asv, setting, bootstrap):
+def measure(
+    systems: dict[str, np.ndarray],
+    conditions: list[Condition],
+    asv: AsvTrials | metrics.AsvRates | None,
+    setting: Setting,
+    bootstrap: Bootstrap,
+) -> tuple[list[Row], dict[str, Figure]]:
     """One Row a condition and system, and the Figures by key.
 
-    systems: {name: scores (trials,)}; asv: AsvTrials or AsvRates, from which each condition takes its own; setting:
-    Setting. Raises UserError if the verification of all trials leaves the t-DCF no meaning.
+    systems: {name: scores (trials,)}; asv: each condition takes its own from it.
+    Raises UserError if the verification of all trials leaves the t-DCF no meaning.
     """
     rows, shown = [], {}
     for condition in conditions:
@@ -164,41 +171,41 @@ def measure(systems, conditions, asv, setting, bootstrap):
         if len(condition.bonafide) and len(condition.spoof):
             setting = setting._replace(asv=asv_rates(asv, condition.filters))
             try:
-                figures = figures_of(setting, pooled)
+                figures = _figures_of(setting, pooled)
             except UserError:  # the verification of this condition's few trials leaves a t-DCF no meaning
                 if pooled:
                     raise
-                figures = figures_of(setting._replace(asv=None), pooled)
+                figures = _figures_of(setting._replace(asv=None), pooled)
         shown |= {figure.key: figure for figure in figures}
         for name, scores in systems.items():
-            values = values_of(figures, scores, condition, bootstrap, setting.sasv, asv) if figures else {}
+            values = _values_of(figures, scores, condition, bootstrap, setting.sasv, asv) if figures else {}
             rows.append(Row(condition, name, values))
     return rows, shown
 
 
-def values_of(figures, scores, condition, bootstrap, sasv, asv):
+def _values_of(figures, scores, condition, bootstrap, sasv, asv):
     """{key: Value} of figures for one system in one condition."""
-    (drawn,) = curves_of(figures, [scores], condition, bootstrap)
+    (drawn,) = _curves_of(figures, [scores], condition, bootstrap)
     values = {}
     for figure in figures:
         if figure.of == "curve":
-            values[figure.key], _ = curve_value(figure, *drawn)
+            values[figure.key], _ = _curve_value(figure, *drawn)
         elif figure.of == "scores":
             value = figure.function(scores[condition.bonafide], scores[condition.spoof])
             values[figure.key] = NO_VALUE._replace(value=value)
         else:
             trials = np.column_stack([sasv[column] for column in figure.columns])
-            values[figure.key] = sasv_value(figure, trials, asv.kind, bootstrap.n)
+            values[figure.key] = _sasv_value(figure, trials, asv.kind, bootstrap.n)
     return values
 
 
-def curves_of(figures, systems, condition, bootstrap):
+def _curves_of(figures, systems, condition, bootstrap):
     """(exact, coarse, replicates) Curves of each of several score arrays, as these figures need them."""
     points = [figure.point for figure in figures if figure.point]
     return bootstrap.curves(systems, condition, points, cllr=any(figure.cllr for figure in figures))
 
 
-def curve_value(figure, exact, coarse, replicates):
+def _curve_value(figure, exact, coarse, replicates):
     """(Value, its replicates or None)"""
     if coarse is None:
         return NO_VALUE._replace(value=float(figure.function(exact))), None
@@ -206,7 +213,7 @@ def curve_value(figure, exact, coarse, replicates):
     return Value(value, *percentile_interval(drawn)), drawn
 
 
-def sasv_value(figure, trials, kind, n_replicates):
+def _sasv_value(figure, trials, kind, n_replicates):
     """Value of a figure of both detectors. trials: (trials, columns); kind: (trials,) as in AsvTrials."""
     trials = trials[:, 0] if len(figure.columns) == 1 else trials
     classes = [trials[kind == k] for k in (TARGET, NONTARGET, ASV_SPOOF)]
@@ -218,17 +225,23 @@ def sasv_value(figure, trials, kind, n_replicates):
     return Value(value.value, *percentile_interval(drawn))
 
 
-def compare(systems, pooled, asv, setting, bootstrap):
+def compare(
+    systems: dict[str, np.ndarray],
+    pooled: Condition,
+    asv: AsvTrials | metrics.AsvRates | None,
+    setting: Setting,
+    bootstrap: Bootstrap,
+) -> list[dict[str, str | float]]:
     """Every pair of systems on the same trials and the same draws of them: {first, second, figure, difference, low,
     high, p}, the difference being first - second. pooled: Condition of all trials; the rest as for `measure`.
     """
     setting = setting._replace(asv=asv_rates(asv, {}))
-    figures = [figure for figure in figures_of(setting, pooled=False) if figure.of == "curve"]
+    figures = [figure for figure in _figures_of(setting, pooled=False) if figure.of == "curve"]
     comparisons = []
     for pair in itertools.combinations(systems, 2):
-        drawn = curves_of(figures, [systems[name] for name in pair], pooled, bootstrap)
+        drawn = _curves_of(figures, [systems[name] for name in pair], pooled, bootstrap)
         for figure in figures:
-            (first, drawn_first), (second, drawn_second) = (curve_value(figure, *of_system) for of_system in drawn)
+            (first, drawn_first), (second, drawn_second) = (_curve_value(figure, *of_system) for of_system in drawn)
             differences = drawn_first - drawn_second
             low, high = percentile_interval(differences)
             comparisons.append(

@@ -8,6 +8,7 @@ import math
 from collections import namedtuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common.console import UserError
 from reports.curves import (
@@ -36,7 +37,7 @@ TDCF_VERSIONS = ("2019", "2021")  # the legacy form and the revised one; see tdc
 ASVSPOOF5_ASV_RATES = AsvRates(0.01881016557566423, 0.01880141010575793, 0.4607082907604729)
 
 
-def compute_eer(bonafide, spoof):
+def compute_eer(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[float, float]:
     """Equal error rate, a fraction, and its threshold.
 
     The mean of the two error rates where they are nearest to each other, without interpolation. All scores equal
@@ -48,7 +49,9 @@ def compute_eer(bonafide, spoof):
     return float(curve.frr[nearest] + curve.far[nearest]) / 2, float(curve.thresholds[nearest])
 
 
-def compute_min_dcf(bonafide, spoof, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+def compute_min_dcf(
+    bonafide: ArrayLike, spoof: ArrayLike, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA
+) -> float:
     """Minimum normalised detection cost: 1 is what a detector that ignores its input costs.
 
     min over thresholds of c_miss (1 - p_spoof) FRR + c_fa p_spoof FAR, over the cheaper of its two weights.
@@ -57,7 +60,9 @@ def compute_min_dcf(bonafide, spoof, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
     return float(curve_min_cost(det_curve(bonafide, spoof), *dcf_weights(p_spoof, c_miss, c_fa)))
 
 
-def compute_act_dcf(bonafide, spoof, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
+def compute_act_dcf(
+    bonafide: ArrayLike, spoof: ArrayLike, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA
+) -> float:
     """Actual normalised detection cost of scores that are log-likelihood ratios, at the threshold of Bayes.
 
     The cost of compute_min_dcf where a trial is accepted from -ln(c_miss (1 - p_spoof) / (c_fa p_spoof)) on: what
@@ -66,7 +71,7 @@ def compute_act_dcf(bonafide, spoof, p_spoof=P_SPOOF, c_miss=C_MISS, c_fa=C_FA):
     return float(curve_act_dcf(det_curve(bonafide, spoof), p_spoof, c_miss, c_fa))
 
 
-def compute_cllr(bonafide, spoof):
+def compute_cllr(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """Cost of log-likelihood ratios in bits: scores taken as natural-logarithm likelihood ratios.
 
     (mean log2(1 + e^-bonafide) + mean log2(1 + e^spoof)) / 2; 1 is what a score that is always 0 costs.
@@ -75,7 +80,7 @@ def compute_cllr(bonafide, spoof):
     return cllr_of(*checked(bonafide, spoof))
 
 
-def compute_min_cllr(bonafide, spoof):
+def compute_min_cllr(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """Cllr, in bits, after the best calibration that keeps the order of the scores.
 
     That calibration is isotonic regression (pool adjacent violators). Source and errors as compute_cllr.
@@ -83,7 +88,7 @@ def compute_min_cllr(bonafide, spoof):
     return float(curve_min_cllr(det_curve(bonafide, spoof)))
 
 
-def compute_auc(bonafide, spoof):
+def compute_auc(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """Probability that a bona fide trial scores higher than a spoofed one, ties counting half: area under the ROC.
 
     Raises UserError as compute_eer.
@@ -91,7 +96,7 @@ def compute_auc(bonafide, spoof):
     return float(curve_auc(det_curve(bonafide, spoof)))
 
 
-def compute_far_at(bonafide, spoof, frr):
+def compute_far_at(bonafide: ArrayLike, spoof: ArrayLike, frr: float) -> float:
     """The lowest false acceptance rate at which no more than `frr`, a fraction, of bona fide trials are rejected.
 
     Raises UserError as compute_eer.
@@ -99,7 +104,7 @@ def compute_far_at(bonafide, spoof, frr):
     return float(curve_far_at(det_curve(bonafide, spoof), frr))
 
 
-def asv_error_rates(target, nontarget, spoof):
+def asv_error_rates(target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike) -> AsvRates:
     """AsvRates of verification scores at the threshold of the EER between target and nontarget trials.
 
     A trial is accepted from the threshold on, as the t-DCF's authors count (not as on the DET curve). An empty spoof
@@ -114,10 +119,10 @@ def asv_error_rates(target, nontarget, spoof):
     return AsvRates(float(np.mean(nontarget >= threshold)), float(np.mean(target < threshold)), accepted)
 
 
-def tdcf_weights(asv, version="2021"):
+def tdcf_weights(asv: AsvRates, version: str = "2021") -> tuple[float, float, float]:
     """(miss, false alarm, floor): the normalised t-DCF is floor + miss FRR + false_alarm FAR.
 
-    asv: AsvRates. version "2019": the legacy form of Kinnunen et al., Odyssey 2018; "2021": the revised one of
+    version "2019": the legacy form of Kinnunen et al., Odyssey 2018; "2021": the revised one of
     Kinnunen et al., IEEE/ACM TASLP 28, 2020, whose floor is the cost of the verification system alone.
     Raises UserError where verification is so bad that a countermeasure has no cost to weigh.
     """
@@ -139,7 +144,14 @@ def tdcf_weights(asv, version="2021"):
     return miss / scale, false_alarm / scale, floor / scale
 
 
-def compute_min_tdcf(bonafide, spoof, target_asv, nontarget_asv, spoof_asv, version="2021"):
+def compute_min_tdcf(
+    bonafide: ArrayLike,
+    spoof: ArrayLike,
+    target_asv: ArrayLike,
+    nontarget_asv: ArrayLike,
+    spoof_asv: ArrayLike,
+    version: str = "2021",
+) -> float:
     """Minimum normalised tandem detection cost of a countermeasure before a speaker verification system.
 
     bonafide, spoof: countermeasure scores; target_asv, nontarget_asv, spoof_asv: verification scores, which need not
@@ -149,7 +161,7 @@ def compute_min_tdcf(bonafide, spoof, target_asv, nontarget_asv, spoof_asv, vers
     return float(curve_min_cost(det_curve(bonafide, spoof), *weights))
 
 
-def compute_a_dcf(target, nontarget, spoof):
+def compute_a_dcf(target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike) -> float:
     """Minimum normalised architecture-agnostic detection cost of one score that must accept target trials alone.
 
     Priors and costs of ASVspoof 5: 0.9405, 0.0095, 0.05; 1, 10, 10. Source: Shim et al., "a-DCF", Odyssey 2024.
@@ -168,7 +180,9 @@ def compute_a_dcf(target, nontarget, spoof):
     return float(max(np.min(cost), 0) / min(weights[0], weights[1] + weights[2]))
 
 
-def compute_t_eer(target, nontarget, spoof, rho=0.5):
+def compute_t_eer(
+    target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike, rho: float = 0.5
+) -> tuple[float, float, float]:
     """Concurrent tandem equal error rate, a fraction, and its two thresholds: (t_eer, asv_threshold, cm_threshold).
 
     target, nontarget, spoof: (trials, 2), verification and countermeasure score of each trial. On the path of

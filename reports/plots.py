@@ -1,5 +1,6 @@
 """Plots of a report: DET curves, histograms of the scores, the EER of every condition."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from common.atomic import atomic_open
 from common.console import UserError
 from reports import curves
 from reports.bootstrap import kept_points
+from reports.conditions import Condition
+from reports.figures import Row
 
 
-def draw(path, parts, systems, pooled):
+def draw(path: str | os.PathLike, parts: list[list[Row]], systems: dict[str, np.ndarray], pooled: Condition) -> None:
     """DET curves on the probit scale with the EER marked, histograms of the scores, and the EER of every condition.
 
     path: .png, .pdf or .svg; parts: rows of the report, a list a breakdown; systems: {name: scores (trials,)}; pooled:
@@ -27,22 +30,22 @@ def draw(path, parts, systems, pooled):
     figure = drawing.Figure(figsize=(11, 7 if bars else 4.5), layout="constrained")
     grid = figure.add_gridspec(2 if bars else 1, 2, width_ratios=[1, 1.2])
     classes = {name: (scores[pooled.bonafide], scores[pooled.spoof]) for name, scores in systems.items()}
-    draw_det(figure.add_subplot(grid[0, 0]), classes)
+    _draw_det(figure.add_subplot(grid[0, 0]), classes)
     axes = grid[0, 1].subgridspec(len(systems), 1).subplots(squeeze=False)[:, 0]
     for i, (axis, name) in enumerate(zip(axes, systems)):
-        draw_histogram(axis, *classes[name], f"C{i}")
+        _draw_histogram(axis, *classes[name], f"C{i}")
         if len(systems) > 1:
             axis.set_title(name, fontsize="medium", loc="left")
         else:
             axis.set_ylabel("share of the class")
     axes[-1].set_xlabel("score")
     if bars:
-        draw_bars(figure.add_subplot(grid[1, :]), bars, list(systems))
+        _draw_bars(figure.add_subplot(grid[1, :]), bars, list(systems))
     with atomic_open(path, "wb") as file:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=120)
 
 
-def draw_det(axis, classes):
+def _draw_det(axis, classes):
     """The DET curve of each system, {name: (bona fide, spoof)}; at most some thousand points of each."""
     lowest = 0.5 / max(len(scores) for pair in classes.values() for scores in pair)  # stands for a rate of 0
     clipped = partial(np.clip, a_min=lowest, a_max=1 - lowest)
@@ -52,31 +55,31 @@ def draw_det(axis, classes):
         eer = float(curves.curve_eer(curve))
         kept = kept_points(curve, len(bonafide), len(spoof), [curves.eer_point], n=1500)
         far, frr = clipped(curve.far[kept]), clipped(curve.frr[kept])
-        line, *_ = axis.plot(probit(far), probit(frr), drawstyle="steps-post", label=f"{name}, EER {100 * eer:.2f} %")
-        axis.plot(probit(clipped(eer)), probit(clipped(eer)), "o", color=line.get_color())
+        line, *_ = axis.plot(_probit(far), _probit(frr), drawstyle="steps-post", label=f"{name}, EER {100 * eer:.2f} %")
+        axis.plot(_probit(clipped(eer)), _probit(clipped(eer)), "o", color=line.get_color())
         highest = max(highest, min(1.1 * eer, 0.99))
         least += [
             rate[(other <= highest) & (rate > lowest)].min(initial=eer) for rate, other in ((far, frr), (frr, far))
         ]
-    ends = probit(np.array([max(min(min(least), 0.05) / 1.5, lowest), highest]))
+    ends = _probit(np.array([max(min(min(least), 0.05) / 1.5, lowest), highest]))
     rates = np.array([1e-5, 1e-4, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
     labels = [f"{100 * rate:g}" for rate in rates]
-    axis.set_xticks(probit(rates), labels)
-    axis.set_yticks(probit(rates), labels)
+    axis.set_xticks(_probit(rates), labels)
+    axis.set_yticks(_probit(rates), labels)
     axis.plot(ends, ends, color="0.7", linewidth=0.8, zorder=0)
     axis.set(xlim=ends, ylim=ends, xlabel="false acceptance rate, %", ylabel="false rejection rate, %", aspect="equal")
     axis.grid(color="0.9")
     axis.legend(fontsize="small", loc="best")
 
 
-def probit(rates):
+def _probit(rates):
     """The probits of rates between 0 and 1, array or number."""
     from statistics import NormalDist
 
     return np.vectorize(NormalDist().inv_cdf)(rates)
 
 
-def draw_histogram(axis, bonafide, spoof, colour):
+def _draw_histogram(axis, bonafide, spoof, colour):
     ends = np.quantile(bonafide, [0.001, 0.999]), np.quantile(spoof, [0.001, 0.999])
     low, high = np.min(ends), np.max(ends)
     edges = np.linspace(low, high, 81) if low < high else np.linspace(low - 0.5, low + 0.5, 81)
@@ -88,7 +91,7 @@ def draw_histogram(axis, bonafide, spoof, colour):
     axis.legend(fontsize="small")
 
 
-def draw_bars(axis, rows, systems):
+def _draw_bars(axis, rows, systems):
     """The EER of each condition, with its interval."""
     names = list(dict.fromkeys(row.condition.name for row in rows))
     width = 0.8 / len(systems)

@@ -1,11 +1,12 @@
 """Figures as the published programs compute them, slips included, to print theirs again."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from reports.curves import checked, det_curve
 
 
-def published_asvspoof(bonafide, spoof):
+def published_asvspoof(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """EER, a fraction, as the programs of ASVspoof 2019, 2021 and 5 compute it.
 
     Their curve has a point for every trial: where scores tie, bona fide trials are rejected first, so that ties make
@@ -20,7 +21,7 @@ def published_asvspoof(bonafide, spoof):
     return float(frr[nearest] + far[nearest]) / 2
 
 
-def published_ctrsvdd(bonafide, spoof):
+def published_ctrsvdd(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[float, float]:
     """EER, a fraction, and minDCF as the published CtrSVDD script computes them, to print its figures again.
 
     It walks a ROC curve from which scikit-learn has dropped collinear points, so that the EER is the midpoint at
@@ -40,7 +41,7 @@ def published_ctrsvdd(bonafide, spoof):
     return float(fpr[nearest] + fnr[nearest]) / 2, float(np.min(fpr + fnr) / 2)
 
 
-def published_in_the_wild(bonafide, spoof):
+def published_in_the_wild(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """EER, a fraction, as the published In-the-Wild script computes it: interpolated where the rates cross.
 
     At each trial in turn, itself accepted; FRR is interpolated between the two points around the first change of

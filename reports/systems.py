@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ from common.console import UserError, warn
 from reports import metrics
 
 
-def align(path, read, table, allow_missing, wanted=None):
+def align(
+    path: str | os.PathLike,
+    read: tuple[list[str], np.ndarray, list[int]],
+    table: corpora.TrialTable,
+    allow_missing: bool,
+    wanted: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """The scores of a file in the order of a table: (scores (trials,), NaN where there is none; places; counts).
 
     read: the file as read_score_columns gives it. places: (trials,) where in it a score stands. wanted: (trials,) mask
@@ -66,7 +73,13 @@ def align(path, read, table, allow_missing, wanted=None):
     return scores, places, counts
 
 
-def read_systems(key, paths, subset=None, by=(), allow_missing=False):
+def read_systems(
+    key: str | os.PathLike,
+    paths: Sequence[str | os.PathLike],
+    subset: str | None = None,
+    by: Iterable[str | None] = (),
+    allow_missing: bool = False,
+) -> tuple[corpora.TrialTable, dict[str, np.ndarray], dict[str, dict[str, str | int]], np.ndarray]:
     """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file).
 
     key: path of a key or of a folder of keys; paths: score files; subset: a name of SUBSETS, None: eval; by: columns
@@ -75,7 +88,7 @@ def read_systems(key, paths, subset=None, by=(), allow_missing=False):
     read = [corpora.read_score_columns(path) for path in paths]
     if os.path.isdir(key):
         key = corpora.find_key(key, read[0][0][0])
-    columns = {"subset", *by}
+    columns = {"subset", *filter(None, by)}
     for record in corpora.CORPORA.values():
         columns |= {record.cluster, *record.breakdowns}
     table = corpora.read_table(key, columns=columns)
@@ -83,7 +96,7 @@ def read_systems(key, paths, subset=None, by=(), allow_missing=False):
         raise UserError(f"{table.path}: expected labels, found a list of ids without")
     mask = table.subset_mask(subset or "eval")
     systems, checks, places = {}, {}, None
-    for name, path, scored in zip(system_names(paths), paths, read):
+    for name, path, scored in zip(_system_names(paths), paths, read):
         scores, where, counts = align(path, scored, table, allow_missing, mask)
         systems[name], checks[name] = scores, {"path": str(path), **counts}
         places = where if places is None else places
@@ -94,12 +107,17 @@ def read_systems(key, paths, subset=None, by=(), allow_missing=False):
     return table, systems, checks, places
 
 
-def system_names(paths):
+def _system_names(paths):
     stems = [Path(path).stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
-def read_asv(table, subset=None, scores=None, key=None):
+def read_asv(
+    table: corpora.TrialTable,
+    subset: str | None = None,
+    scores: str | os.PathLike | None = None,
+    key: str | os.PathLike | None = None,
+) -> corpora.AsvTrials | None:
     """AsvTrials of a subset, or None where there is no speaker verification.
 
     scores, key: its files; None: those that the organisers keep beside the key of `table`.
@@ -111,16 +129,18 @@ def read_asv(table, subset=None, scores=None, key=None):
     if "subset" in asv.columns and subset != "all":
         codes, values = asv.columns["subset"]
         subset = corpora.SUBSETS[subset or "eval"]
-        asv = choose_asv(asv, codes == (values.index(subset) if subset in values else -1))
+        asv = _choose_asv(asv, codes == (values.index(subset) if subset in values else -1))
     return asv
 
 
-def choose_asv(asv, mask):
+def _choose_asv(asv, mask):
     columns = {name: corpora.Column(codes[mask], values) for name, (codes, values) in asv.columns.items()}
     return corpora.AsvTrials(asv.score[mask], asv.kind[mask], columns)
 
 
-def asv_rates(asv, filters):
+def asv_rates(
+    asv: corpora.AsvTrials | metrics.AsvRates | None, filters: dict[str, set[str]]
+) -> metrics.AsvRates | None:
     """AsvRates for a condition, None where there are none: an attack chooses among the spoofs alone, a codec among all
     trials, as the organisers' package has it; other columns choose none.
     """
@@ -129,6 +149,6 @@ def asv_rates(asv, filters):
     for name in {"attack", "codec"} & filters.keys() & asv.columns.keys():
         codes, values = asv.columns[name]
         mask = np.isin(codes, [i for i, value in enumerate(values) if value in filters[name]])
-        asv = choose_asv(asv, mask | (asv.kind != corpora.ASV_SPOOF) if name == "attack" else mask)
+        asv = _choose_asv(asv, mask | (asv.kind != corpora.ASV_SPOOF) if name == "attack" else mask)
     classes = [asv.score[asv.kind == kind] for kind in (corpora.TARGET, corpora.NONTARGET, corpora.ASV_SPOOF)]
     return metrics.asv_error_rates(*classes) if all(map(len, classes)) else None

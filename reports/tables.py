@@ -9,7 +9,7 @@ import sys
 from collections import namedtuple
 from dataclasses import dataclass
 
-from reports.figures import NO_VALUE
+from reports.figures import NO_VALUE, Figure, Row
 
 # What a row says besides its figures. key: in csv and json; title: in tables, None if it is not shown there; value: of
 # a figures.Row.
@@ -43,30 +43,30 @@ class Report:
     comparisons: list
 
     @property
-    def by_system(self):
+    def by_system(self) -> bool:
         """Whether its tables say which system a row is of."""
         return len({row.system for row in self.rows}) > 1
 
-    def table_figures(self):
+    def table_figures(self) -> list[Figure]:
         """The figures that its tables have a column for."""
         return [figure for figure in self.figures.values() if not figure.pooled_only]
 
-    def parts(self):
+    def parts(self) -> list[list[Row]]:
         """Its rows, a list per breakdown; groups of attacks, and conditions that leave trials out, join the pooled."""
         with_pooled = {"group": "pooled", "excluding": "pooled"}
         bys = itertools.groupby(self.rows, key=lambda row: with_pooled.get(row.condition.by, row.condition.by))
         return [list(part) for _, part in bys]
 
 
-def shown(figure, value):
+def _shown(figure, value):
     return "-" if value is None or math.isnan(value) else f"{figure.scale * value:.{figure.digits}f}"
 
 
-def interval(figure, value):
-    return "" if math.isnan(value.low) else f"{shown(figure, value.low)} to {shown(figure, value.high)}"
+def _interval(figure, value):
+    return "" if math.isnan(value.low) else f"{_shown(figure, value.low)} to {_shown(figure, value.high)}"
 
 
-def layout(rows, figures, by_system, head, cells):
+def _layout(rows, figures, by_system, head, cells):
     """Lines of a table, lists of str, the head first.
 
     head: function of a Figure, the titles of its columns; cells: of a Figure and a Value, their contents.
@@ -91,7 +91,7 @@ def layout(rows, figures, by_system, head, cells):
 # ------------------------------------------------------------------------------------------------------------- text
 
 
-def aligned(rows):
+def _aligned(rows):
     """Lines of a table, rows of str: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
@@ -100,7 +100,7 @@ def aligned(rows):
     ]
 
 
-def print_text(report):
+def _print_text(report):
     rows, figures = report.rows, report.table_figures()
     n_bonafide, n_spoof = len(rows[0].condition.bonafide), len(rows[0].condition.spoof)
     corpus = " ".join(filter(None, (report.corpus, report.subset)))
@@ -118,20 +118,20 @@ def print_text(report):
     for part in report.parts():
         print()
         if " x " in part[0].condition.by:
-            print_grids(part, figures)
+            _print_grids(part, figures)
         else:
-            print(*aligned(text_table(part, figures, report.by_system)), sep="\n")
+            print(*_aligned(_text_table(part, figures, report.by_system)), sep="\n")
     print()
     for row in rows:
         if row.condition.by == "pooled":
-            print_pooled_only(row, report)
+            _print_pooled_only(row, report)
     if not report.calibrated:
         print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
     if report.comparisons:
-        print_comparisons(report)
+        _print_comparisons(report)
 
 
-def text_table(rows, figures, by_system):
+def _text_table(rows, figures, by_system):
     """Rows of str for one breakdown: name, figures with their intervals, counts of trials."""
     with_intervals = any(not math.isnan(value.low) for row in rows for value in row.figures.values())
 
@@ -139,33 +139,33 @@ def text_table(rows, figures, by_system):
         return [figure.title, "95 % interval"] if with_intervals and figure.has_interval else [figure.title]
 
     def cells(figure, value):
-        return [shown(figure, value.value), interval(figure, value)][: len(head(figure))]
+        return [_shown(figure, value.value), _interval(figure, value)][: len(head(figure))]
 
-    lines = layout(rows, figures, by_system, head, cells)
+    lines = _layout(rows, figures, by_system, head, cells)
     lines[0][0] = "" if rows[0].condition.by == "pooled" else rows[0].condition.by
     return lines
 
 
-def print_pooled_only(row, report):
+def _print_pooled_only(row, report):
     """The figures that are given for all trials alone, one a line."""
     pooled_only = [figure for key in row.figures if (figure := report.figures[key]).pooled_only]
     values = [(figure, row.figures[figure.key]) for figure in pooled_only]
-    lines = [[figure.title, shown(figure, value.value), interval(figure, value)] for figure, value in values]
+    lines = [[figure.title, _shown(figure, value.value), _interval(figure, value)] for figure, value in values]
     head = "all trials" + (f", {row.system}" if report.by_system else "")
-    print(*aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
+    print(*_aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
 
 
-def print_comparisons(report):
+def _print_comparisons(report):
     lines = [["difference", "", "95 % interval", "p"]]
     for c in report.comparisons:
         figure = report.figures[c["figure"]]
-        low, high = shown(figure, c["low"]), shown(figure, c["high"])
+        low, high = _shown(figure, c["low"]), _shown(figure, c["high"])
         name = f"{figure.title}: {c['first']} - {c['second']}"
-        lines.append([name, shown(figure, c["difference"]), f"{low} to {high}", f"{c['p']:.3f}"])
-    print(*["", *aligned(lines)], sep="\n")
+        lines.append([name, _shown(figure, c["difference"]), f"{low} to {high}", f"{c['p']:.3f}"])
+    print(*["", *_aligned(lines)], sep="\n")
 
 
-def print_grids(rows, figures):
+def _print_grids(rows, figures):
     """A grid for each figure and system: the first column's values down, the second's across."""
     for system, figure in itertools.product(dict.fromkeys(row.system for row in rows), figures):
         cells = {row.condition.name: row.figures.get(figure.key) for row in rows if row.system == system}
@@ -173,17 +173,17 @@ def print_grids(rows, figures):
         lines = [[f"{figure.title}, {system}", *across]]
         for name in down:
             values = [cells.get(f"{name} / {other}") for other in across]
-            lines.append([name, *(shown(figure, value and value.value) for value in values)])
-        print(*aligned(lines), "", sep="\n")
+            lines.append([name, *(_shown(figure, value and value.value) for value in values)])
+        print(*_aligned(lines), "", sep="\n")
     counts = {row.condition.name: f"{len(row.condition.bonafide)}+{len(row.condition.spoof)}" for row in rows}
     lines = [["bona fide+spoof", *across]]
-    print(*aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
+    print(*_aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
 
 
 # ------------------------------------------------------------------------------------------------- json, csv, LaTeX
 
 
-def print_json(report):
+def _print_json(report):
     def plain(value):
         interval = {} if math.isnan(value.low) else {"low": value.low, "high": value.high}
         return {"value": None if math.isnan(value.value) else value.value, **interval}
@@ -197,7 +197,7 @@ def print_json(report):
     print(json.dumps({**content, "rows": rows}, indent=1))
 
 
-def print_csv(report):
+def _print_csv(report):
     columns = COLUMNS_LEFT + COLUMNS_RIGHT
     writer = csv.writer(sys.stdout, lineterminator="\n")
     of_figures = [name for key in report.figures for name in (key, f"{key}_low", f"{key}_high")]
@@ -208,7 +208,7 @@ def print_csv(report):
         writer.writerow([column.value(row) for column in columns] + of_figures)
 
 
-def print_latex(report):
+def _print_latex(report):
     """A table for a paper, in the manner of the package booktabs; intervals in brackets."""
 
     def escaped(text):
@@ -216,11 +216,11 @@ def print_latex(report):
         return re.sub(r"[\\~^%_&#${}]", lambda found: special.get(found[0], "\\" + found[0]), text)
 
     def cells(figure, value):
-        low_high = "" if math.isnan(value.low) else f" [{shown(figure, value.low)}, {shown(figure, value.high)}]"
-        return [shown(figure, value.value) + low_high]
+        low_high = "" if math.isnan(value.low) else f" [{_shown(figure, value.low)}, {_shown(figure, value.high)}]"
+        return [_shown(figure, value.value) + low_high]
 
     tables = [
-        layout(part, report.table_figures(), report.by_system, lambda figure: [figure.title], cells)
+        _layout(part, report.table_figures(), report.by_system, lambda figure: [figure.title], cells)
         for part in report.parts()
     ]
     n_left, n = 1 + report.by_system, len(tables[0][0])
@@ -234,4 +234,4 @@ def print_latex(report):
     print("\\bottomrule\n\\end{tabular}")
 
 
-FORMS = {"text": print_text, "json": print_json, "csv": print_csv, "latex": print_latex}
+FORMS = {"text": _print_text, "json": _print_json, "csv": _print_csv, "latex": _print_latex}

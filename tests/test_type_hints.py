@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HINTED = ["common", "corpora", "augmentation", "RawBoost", "data_utils"]
+HINTED = ["common", "corpora", "reports", "augmentation", "RawBoost", "data_utils"]
 
 
 def functions_of(body):
