@@ -16,7 +16,7 @@ class MusanRir:
     responses, in any sub-folders. Raises UserError if one is not given or has no recordings.
     """
 
-    def __init__(self, noise_dir: str, room_dir: str):
+    def __init__(self, noise_dir: str | None, room_dir: str | None) -> None:
         self.folders = {"noise_dir": noise_dir, "room_dir": room_dir}
         self.noises = self._listed("noise_dir", musan_files)
         self.rooms = self._listed("room_dir", recordings)

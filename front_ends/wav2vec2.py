@@ -107,7 +107,7 @@ class Wav2Vec2(FrontEnd):
     def layers(self) -> nn.ModuleList:
         return self.model.encoder.layers
 
-    def training_places(self):
+    def training_places(self) -> dict[str, list[tuple[object, str]]]:
         model, encoder, layers = self.model, self.model.encoder, self.model.encoder.layers
         return {
             "dropout": [(encoder, "dropout"), *((d, "p") for it in layers for d in (it.dropout1, it.dropout3))],

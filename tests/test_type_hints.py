@@ -6,7 +6,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HINTED = ["common", "corpora", "reports", "augmentation", "RawBoost", "data_utils"]
+HINTED = [
+    "common",
+    "corpora",
+    "reports",
+    "augmentation",
+    "RawBoost",
+    "data_utils",
+    "training",
+    "front_ends",
+    "checkpoints",
+    "back_ends",
+    "model",
+    "inference",
+]
 
 
 def functions_of(body):
