@@ -12,6 +12,7 @@ stopped, and ends in the same file; other trials or changed audio in between are
 """
 
 import argparse
+import dataclasses
 import functools
 import glob
 import hashlib
@@ -37,7 +38,14 @@ from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progres
 from inference.precision import PRECISIONS, check_precision, prepare
 from inference.scoring import plan_batches, readers, score_batches
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
+from RawBoost import RawBoostParams
 from training import distributed, provenance
+
+# Flags of the published program, which is one for training and scoring: those that it reads nowhere, and those that
+# only its training reads.
+IGNORED = ("AASIST_scale", "eval_part", "test_length", "BTN_ratio")
+OF_TRAINING = ("date", "num_epochs", "lr", "weight_decay", "loss", "seed", "comment", "algo")
+OF_TRAINING += tuple(field.name for field in dataclasses.fields(RawBoostParams) if field.name != "fs")
 
 
 def parse_args(argv=None):
@@ -111,10 +119,20 @@ def parse_args(argv=None):
     out.add_argument(
         "--gpu_id", type=AT_LEAST_0, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
     )
+    out.add_argument(
+        "--cudnn-benchmark-toggle",
+        action="store_true",
+        help="let cuDNN time its kernels for each length of a batch; pays for 4 s tests",
+    )
+    out.add_argument(
+        "--cudnn-deterministic-toggle",
+        action="store_true",
+        help="no effect: cuDNN may choose any kernel, as the published program's does with this flag",
+    )
     for name in ("--eval", "--is_eval"):  # the published program's way to say "score"
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
-    for name in ("--AASIST_scale", "--eval_part", "--test_length", "--BTN_ratio"):
-        parser.add_argument(name, nargs=1, help=argparse.SUPPRESS)
+    for name in (*IGNORED, *OF_TRAINING):
+        parser.add_argument(f"--{name}", nargs=1, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
 
     if sum(value is not None for value in (args.base_dir, args.track, args.protocol)) != 1:
@@ -140,9 +158,14 @@ def parse_args(argv=None):
         parser.error(f"--num_average_model {args.num_average_model}: --model_ID_to_average names {n_ids}")
     if args.num_workers is not None and args.num_workers < 0:
         parser.error(f"--num_workers: expected at least 0, found {args.num_workers}")
-    for name in ("AASIST_scale", "eval_part", "test_length", "BTN_ratio"):
+    for name in IGNORED:
         if getattr(args, name) is not None:
-            print(f"eval.py: warning: --{name} has no effect, as in the published program", file=sys.stderr)
+            warn(f"--{name} has no effect, as in the published program")
+    if of_training := [f"--{name}" for name in OF_TRAINING if getattr(args, name) is not None]:
+        names = ", ".join(of_training)
+        if not (args.eval or args.is_eval):
+            parser.error(f"{names}: expected in train.py, or beside --eval, as in the published program")
+        warn(f"{names}: without effect beside --eval, they are of the training")
     args.out = Path(args.output_path) / f"{args.outputname}.txt" if args.eval_output is None else Path(args.eval_output)
     return args
 
@@ -419,6 +442,7 @@ def main(argv=None):
     device = choose_device(local_rank if world > 1 else args.gpu_id)
     check_precision(args.precision, device)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
+    torch.backends.cudnn.benchmark = args.cudnn_benchmark_toggle
     detector, name = read_detector(args)
     detector.to(device)
     length, length_source = choose_test_length(args, detector)

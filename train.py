@@ -196,12 +196,16 @@ def check_parts(config, back_end, sizes):
             )
 
 
-def choose_loss(loss, n_outputs):
-    """The name of the loss: the given one, or else the published one. Raises UserError if it does not fit the model."""
-    fitting = losses_for(n_outputs)
+def choose_loss(loss, n_outputs, output=None):
+    """The name of the loss: the given one, or else the published one. Raises UserError if it does not fit the model.
+
+    output: the kind of the model's last layer, if that is there already; see Loss.output.
+    """
+    fitting = [name for name in losses_for(n_outputs) if output in (None, LOSSES[name].output)]
     if loss and loss not in fitting:
+        kind = f"{output} " if output else ""
         raise UserError(
-            f"--loss {loss}: expected {' or '.join(fitting)} for a model of {n_outputs} outputs; "
+            f"--loss {loss}: expected {' or '.join(fitting)} for a model of {n_outputs} {kind}outputs; "
             "--n_output_logits chooses their number"
         )
     return loss or fitting[0]
@@ -270,9 +274,14 @@ def main(argv=None):
     rank, world = distributed.rank(), distributed.world_size()
     if config.batch_size < world:
         raise UserError(f"--batch_size {config.batch_size}: expected at least one trial for each of {world} processes")
-    if config.loss and LOSSES[config.loss].output != "linear":
-        model_flags["output"] = LOSSES[config.loss].output
-    model_config = checkpoints.resolve_encoder(model_flags, config.ssl_path)
+    start = None  # of a fine-tuning
+    if config.model_path:
+        start = checkpoints.read_detector(config.model_path, **model_flags)
+        model_config = ModelConfig(**start["config"])
+    else:
+        if config.loss and LOSSES[config.loss].output != "linear":
+            model_flags["output"] = LOSSES[config.loss].output
+        model_config = checkpoints.resolve_encoder(model_flags, config.ssl_path)
     check_parts(config, model_config.back_end, [config.batch_size])
     name = config.foldername or config.folder_name(model_config.model_name)
     if not config.resume_checkpoint_path:
@@ -281,12 +290,13 @@ def main(argv=None):
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32
+        torch.backends.cudnn.benchmark = config.cudnn_benchmark_toggle
     if config.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
     config = dataclasses.replace(
         config,
-        loss=choose_loss(config.loss, model_config.n_output_logits),
+        loss=choose_loss(config.loss, model_config.n_output_logits, model_config.output if start else None),
         precision=choose_precision(config.precision, device),
     )
 
@@ -321,7 +331,10 @@ def main(argv=None):
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     new = not resume_from
-    detector = checkpoints.new_detector(model_config, config.ssl_path) if new else build_detector(model_config)
+    if new and start:
+        detector = checkpoints.detector_to_fine_tune(config.model_path, start, config.ssl_path)
+    else:
+        detector = checkpoints.new_detector(model_config, config.ssl_path) if new else build_detector(model_config)
     detector.to(device)
     torch.manual_seed(config.seed + rank)  # no two processes drop out alike
     criterion = LOSSES[config.loss](config.class_weights).to(device)
@@ -343,7 +356,12 @@ def main(argv=None):
             training.resume(resume_from)
             encoder = encoder_settings.as_begun(config, detector, before)
         else:
-            weights = checkpoints.pretrained_path(model_config, config.ssl_path) or "random weights"
+            if start:
+                settings["training"]["model_path"] = config.model_path  # to be read, not compared
+                distributed.say(f"fine-tuning {config.model_path}")
+                weights = "no --ssl_path" if config.ssl_path in (None, "none") else config.ssl_path
+            else:
+                weights = checkpoints.pretrained_path(model_config, config.ssl_path) or "random weights"
             encoder = encoder_settings.choose(config, detector, weights)
         in_training = {name: value for name, (value, _) in encoder.items()}
         detector.front_end.set_training(in_training)

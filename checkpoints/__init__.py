@@ -5,7 +5,13 @@ from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
 from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
 from checkpoints.folders import best_checkpoints, checkpoints_folder, checkpoints_of_epochs, epoch_checkpoints
 from checkpoints.format import FORMAT, load_strictly, read_checkpoint, save_checkpoint
-from checkpoints.pretrained import new_detector, pretrained_path, read_pretrained, resolve_encoder
+from checkpoints.pretrained import (
+    detector_to_fine_tune,
+    new_detector,
+    pretrained_path,
+    read_pretrained,
+    resolve_encoder,
+)
 from checkpoints.published import AmbiguousModel
 from checkpoints.resuming import PREVIOUS_NAME, RESUME_NAME, load_resume, random_states, save_resume
 from checkpoints.showing import show
@@ -20,6 +26,7 @@ __all__ = [
     "checkpoints_folder",
     "checkpoints_of_epochs",
     "detector_from",
+    "detector_to_fine_tune",
     "dev_figures",
     "epoch_checkpoints",
     "load_average",

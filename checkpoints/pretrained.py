@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from checkpoints.detectors import check_weights, detector_from
 from checkpoints.format import check_size, load_file, load_strictly, weights_of
 from common.console import UserError, shown
 from front_ends import FROM_FILE, FRONT_ENDS
@@ -22,13 +23,33 @@ def new_detector(config: ModelConfig, ssl_path: Path | str | None = None) -> Det
     if path is None:
         return build_detector(config)
     detector = build_detector(config, empty="front_end")
-    fields, state_dict = read_pretrained(path, config.front_end)
-    detector.front_end.set_training({n: fields.get(n, value) for n, value in detector.front_end.in_training.items()})
+    state_dict = _set_training(detector, path)
     preset = detector.front_end.presets.get(config.ssl)
     if preset and preset.first_layers:
         state_dict = detector.front_end.own_layers(state_dict)
     load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
     return detector
+
+
+def detector_to_fine_tune(path: Path | str, content: dict, ssl_path: Path | str | None = None) -> Detector:
+    """The Detector in a checkpoint, to be trained on. content: what read_detector read from `path`.
+
+    ssl_path: the pre-trained file that its encoder began as, which says the dropouts and their like; None: without
+    any, for no checkpoint of a detector holds them. Raises UserError where a file does not fit, or for weights that are
+    not finite.
+    """
+    check_weights(path, content)
+    detector = detector_from(path, content)
+    if ssl_path not in (None, "none"):
+        _set_training(detector, ssl_path)
+    return detector
+
+
+def _set_training(detector, path):
+    """Set what acts on the encoder in training alone as its pre-trained file says. Returns that file's weights."""
+    fields, state_dict = read_pretrained(path, detector.config.front_end)
+    detector.front_end.set_training({n: fields.get(n, value) for n, value in detector.front_end.in_training.items()})
+    return state_dict
 
 
 def resolve_encoder(flags: dict, ssl_path: Path | str | None = None) -> ModelConfig:

@@ -132,6 +132,12 @@ class TrainingConfig(RawBoostParams):
         "published file name in this folder; none: start from random weights",
         runtime=True,
     )
+    model_path: str = _training(
+        None,
+        "fine-tune a detector: start from the weights of this checkpoint, back-end included; model flags must agree "
+        "with it. --ssl_path beside it says the encoder's dropouts, no weights",
+        runtime=True,
+    )
     SSL_freeze_epoch: int = _training(
         -1, "epochs in which the encoder is not trained (%(default)s: none)", kind=Number(int, -1)
     )
@@ -161,6 +167,18 @@ class TrainingConfig(RawBoostParams):
         False, "recompute the encoder's layers in the backward pass: less memory, more time", runtime=True
     )
     deterministic: bool = _speed(False, "the same weights from the same seed on a GPU too", runtime=True)
+    cudnn_deterministic_toggle: bool = _speed(
+        False,
+        "no effect: cuDNN may choose any kernel, as the published program's may with this flag; see --deterministic",
+        aliases=("--cudnn-deterministic-toggle",),
+        runtime=True,
+    )
+    cudnn_benchmark_toggle: bool = _speed(
+        False,
+        "let cuDNN time its kernels for each shape of a batch, and take the fastest",
+        aliases=("--cudnn-benchmark-toggle",),
+        runtime=True,
+    )
 
     validation: str = _validation(
         None,
@@ -254,6 +272,10 @@ class TrainingConfig(RawBoostParams):
             raise UserError(f"--average_by {self.average_by} needs --validation loss")
         if self.schedule == "exponential" and self.lr == 0:
             raise UserError("--schedule exponential: expected --lr above 0, found 0")
+        if self.deterministic and self.cudnn_deterministic_toggle:
+            raise UserError("--deterministic and --cudnn-deterministic-toggle exclude each other")
+        if self.model_path and self.resume_checkpoint_path:
+            raise UserError("--model_path, which starts a run, and --resume_checkpoint_path exclude each other")
         if self.resume and self.resume_checkpoint_path:
             raise UserError("--resume and --resume_checkpoint_path exclude each other")
         if (self.train_protocol is None) != (self.dev_protocol is None):
