@@ -19,7 +19,7 @@ from common.console import UserError, printable, run
 from model import ModelConfig, add_model_flags, given_model_flags
 
 
-def main(argv=None):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="What a checkpoint is; convert and average checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("show", help="what a file is", allow_abbrev=False)
@@ -44,7 +44,11 @@ def main(argv=None):
     command.add_argument("scores", metavar="SCORES", help="its scores of the dev set, by eval.py")
     command.add_argument("key", metavar="KEY", help="the dev set's key")
     add_model_flags(command, required=False)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
     flags = given_model_flags(args)
     if args.command == "show":
         lines = checkpoints.show(args.file, **flags)

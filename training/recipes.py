@@ -70,7 +70,8 @@ _ASVSPOOF5 = {
     "valid_crop": True,
     "keep": "not_worse",
     "seed": 1234,
-    "not_carried_over": "a running average of the kept epochs, which its authors do not score",
+    "not_carried_over": "a running average of the kept epochs, which its authors do not score; by a slip they keep and "
+    "stop by the minDCF, which they log as the EER",
 }
 
 RECIPES = {
@@ -179,6 +180,6 @@ RECIPES = {
         "crop": 48000,
         "crop_place": "random",
         "validation": "loss",
-        "not_carried_over": "gradients of the encoder times 0.05, which AdamW's step hardly feels",
+        "not_carried_over": "a warm-up epoch; gradients of the encoder times 0.05, which AdamW's step hardly feels",
     },
 }
