@@ -7,12 +7,17 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.torch
+import soundfile
 import torch
 from conftest import read_reference, reference_weights
+from test_front_ends import SMALL, random_weights, torchaudios_wavlm
 
 import checkpoint
 import checkpoints
+import corpora
+import eval as scoring
 from common.console import UserError
+from data_utils import load_audio
 from front_ends import FRONT_ENDS
 from front_ends.pretrained import WAVLM_BIAS, convolutions
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
@@ -233,6 +238,32 @@ def test_wavlm_hears_the_waveform_as_its_layout_did(tmp_path, model_name, prefix
         scores = detector.back_end(states)[:, 1]
         assert torch.equal(found.score(x), scores)
         assert not torch.allclose(found.score(4 * x), scores) or normalizes
+
+
+@pytest.mark.parametrize("prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False)])
+def test_released_detectors_of_wavlm_are_scored_as_torchaudio_hears_the_waveform(tmp_path, prefix, normalizes, output):
+    """The command on a quiet recording with an offset: torchaudio's encoder, then the back-end."""
+    fields = {**SMALL["xlsr-like"], "encoder_embed_dim": 64, "encoder_attention_heads": 16, "normalize": False}
+    fields |= {"num_buckets": 320, "max_distance": 800}
+    config = ModelConfig("WavLM_Nes2Net_X", ssl="from_file", ssl_config=fields, agg="last", n_output_logits=2)
+    detector = build_detector(config)
+    random_weights(detector.front_end)
+    weights = {name.replace("ssl_model.model.model.", prefix): t for name, t in published_layout(detector).items()}
+    torch.save(weights, tmp_path / "a.pth")
+    (tmp_path / "audio").mkdir()
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "audio" / "a.wav", 0.003 * rng.standard_normal(9000) + 0.02, 16000)
+    flags = ["--base_dir", str(tmp_path / "audio"), "--model_name", "WavLM_Nes2Net_X", "--num_workers", "0"]
+    output(scoring.main, [*flags, "--model_path", str(tmp_path / "a.pth"), "--eval_output", str(tmp_path / "s.txt")])
+
+    x = torch.from_numpy(load_audio(tmp_path / "audio" / "a.wav"))[None]
+    normalized = (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt()
+    oracle, back_end = torchaudios_wavlm(detector.front_end), detector.back_end.eval()
+    with torch.inference_mode():
+        heard, otherwise = (back_end(oracle(waveform)[0])[0, 1].item() for waveform in (x, normalized))
+    heard, otherwise = (otherwise, heard) if normalizes else (heard, otherwise)
+    assert corpora.read_scores(tmp_path / "s.txt")["a"] == pytest.approx(heard, abs=1e-5)
+    assert abs(heard - otherwise) > 1e-3
 
 
 def test_a_detector_for_asvspoof_5_of_real_size_is_what_its_recipe_trains(tmp_path):

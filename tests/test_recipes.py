@@ -161,6 +161,7 @@ def test_a_run_by_the_asvspoof_5_recipe(tmp_path, corpus, output):
     command += ["--noise_dir", str(tmp_path / "musan"), "--room_dir", str(tmp_path / "rooms"), "--num_workers", "0"]
     command += ["--epochs", "2", "--batch_size", "8", "--log_dir", str(tmp_path / "logs"), "--foldername", "run"]
     text = output(train.main, command)
+    assert "feature_grad_mult 0 (recipe)" in text
     (first,) = [line for line in text.splitlines() if line.startswith("epoch 1/2")]
     assert " - lr " in first  # not validated
     (folder,) = (tmp_path / "logs" / "run").iterdir()

@@ -49,6 +49,7 @@ _LGF = {
 # The ASVspoof 5 program of Liu et al. 2025, its two released configurations.
 _ASVSPOOF5 = {
     "ssl": "wavlm_large_raw",
+    "feature_grad_mult": 0.0,  # its WavLM computes the convolutions without gradient
     "agg": "last",
     "n_output_logits": 2,
     "epochs": 100,
