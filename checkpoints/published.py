@@ -68,9 +68,10 @@ class Layout(NamedTuple):
 
 LAYOUTS = (
     Layout("ssl_model.model.model."),  # the Nes2Net authors' singing detectors: WavLM through a wrapper
-    # Nes2Net, AASIST, most rivals. Their WavLM (Nes2Net for ASVspoof 5, AttM_LSTM) is Microsoft's own program, which
-    # they feed the raw waveform.
+    # Nes2Net, AASIST, most rivals. Their WavLM (Nes2Net for ASVspoof 5) is Microsoft's own program, which they feed the
+    # raw waveform.
     Layout("ssl_model.model.", {"WavLM": False}),
+    Layout("ssl_model.", {"WavLM": False}),  # AttM_LSTM, on Microsoft's program too
     Layout("m_ssl.model."),  # the LGF family
     # wedefense: s3prl normalises if the encoder's own settings say so.
     Layout("frontend.upstream.upstream.model.", {"wav2vec2": True, "WavLM": True}),

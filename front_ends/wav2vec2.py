@@ -204,10 +204,16 @@ class WavLM(Wav2Vec2):
         "wavlm_large": Preset("WavLM-Large.pt", {**_LARGE, **WAVLM_BIAS, "normalize": True, "conv_bias": False}),
         # The same on the raw waveform, as Microsoft's own program takes it: Liu et al.'s detectors for ASVspoof 5.
         "wavlm_large_raw": Preset("WavLM-Large.pt", {**_LARGE, **WAVLM_BIAS, "normalize": False, "conv_bias": False}),
-        # Its first 12 layers, which AttM_LSTM was published on (Pan et al., 2024).
+        # Its first 12 layers, of the normalised waveform and of the raw one, which AttM_LSTM was published on (Pan et
+        # al., 2024).
         "wavlm_large_12": Preset(
             "WavLM-Large.pt",
             {**_LARGE, **WAVLM_BIAS, "normalize": True, "conv_bias": False, "encoder_layers": 12},
+            first_layers=True,
+        ),
+        "wavlm_large_12_raw": Preset(
+            "WavLM-Large.pt",
+            {**_LARGE, **WAVLM_BIAS, "normalize": False, "conv_bias": False, "encoder_layers": 12},
             first_layers=True,
         ),
         "tiny": _TINY,

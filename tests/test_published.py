@@ -219,10 +219,12 @@ def test_an_encoder_of_any_width_and_depth_is_read_off_its_weights(
 
 
 @pytest.mark.parametrize("model_name", ["WavLM_Nes2Net_X", "WavLM_Nes2Net", "WavLM_AASIST"])
-@pytest.mark.parametrize("prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False)])
+@pytest.mark.parametrize(
+    "prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False), ("ssl_model.", False)]
+)
 def test_wavlm_hears_the_waveform_as_its_layout_did(tmp_path, model_name, prefix, normalizes):
     """The first layout is that of the singing detectors, the second of those for ASVspoof 5: the last hidden state, two
-    outputs, dilation 1.
+    outputs, dilation 1. The third is AttM_LSTM's.
     """
     detector = small_detector(model_name, agg="last", n_output_logits=2)
     weights = {name.replace("ssl_model.model.model.", prefix): t for name, t in published_layout(detector).items()}

@@ -17,6 +17,7 @@ from front_ends import build_front_end, empty_weights
 from front_ends.pretrained import _HUGGING_FACE_NAMES
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from model import ModelConfig, build_detector, count_parameters
+from training.recipes import RECIPES
 
 RIVALS = [name for name in BACK_ENDS if not name.startswith("Nes2Net")]
 # name -> file of the published output, and number of hidden states
@@ -344,6 +345,7 @@ def test_no_aggregation_for_a_back_end_that_takes_all_states():
 
 # Where the released checkpoints keep their encoder, and what wraps all their names.
 PREFIXES = {"LGF": "m_ssl.model.", "GF": "m_ssl.model.", "MHFA": "frontend.upstream.upstream.model."}
+PREFIXES |= {"AttM_LSTM": "ssl_model."}
 WRAPPINGS = {"SLS": "module.", "AttM_LSTM": "module.", "MoE": "model."}
 
 
@@ -411,6 +413,13 @@ def test_the_first_layers_of_wavlm(tmp_path):
     torch.save({"cfg": settings, "model": weights}, tmp_path / "WavLM-Large.pt")
     front_end = cut.front_end.model.state_dict()
     assert len(whole) - len(front_end) == 12 * len([name for name in whole if ".layers.12." in name])
+    one_each = torch.zeros(3072 * 12288)
+    small = {name: one_each[: tensor.numel()].view(tensor.shape) for name, tensor in cut.state_dict().items()}
+    torch.nn.Module.load_state_dict(cut, small, assign=True)
+    released_file(tmp_path / "released.pth", cut)
+    found = checkpoints.load_detector(tmp_path / "released.pth")
+    assert (found.config.model_name, found.config.ssl) == ("WavLM_AttM_LSTM", RECIPES["AttM_LSTM"]["ssl"])
+    assert not found.front_end.normalize
     config = ModelConfig("WavLM_ASP_MLP", ssl="wavlm_large_12")
     detector = checkpoints.new_detector(config, tmp_path / "WavLM-Large.pt")
     assert detector.front_end.n_hidden_states == 13

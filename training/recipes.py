@@ -26,7 +26,8 @@ _SHARED = {
     "keep": "every",
     "keep_best": 1,
     "seed": 1234,
-    "not_carried_over": "their averaging, by a slip, counts the second best epoch twice and leaves out the best",
+    "not_carried_over": "their averaging, by a slip, counts the second best epoch twice and leaves out the best "
+    "(eval.py --average_as_published); their dev loss is the mean of batches of 8",
 }
 _LGF = {
     "epochs": 100,
@@ -109,10 +110,10 @@ RECIPES = {
         "keep": "every",
         "keep_best": 1,
     },
-    # Pan et al. 2024, on the first 12 layers of WavLM Large, which are frozen for 10 epochs.
+    # Pan et al. 2024, on the first 12 layers of WavLM Large, which hear the raw waveform and are frozen for 10 epochs.
     "AttM_LSTM": {
         "model_name": "WavLM_AttM_LSTM",
-        "ssl": "wavlm_large_12",
+        "ssl": "wavlm_large_12_raw",
         "epochs": 30,
         "early_stop": 5,
         "batch_size": 64,
