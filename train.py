@@ -4,6 +4,7 @@ Singing voice (CtrSVDD: DIR holds train_set/, dev_set/, train.txt, dev.txt):
     python train.py --base_dir DIR --model_name WavLM_Nes2Net_X --foldername NAME
 Speech (ASVspoof 2019 LA: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols):
     python train.py --database_path DB --protocols_path PROTO --model_name wav2vec2_Nes2Net_X
+A detector is trained on: --model_path CKPT.
 As the authors of a system trained it: `python train.py --recipe NAME --database_path DB`; `--recipe list` lists them.
 A flag that is not given takes the value of the recipe, or else of the corpus's; `python train.py --help` lists those.
 A run lives in LOG_DIR/FOLDERNAME/DATE-TIME: config.json, environment.json, TensorBoard's events, checkpoints/.
