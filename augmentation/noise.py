@@ -5,6 +5,7 @@ speech, and noise corpus", arXiv 1510.08484; ranges as in the ASVspoof 5 program
 """
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def recordings(folder: str) -> list[str]:
     return files
 
 
-def random_part(path: str, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+def random_part(path: str | os.PathLike, n_samples: int, rng: np.random.Generator) -> np.ndarray:
     """n_samples of a recording from a random place, float32 at 16 kHz; a shorter one is repeated from its start.
 
     Only that part is read if libsndfile can seek in the file, else the first LONGEST seconds.
@@ -99,7 +100,7 @@ def random_part(path: str, n_samples: int, rng: np.random.Generator) -> np.ndarr
     return np.resize(x[start : start + n_samples], n_samples)
 
 
-def first_part(path: str, seconds: float) -> np.ndarray:
+def first_part(path: str | os.PathLike, seconds: float) -> np.ndarray:
     """A recording up to that many seconds, float32 (samples,) at 16 kHz. Raises UserError if it cannot be read."""
     n_samples, parts = int(seconds * SAMPLE_RATE), []
     for block in audio_blocks(path):
