@@ -182,6 +182,7 @@ RECIPES = {
         "crop": 48000,
         "crop_place": "random",
         "validation": "loss",
-        "not_carried_over": "a warm-up epoch; gradients of the encoder times 0.05, which AdamW's step hardly feels",
+        "not_carried_over": "a warm-up epoch; gradients of the encoder times 0.05, which AdamW's step hardly feels; a "
+        "normalised waveform",
     },
 }
