@@ -1,14 +1,32 @@
-"""Self-attention of encoders, plain and relative. Axes: B trials, T frames, C channels, H heads."""
+"""Self-attention and layer norms of encoders. Axes: B trials, T frames, C channels, H heads."""
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+# A context for waveforms of many lengths: on a GPU, cuDNN's attention spends half a second on every new shape.
+attention_for_any_length = partial(
+    sdpa_kernel, [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+)
+
+
+class LayerNorm(nn.LayerNorm):
+    """A layer norm that gives the type that it takes, also where autocast would have it give float32; its sums are
+    float32's in any case.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
-    """Self-attention in the place of fairseq's, of linear layers as modules. (T, B, C) -> (T, B, C)."""
+    """Self-attention in the place of fairseq's, of linear layers as modules. (B, T, C) -> (B, T, C)."""
 
     def __init__(self, channels: int, heads: int, dropout: float, key_bias: bool = True) -> None:
         super().__init__()
@@ -30,23 +48,29 @@ class Attention(nn.Module):
         key_padding_mask: torch.Tensor | None = None,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
-        """query, key, value: the same (T, B, C)."""
+        """query, key, value: the same (B, T, C)."""
         return self._attend(query, None), None
 
     def _attend(self, x, mask):
-        frames, trials, channels = x.shape
-        q, k, v = (
-            projection(x).view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self._projected(x))  # (B, H, T, C / H)
         mask = mask if mask is None else mask.to(q.dtype)
         dropout = self.dropout_module.p if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out_proj(x.permute(2, 0, 1, 3).reshape(frames, trials, channels))
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+    def _projected(self, x):
+        """Queries, keys and values, each (B, T, C)."""
+        projections = self.q_proj, self.k_proj, self.v_proj
+        if not x.is_cuda:
+            return [projection(x) for projection in projections]
+        # One product of thrice the width: x is read once, its gradient is written once.
+        no_bias = torch.zeros_like(self.q_proj.bias)
+        bias = torch.cat([no_bias if projection.bias is None else projection.bias for projection in projections])
+        return F.linear(x, torch.cat([projection.weight for projection in projections]), bias).chunk(3, dim=-1)
 
 
 class RelativeAttention(Attention):
-    """Self-attention with WavLM's gated relative position bias. (T, B, C) -> (T, B, C).
+    """Self-attention with WavLM's gated relative position bias. (B, T, C) -> (B, T, C).
 
     buckets: (number of buckets, distance in frames beyond which all share the last), in the first layer, whose bias
     embedding all layers share; else None. Parameter names are those of Microsoft's release.
@@ -81,9 +105,8 @@ class RelativeAttention(Attention):
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_padding_mask: torch.Tensor, **_: object
     ) -> tuple[torch.Tensor, None]:
-        """query, key, value: the same (T, B, C); key_padding_mask: the bias (H, T, T), see Encoder.forward."""
-        frames, trials, _ = query.shape
-        by_head = query.view(frames, trials, self.num_heads, -1).permute(1, 2, 0, 3)  # (B, H, T, C / H)
+        """query, key, value: the same (B, T, C); key_padding_mask: the bias (H, T, T), see Wav2Vec2.forward."""
+        by_head = query.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, T, C / H)
         gates = torch.sigmoid(self.grep_linear(by_head).unflatten(-1, (2, 4)).sum(-1))
         gate = gates[..., :1] * (gates[..., 1:] * self.grep_a - 1) + 2  # (B, H, T, 1)
         return self._attend(query, gate * key_padding_mask), None

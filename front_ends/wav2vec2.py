@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from front_ends import pretrained
-from front_ends.attention import Attention, RelativeAttention
+from front_ends.attention import Attention, LayerNorm, RelativeAttention
 from front_ends.base import FrontEnd, Preset
 from front_ends.pretrained import FAIRSEQ_DEFAULTS, FAIRSEQ_TRAINING, RECEPTIVE_FIELD, STRIDE, WAVLM_BIAS, convolutions
 
@@ -87,6 +87,9 @@ class Wav2Vec2(FrontEnd):
                 layer.self_attn = RelativeAttention(*sizes, buckets)
             else:
                 layer.self_attn = Attention(*sizes)
+        for name, module in dict(self.model.named_modules()).items():
+            if isinstance(module, nn.LayerNorm):
+                self.model.set_submodule(name, LayerNorm(module.normalized_shape, module.eps))
         self.normalize = fields["normalize"]
         # Do samples past the last frame change nothing? A group norm over time sees the whole waveform.
         self.trims_to_frames = config.extractor_mode == "layer_norm"
@@ -169,8 +172,9 @@ class Wav2Vec2(FrontEnd):
         x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
-        x = F.dropout(x, encoder.dropout, self.training).transpose(0, 1)  # fairseq's layers take (T, B, C)
-        bias = encoder.layers[0].self_attn.position_bias(len(x)) if self.relative_position else None
+        # fairseq's layers would have (T, B, C), but only their attention, which is ours, sees which axis is time.
+        x = F.dropout(x, encoder.dropout, self.training)
+        bias = encoder.layers[0].self_attn.position_bias(x.shape[1]) if self.relative_position else None
         hidden_states = []
         for layer in encoder.layers:
             hidden_states.append(x)
@@ -180,7 +184,7 @@ class Wav2Vec2(FrontEnd):
                 # first and with the norm last; without padding it is free for the bias.
                 x, _ = layer(x, self_attn_padding_mask=bias)
         hidden_states.append(encoder.layer_norm(x) if encoder.layer_norm_first and not raw_last else x)
-        return [state.transpose(0, 1) for state in hidden_states]
+        return hidden_states
 
     def _features(self, waveforms):
         from fairseq.modules import GradMultiply

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.console import Number, check, shown
-from front_ends.attention import Attention
+from front_ends.attention import Attention, LayerNorm
 from front_ends.base import FrontEnd, OtherFrontEnd, Preset
 from front_ends.log_mel import HOP, N_FFT, log_mel, mel_filters
 
@@ -78,14 +78,14 @@ class Whisper(FrontEnd):
     def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
         model = self.model
         x = F.gelu(model.conv2(F.gelu(model.conv1(self.features(waveforms)))))  # (B, C, T)
-        x = x.permute(2, 0, 1)  # (T, B, C)
-        x = x + sinusoids(len(x), self.channels).to(x.device).unsqueeze(1)
+        x = x.transpose(1, 2).contiguous()  # (B, T, C)
+        x = x + sinusoids(x.shape[1], self.channels).to(x)
         states = []
         for layer in model.layers:
             states.append(x)
             x = layer(x)
         states.append(x if raw_last else model.layer_norm(x))
-        return [state.transpose(0, 1) for state in states]
+        return states
 
     @classmethod
     def check_fields(cls, fields: dict) -> None:
@@ -141,19 +141,19 @@ class _Encoder(nn.Module):
         self.conv1 = nn.Conv1d(fields["num_mel_bins"], channels, 3, padding=1)
         self.conv2 = nn.Conv1d(channels, channels, 3, stride=2, padding=1)
         self.layers = nn.ModuleList(_Layer(channels, heads, width) for _ in range(fields["encoder_layers"]))
-        self.layer_norm = nn.LayerNorm(channels)
+        self.layer_norm = LayerNorm(channels)
 
 
 class _Layer(nn.Module):
-    """(T, B, C) -> (T, B, C)."""
+    """(B, T, C) -> (B, T, C)."""
 
     def __init__(self, channels: int, heads: int, width: int) -> None:
         super().__init__()
         self.self_attn = Attention(channels, heads, dropout=0.0, key_bias=False)
-        self.self_attn_layer_norm = nn.LayerNorm(channels)
+        self.self_attn_layer_norm = LayerNorm(channels)
         self.fc1 = nn.Linear(channels, width)
         self.fc2 = nn.Linear(width, channels)
-        self.final_layer_norm = nn.LayerNorm(channels)
+        self.final_layer_norm = LayerNorm(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         normed = self.self_attn_layer_norm(x)

@@ -207,10 +207,16 @@ def test_wavlms_gradients_reach_every_parameter_that_is_used():
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("n", [400, 719, 720, 6799, 16000])
 def test_hidden_states_equal_fairseqs_own_forward(name, n):
+    from fairseq.modules import MultiheadAttention  # behind a front-end, which imports fairseq quietly
+
     front_end = small_front_end(name)
     x = torch.randn(2, n)
     with torch.no_grad():
         states = front_end(x)
+        for layer in front_end.layers():  # with its own attention too
+            ours = layer.self_attn
+            layer.self_attn = MultiheadAttention(front_end.channels, ours.num_heads, self_attention=True)
+            layer.self_attn.load_state_dict(ours.state_dict())
         expected = front_end.model.extract_features(x, padding_mask=None, mask=False)
     assert len(states) == front_end.n_hidden_states
     assert all(state.shape == (2, Wav2Vec2.n_frames(n), front_end.channels) for state in states)
