@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from front_ends.aggregation import AGGREGATIONS, build_aggregation
+from front_ends.attention import attention_for_any_length
 from front_ends.base import FROM_FILE, FrontEnd, OtherFrontEnd, empty_weights
 from front_ends.log_mel import LogMel
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
@@ -25,6 +26,7 @@ __all__ = [
     "FRONT_ENDS",
     "FrontEnd",
     "OtherFrontEnd",
+    "attention_for_any_length",
     "build_aggregation",
     "build_front_end",
     "empty_weights",

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-
 # A context for waveforms of many lengths: on a GPU, cuDNN's attention spends half a second on every new shape.
 attention_for_any_length = partial(
     sdpa_kernel, [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -16,11 +15,13 @@ attention_for_any_length = partial(
 
 
 class LayerNorm(nn.LayerNorm):
-    """A layer norm that gives the type that it takes, also where autocast would have it give float32; its sums are
-    float32's in any case.
+    """A layer norm that on a GPU gives the type that it takes, where autocast would have it give float32, which the
+    next layer rounds anyway: its bytes are its time. Its sums are float32's in any case.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_cuda:
+            return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
@@ -52,7 +53,9 @@ class Attention(nn.Module):
         return self._attend(query, None), None
 
     def _attend(self, x, mask):
-        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self._projected(x))  # (B, H, T, C / H)
+        q, k, v = (
+            y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self._projected(x)
+        )  # (B, H, T, C / H)
         mask = mask if mask is None else mask.to(q.dtype)
         dropout = self.dropout_module.p if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)

@@ -110,6 +110,9 @@ class Wav2Vec2(FrontEnd):
     def layers(self) -> nn.ModuleList:
         return self.model.encoder.layers
 
+    def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
+        return [(self, "extract"), *super().parts_to_compile()]
+
     def training_places(self) -> dict[str, list[tuple[object, str]]]:
         model, encoder, layers = self.model, self.model.encoder, self.model.encoder.layers
         return {
@@ -191,9 +194,21 @@ class Wav2Vec2(FrontEnd):
 
         scale = self.model.feature_grad_mult
         with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
-            extractor = self.model.feature_extractor
-            x = channels_last(extractor, waveforms) if self.trims_to_frames else extractor(waveforms)
+            x = self.extract(waveforms)
         return x if scale in (0, 1) else GradMultiply.apply(x, scale)
+
+    def extract(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """fairseq's ConvFeatureExtractionModel, (B, samples) -> (B, C, T). With layer norms its channels stay last in
+        memory, so that nothing is transposed for a norm.
+        """
+        extractor = self.model.feature_extractor
+        if not self.trims_to_frames:
+            return extractor(waveforms)
+        x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, C, 1, T), told to be channels last by its strides
+        for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
+            x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))
+            x = activation(norm(dropout(x).permute(0, 2, 3, 1)).type_as(x)).permute(0, 3, 1, 2)
+        return x.squeeze(2)
 
 
 class WavLM(Wav2Vec2):
@@ -223,17 +238,6 @@ class WavLM(Wav2Vec2):
         "tiny": _TINY,
     }
     published = {"ssl": "wavlm_large", "agg": "SEA", "dilation": 1, "n_output_logits": 1}
-
-
-def channels_last(extractor: nn.Module, waveforms: torch.Tensor) -> torch.Tensor:
-    """fairseq's ConvFeatureExtractionModel with layer norms, (B, samples) -> (B, C, T), whose channels stay last in
-    memory, so that nothing is transposed for a norm.
-    """
-    x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, C, 1, T), told to be channels last by its strides
-    for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
-        x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))
-        x = activation(norm(dropout(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-    return x.squeeze(2)
 
 
 def _wav2vec2_model(overrides):

@@ -19,7 +19,7 @@ from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError
 from common.workers import Workers
 from data_utils import first_samples, repeat_pad
-from front_ends import FrontEnd
+from front_ends import FrontEnd, attention_for_any_length
 from inference.precision import autocast
 from model import Detector
 
@@ -102,7 +102,7 @@ def score_batch(detector: Detector, waveforms: torch.Tensor, precision: str = "f
     where one alone does not.
     """
     try:
-        with torch.inference_mode(), autocast(precision, waveforms.device):
+        with torch.inference_mode(), autocast(precision, waveforms.device), attention_for_any_length():
             return detector.score(waveforms, normalized=True).float()
     except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):

@@ -72,7 +72,7 @@ def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
 
 @pytest.mark.parametrize("front_end", ["wav2vec2", "WavLM"])
 @pytest.mark.parametrize("overrides", [LARGE, {}])
-@pytest.mark.parametrize("name, least, most", [("fp32", 0, 1e-5), ("bf16", 1e-5, 0.02)])
+@pytest.mark.parametrize("name, least, most", [("fp32", 0, 1e-5), ("bf16", 1e-5, 0.01)])
 def test_a_detector_made_ready_scores_as_before(monkeypatch, files, front_end, overrides, name, least, most):
     detector = make_detector(monkeypatch, True, overrides, front_end)
     with torch.no_grad():
@@ -82,7 +82,8 @@ def test_a_detector_made_ready_scores_as_before(monkeypatch, files, front_end, o
     precision.prepare(detector, name)
     scores, failures, _ = scoring.score_files(detector, files, precision=name)
     differences = [abs(scores[i] - expected[i]) for i in range(len(files))]
-    assert not failures and least <= max(differences) < most < np.std(expected)
+    difference = np.sqrt(np.mean(np.square(differences)))  # of bfloat16 the largest is luck
+    assert not failures and least <= difference < most < np.std(expected)
     dtypes = {module.weight.dtype for module in detector.modules() if isinstance(module, torch.nn.Conv1d)}
     assert (torch.bfloat16 in dtypes) == (name == "bf16")
     layers = [module for module in detector.modules() if isinstance(module, precision._OneDNNLinear)]
