@@ -32,6 +32,8 @@ class BackEnd(nn.Module):
     set_by_front_end = ()
     # Samples of an utterance, its first, that the authors train on and score. None: the corpus says what is scored.
     test_samples = None
+    # Does a training step launch the same kernels whatever it is fed, and wait for none? Then a CUDA graph holds it.
+    same_kernels = True
     # Prefix of the weights in a published state dict; "" is the top level.
     published_prefix = ""
     # How names of tensors begin that published checkpoints hold and the network never uses.
@@ -66,6 +68,10 @@ class BackEnd(nn.Module):
     def score(logits: torch.Tensor) -> torch.Tensor:
         """Scores (B,), higher is more bona fide, from logits (B, 2) with bona fide in column 1."""
         return logits[:, 1]
+
+    def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
+        """[(module, its method)] that --compile translates; a loop over frames is better left as it is."""
+        return [(self, "forward")]
 
     def use_cosine_output(self) -> None:
         """Let the output layer, the last of the linear layers, give cosines, which angular losses train.

@@ -197,5 +197,8 @@ class Mamba(StemmedBackEnd):
         # The published name of what is no conformer.
         self.conformer = DualColumn(n_output_logits, size, blocks, state, kernel)
 
+    def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
+        return []  # the recurrence is a loop over frames, of which a translation takes minutes
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.conformer(self.stem(features))

@@ -179,7 +179,7 @@ def test_nothing_is_transposed_for_the_norms_of_the_extractor():
     for _, _, (_, norm, _), _ in extractor.conv_layers:
         norm.register_forward_pre_hook(lambda norm, args: contiguous.append(args[0].is_contiguous()))
     for trials in (1, 3):
-        wav2vec2.channels_last(extractor, padded_waveforms(trials, 4000))
+        front_end.extract(padded_waveforms(trials, 4000))
     assert contiguous == [True] * 14
 
 

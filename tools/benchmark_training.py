@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from back_ends import BACK_ENDS, build_back_end
 from common.console import AT_LEAST_1
-from front_ends import wav2vec2
+from front_ends.wav2vec2 import Wav2Vec2
 from model import ModelConfig, build_detector
 from tools.cost import costs
 from tools.cost import published as published_back_end
@@ -65,12 +65,12 @@ def _in_mode(name, step, x, labels):
 @contextlib.contextmanager
 def plainly():
     """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm."""
-    extract = wav2vec2.channels_last
-    wav2vec2.channels_last = lambda extractor, waveforms: extractor(waveforms)
+    extract = Wav2Vec2.extract
+    Wav2Vec2.extract = lambda self, waveforms: self.model.feature_extractor(waveforms)
     try:
         yield
     finally:
-        wav2vec2.channels_last = extract
+        Wav2Vec2.extract = extract
 
 
 def _naive_step(config, device):

@@ -19,9 +19,11 @@ import checkpoints
 from common.console import StopSignals, UserError, progress, warn
 from corpora import BONAFIDE
 from data_utils import TrialLoader
+from front_ends import attention_for_any_length
 from model import Detector
 from training import distributed, run_folder
 from training.config import PRECISIONS, TrainingConfig
+from training.cuda_graph import GraphedGradients
 from training.losses import Loss
 from training.schedules import EVERY_STEP, SCHEDULES, validates
 
@@ -72,6 +74,10 @@ class Training:
         self.speed, self.finished = "", False
         if distributed.world_size() > 1:
             distributed.synchronise_batch_norm(detector)
+        if config.compile:
+            parts = [*detector.front_end.parts_to_compile(), *detector.back_end.parts_to_compile()]
+            for module, method in parts:
+                setattr(module, method, _translated_in_training(getattr(module, method), module))
         if config.grad_checkpoint:
             for layer in detector.front_end.layers():
                 layer.forward = functools.partial(recomputed, layer.forward, use_reentrant=False)
@@ -276,10 +282,17 @@ class Training:
             return
         self.frozen = frozen
         self.detector.front_end.requires_grad_(not frozen)
-        self.network = torch.compile(self.detector) if self.config.compile else self.detector
+        self.network, self.compute_gradients = self.detector, self.gradients
         if distributed.world_size() > 1:
             # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
             self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
+        elif self.config.compile and self.device.type == "cuda" and self.can_be_recorded():
+            self.compute_gradients = GraphedGradients(self.gradients, self.detector.parameters())
+
+    def can_be_recorded(self) -> bool:
+        """Does every step launch the same kernels?"""
+        dropped = not self.frozen and self.detector.front_end.training_settings().get("encoder_layerdrop", 0) > 0
+        return self.detector.back_end.same_kernels and not dropped
 
     def train_epoch(self) -> float:
         """The rest of an epoch over the training set. Returns the mean of its finite losses."""
@@ -315,9 +328,26 @@ class Training:
         the step was skipped because one of them is not finite. Then weights, moments and the running statistics of
         batch norms stay as they were.
         """
-        config, world = self.config, distributed.world_size()
         x, labels = x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         before = self.running_statistics()
+        loss = self.compute_gradients(x, labels)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(p.grad for p in self.detector.parameters() if p.grad is not None)
+        finite = torch.isfinite(loss)
+        if not self.scaler.is_enabled():  # the scaler looks after infinite gradients itself, they are its measure
+            finite &= torch.isfinite(norm)
+            self.optimizer.found_inf = (~finite).float()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.statistics:
+            kept = torch.where(finite, self.running_statistics(), before)
+            kept = kept.split([buffer.numel() for buffer in self.statistics])
+            torch._foreach_copy_(self.statistics, [part.view_as(old) for part, old in zip(kept, self.statistics)])
+        return loss, norm, ~finite
+
+    def gradients(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, a scalar; its gradients, scaled by the scaler, become those of the parameters."""
+        config, world = self.config, distributed.world_size()
         weight = distributed.total(self.criterion.weight(labels))
         loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -332,20 +362,7 @@ class Training:
                 part = self.criterion.total(logits, labels_part) / weight
                 self.scaler.scale(part * world).backward()
             loss += part.detach()
-        loss = distributed.total(loss)
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm(p.grad for p in self.detector.parameters() if p.grad is not None)
-        finite = torch.isfinite(loss)
-        if not self.scaler.is_enabled():  # the scaler looks after infinite gradients itself, they are its measure
-            finite &= torch.isfinite(norm)
-            self.optimizer.found_inf = (~finite).float()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.statistics:
-            kept = torch.where(finite, self.running_statistics(), before)
-            kept = kept.split([buffer.numel() for buffer in self.statistics])
-            torch._foreach_copy_(self.statistics, [part.view_as(old) for part, old in zip(kept, self.statistics)])
-        return loss, norm, ~finite
+        return distributed.total(loss)
 
     def running_statistics(self) -> torch.Tensor:
         """A copy of the batch norms' running means and variances, (values,)."""
@@ -424,7 +441,7 @@ class Training:
             loader.batch_sampler.epoch = 0
             rows = []
             desc = f"epoch {title} dev{suffix}"
-            with torch.inference_mode(), self.autocast():
+            with torch.inference_mode(), self.autocast(), attention_for_any_length():
                 for x, labels, indices in self.batches(loader, desc=desc):
                     rows.append((self.detector(x.to(self.device, non_blocking=True)).float(), labels, indices))
                     if self.signals.received:
@@ -463,6 +480,14 @@ class Training:
         figures = self.validate("average")
         self.save_weights(out.name, figures, averaged=averaged)
         distributed.say(f"average of {', '.join(averaged)}: {_figures(figures, config.average_by)} saved {out}")
+
+
+def _translated_in_training(method, module):
+    """A method that torch.compile translates for training's few shapes; validation has as many as lengths, and does
+    without.
+    """
+    translated = torch.compile(method, dynamic=False)
+    return lambda *args, **options: (translated if module.training else method)(*args, **options)
 
 
 def published_mean(criterion: Loss, outputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float:
