@@ -403,6 +403,8 @@ def start_run(training, folder, settings, before):
         f"{training.config.precision}{f', {world} processes' if world > 1 else ''}",
         flush=True,
     )
+    if training.config.compile:
+        print(training.compiled(), flush=True)
     # What a killed run logged after the state that is gone back to is hidden. At the end of an epoch that may be its
     # dev figures, which stand at the step of its last training figures.
     at_end = state["batch"] == training.n_steps

@@ -53,6 +53,7 @@ class AttM_LSTM(BackEnd):
     takes_hidden_states = True
     least_layers = 2
     raw_last = True
+    not_compiled = "its LSTM"
     # The released program gave its activation a linear layer as a flag: tensors of checkpoints that nothing uses.
     unused_tensors = ("feat_merge.linear_proj.1.inplace.",)
 

@@ -34,6 +34,8 @@ class BackEnd(nn.Module):
     test_samples = None
     # Does a training step launch the same kernels whatever it is fed, and wait for none? Then a CUDA graph holds it.
     same_kernels = True
+    # What of it --compile leaves as it is, in words, see parts_to_compile.
+    not_compiled = ""
     # Prefix of the weights in a published state dict; "" is the top level.
     published_prefix = ""
     # How names of tensors begin that published checkpoints hold and the network never uses.

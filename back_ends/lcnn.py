@@ -74,6 +74,8 @@ class GF(BackEnd):
 class LGF(GF):
     """Two recurrent layers, and a way around them, before the mean. 330,114 parameters."""
 
+    not_compiled = "its LSTMs"
+
     def __init__(self, in_channels: int, n_output_logits: int = 2, size: int = 128) -> None:
         super().__init__(in_channels, n_output_logits, size)
         embedding = self.embedding(size)

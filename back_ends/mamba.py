@@ -184,6 +184,8 @@ class Mamba(StemmedBackEnd):
     blocks: of a column. state: numbers that each inner channel keeps. kernel: frames of the convolutions.
     """
 
+    not_compiled = "Mamba, a loop over frames, of which a translation takes minutes"
+
     def __init__(
         self,
         in_channels: int,
@@ -198,7 +200,7 @@ class Mamba(StemmedBackEnd):
         self.conformer = DualColumn(n_output_logits, size, blocks, state, kernel)
 
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
-        return []  # the recurrence is a loop over frames, of which a translation takes minutes
+        return []
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.conformer(self.stem(features))

@@ -70,6 +70,7 @@ class MoE(BackEnd):
 
     takes_hidden_states = True
     least_layers = 1
+    same_kernels = False
     # Parameters of a balancing term that is released with weight zero.
     unused_tensors = ("moe_l.mean", "moe_l.std")
 

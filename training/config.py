@@ -161,7 +161,11 @@ class TrainingConfig(RawBoostParams):
         "of the arithmetic, not of weights and normalisations; not given: bf16 where the GPU has it, else fp32",
         choices=tuple(PRECISIONS),
     )
-    compile: bool = _speed(False, "translate the network by torch.compile first", runtime=True)
+    compile: bool = _speed(
+        False,
+        "translate parts of the network by torch.compile in the first steps, and on a GPU launch a step as one graph",
+        runtime=True,
+    )
     grad_accum: int = _speed(1, "compute a step's batch in N parts, to fit the memory", kind=AT_LEAST_1, metavar="N")
     grad_checkpoint: bool = _speed(
         False, "recompute the encoder's layers in the backward pass: less memory, more time", runtime=True

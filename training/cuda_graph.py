@@ -14,7 +14,7 @@ class GraphedGradients:
     function: takes tensors, returns a tensor, and sets the `grad` of `parameters` anew. It must launch the same kernels
     each time and never wait for the device. Of the first shape that comes WARM_UP times the next call is recorded; all
     later ones are replayed. Other shapes, such as an epoch's last batch, run as they are.
-    Random numbers are those of the calls one after another.
+    A replay draws random numbers anew, but not those that the function would have drawn unrecorded.
     """
 
     def __init__(self, function: Callable[..., torch.Tensor], parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -286,13 +286,26 @@ class Training:
         if distributed.world_size() > 1:
             # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
             self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
-        elif self.config.compile and self.device.type == "cuda" and self.can_be_recorded():
+        elif self.config.compile and not self.why_not_recorded():
             self.compute_gradients = GraphedGradients(self.gradients, self.detector.parameters())
 
-    def can_be_recorded(self) -> bool:
-        """Does every step launch the same kernels?"""
-        dropped = not self.frozen and self.detector.front_end.training_settings().get("encoder_layerdrop", 0) > 0
-        return self.detector.back_end.same_kernels and not dropped
+    def why_not_recorded(self) -> str:
+        """Why --compile records no step as a CUDA graph; "" if it does."""
+        if self.device.type != "cuda":
+            return "on a CPU there is none"
+        if distributed.world_size() > 1:
+            return "not with several processes"
+        if not self.frozen and self.detector.front_end.training_settings().get("encoder_layerdrop", 0) > 0:
+            return "a step leaves out layers by chance, see --encoder_layerdrop"
+        return "" if self.detector.back_end.same_kernels else f"{self.detector.config.back_end} waits for the device"
+
+    def compiled(self) -> str:
+        """What --compile does to this training, in words."""
+        back_end, why_not = self.detector.back_end, self.why_not_recorded()
+        parts = "the front-end's layers" + (" and the back-end" if back_end.parts_to_compile() else "")
+        parts += f", not {back_end.not_compiled}" if back_end.not_compiled else ""
+        graph = f"no CUDA graph: {why_not}" if why_not else "a step becomes one CUDA graph"
+        return f"compiled in the first steps, which takes up to minutes: {parts}; {graph}"
 
     def train_epoch(self) -> float:
         """The rest of an epoch over the training set. Returns the mean of its finite losses."""
