@@ -255,6 +255,14 @@ class Detector(nn.Module):
             logits = self.back_end(_at_least_float32(features))
         return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
 
+    def set_trained(self, front_end: bool) -> None:
+        """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`."""
+        unused = self.front_end.unused_parameters(self.back_end.raw_last)
+        for name, parameter in self.front_end.named_parameters():
+            parameter.requires_grad_(front_end and not name.startswith(unused))
+        for name, parameter in self.back_end.named_parameters():
+            parameter.requires_grad_(not name.startswith(self.back_end.unused_parameters))
+
     def score(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """Scores (B,), higher is more bona fide, of waveforms (B, samples)."""
         return self.scores_of(self(waveforms, normalized))

@@ -137,6 +137,8 @@ class AASIST(BackEnd):
     pooling keeps.
     """
 
+    unused_parameters = tuple(f"encoder.{i}.0.bn1." for i in range(1, 6))  # see ResidualBlock
+
     @staticmethod
     def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
         """The fields of ModelConfig that the shapes of its weights tell."""

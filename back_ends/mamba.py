@@ -198,6 +198,7 @@ class Mamba(StemmedBackEnd):
         super().__init__(in_channels, size)
         # The published name of what is no conformer.
         self.conformer = DualColumn(n_output_logits, size, blocks, state, kernel)
+        self.unused_parameters = tuple(f"conformer.{way}_layers.{blocks - 1}." for way in ("forward", "backward"))
 
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
         return []

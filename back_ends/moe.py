@@ -70,9 +70,10 @@ class MoE(BackEnd):
 
     takes_hidden_states = True
     least_layers = 1
-    same_kernels = False
+    same_kernels = False  # a frame's experts are those that it chooses
     # Parameters of a balancing term that is released with weight zero.
     unused_tensors = ("moe_l.mean", "moe_l.std")
+    unused_parameters = tuple(f"classifier.{name}" for name in AASIST.unused_parameters)
 
     def __init__(
         self,

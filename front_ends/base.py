@@ -86,6 +86,10 @@ class FrontEnd(nn.Module):
         """
         return [(layer, "forward") for layer in self.layers()]
 
+    def unused_parameters(self, raw_last: bool) -> tuple[str, ...]:
+        """How names of parameters begin that no training step uses. raw_last: see forward."""
+        return ()
+
     def training_places(self) -> dict[str, list[tuple[object, str]]]:
         """{name in in_training: [(object, attribute) that holds its value]}."""
         return {}

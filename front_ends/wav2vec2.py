@@ -113,6 +113,14 @@ class Wav2Vec2(FrontEnd):
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
         return [(self, "extract"), *super().parts_to_compile()]
 
+    def unused_parameters(self, raw_last: bool) -> tuple[str, ...]:
+        names = ["model.mask_emb"]  # of pre-training
+        if raw_last and self.model.encoder.layer_norm_first:
+            names.append("model.encoder.layer_norm.")
+        if self.model.feature_grad_mult == 0:
+            names.append("model.feature_extractor.")
+        return tuple(names)
+
     def training_places(self) -> dict[str, list[tuple[object, str]]]:
         model, encoder, layers = self.model, self.model.encoder, self.model.encoder.layers
         return {

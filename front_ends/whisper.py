@@ -69,6 +69,9 @@ class Whisper(FrontEnd):
     def layers(self) -> nn.ModuleList:
         return self.model.layers
 
+    def unused_parameters(self, raw_last: bool) -> tuple[str, ...]:
+        return ("model.layer_norm.",) if raw_last else ()
+
     def features(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(B, samples) -> (B, M, samples // 160)."""
         x = log_mel(waveforms, self.filters, center=True)[..., :-1]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import with_back_end
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoints
@@ -296,3 +297,10 @@ def test_two_processes_train_as_one_does(tmp_path, train_flags, processes, case)
         assert max(differences) < 1e-5
     moved = [(value - start[key]).abs().max() for key, value in expected["model"].items() if "layers.0" in key]
     assert max(moved) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["AASIST", "Mamba", "MoE"])
+def test_several_processes_train_what_has_unused_parameters(tmp_path, train_flags, processes, name):
+    flags = [*with_back_end(train_flags, name), "--epochs", "1", "--algo", "0", "--batch_size", "4", "--crop", "2000"]
+    statuses, text = processes(*pair({"flags": [*flags, "--log_dir", str(tmp_path), "--foldername", name]}))
+    assert statuses == [0, 0], text

@@ -281,13 +281,18 @@ class Training:
         if frozen == self.frozen:
             return
         self.frozen = frozen
-        self.detector.front_end.requires_grad_(not frozen)
+        self.detector.set_trained(front_end=not frozen)
         self.network, self.compute_gradients = self.detector, self.gradients
         if distributed.world_size() > 1:
-            # wav2vec 2.0 keeps a parameter of its pre-training that no detector uses.
-            self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
+            # Looking for parameters that a step left out waits for the device in each.
+            unused = self.drops_layers() or not self.detector.back_end.same_kernels
+            self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=unused)
         elif self.config.compile and not self.why_not_recorded():
             self.compute_gradients = GraphedGradients(self.gradients, self.detector.parameters())
+
+    def drops_layers(self) -> bool:
+        """Does a step leave out layers of the front-end by chance?"""
+        return not self.frozen and self.detector.front_end.training_settings().get("encoder_layerdrop", 0) > 0
 
     def why_not_recorded(self) -> str:
         """Why --compile records no step as a CUDA graph; "" if it does."""
@@ -295,7 +300,7 @@ class Training:
             return "on a CPU there is none"
         if distributed.world_size() > 1:
             return "not with several processes"
-        if not self.frozen and self.detector.front_end.training_settings().get("encoder_layerdrop", 0) > 0:
+        if self.drops_layers():
             return "a step leaves out layers by chance, see --encoder_layerdrop"
         return "" if self.detector.back_end.same_kernels else f"{self.detector.config.back_end} waits for the device"
 
