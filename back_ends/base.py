@@ -32,8 +32,8 @@ class BackEnd(nn.Module):
     set_by_front_end = ()
     # Samples of an utterance, its first, that the authors train on and score. None: the corpus says what is scored.
     test_samples = None
-    # Does a training step launch the same kernels whatever it is fed, and wait for none? Then a CUDA graph holds it, and
-    # several processes need not look for parameters that a step left out.
+    # Does a training step launch the same kernels whatever it is fed, and wait for none? Then a CUDA graph holds it,
+    # and several processes need not look for parameters that a step left out.
     same_kernels = True
     # What of it --compile leaves as it is, in words, see parts_to_compile.
     not_compiled = ""
