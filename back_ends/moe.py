@@ -27,7 +27,8 @@ class ExpertFusion(nn.Module):
     """Inputs of L layers and the encoder's output, L + 1 of (B, T, C) -> (B, T, C).
 
     The output chooses the experts of each frame; the chosen ones read their layer's input. In training, noise of a
-    learnt width is added to the choice; without it, gates that all start at zero would never part.
+    learnt width is added to the choice; without it, gates that all start at zero would never part. The gradient of an
+    expert that no frame chose is zero.
     """
 
     def __init__(self, n_layers: int, channels: int, experts_per_layer: int, chosen: int, hidden: int) -> None:
@@ -47,18 +48,54 @@ class ExpertFusion(nn.Module):
             gates = gates + torch.randn_like(gates) * (F.softplus(last @ self.w_noise) + 0.01)
         gates, chosen = gates.topk(self.chosen, dim=1)  # (F, K)
 
-        # Frames sorted by expert, so that each expert runs once, on its own frames alone.
+        # A CPU saves most of the work by the number of frames of each expert, for which a GPU would have to wait.
+        outputs = self._in_blocks(layers, chosen) if last.is_cuda else self._one_by_one(layers, chosen)  # (F, K, C)
+        # The log of the gated sum of exponentials; so computed, it neither overflows nor needs a floor.
+        fused = torch.logsumexp(outputs + torch.log_softmax(gates, dim=1).unsqueeze(-1), dim=1)
+        return fused.unflatten(0, states[0].shape[:2])
+
+    def _one_by_one(self, layers, chosen):
+        """Frames sorted by expert, so that each expert runs once, on its own frames alone."""
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
         outputs = [
             expert(layers[e // self.experts_per_layer][rows // self.chosen])
             for e, (expert, rows) in enumerate(zip(self.experts, order.split(counts)))
-            if len(rows)
         ]
-        outputs = torch.cat(outputs)[order.argsort()].unflatten(0, (-1, self.chosen))  # (F, K, C)
-        # The log of the gated sum of exponentials; so computed, it neither overflows nor needs a floor.
-        fused = torch.logsumexp(outputs + torch.log_softmax(gates, dim=1).unsqueeze(-1), dim=1)
-        return fused.unflatten(0, states[0].shape[:2])
+        return torch.cat(outputs)[order.argsort()].unflatten(0, (-1, self.chosen))
+
+    def _in_blocks(self, layers, chosen):
+        """The same without reading the choice, in shapes that do not depend on it: the frames of each expert are padded
+        to whole blocks of S rows, and a batched product multiplies every block by the weights of its expert.
+        """
+        n_experts, n_frames, n = len(self.experts), len(chosen), chosen.numel()
+        size = 16 * -(-n // (16 * n_experts))  # S: an expert's share, so that about half of all is padding
+        n_blocks = n // size + n_experts  # enough for any choice
+        experts, order = chosen.flatten().sort(stable=True)
+        numbers = torch.arange(max(n, n_blocks * size), device=chosen.device)
+        first = torch.searchsorted(experts, numbers[:n_experts])
+        counts = torch.searchsorted(experts, numbers[:n_experts], right=True) - first
+        blocks = (counts + size - 1) // size  # (E,)
+        ends = blocks.cumsum(0)
+        places = torch.empty_like(order)  # of each frame and choice, in the blocks
+        places[order] = ((ends - blocks) * size - first)[experts] + numbers[:n]
+        expert_of = torch.searchsorted(ends, numbers[:n_blocks], right=True).clamp(max=n_experts - 1)
+
+        # The row, of all layers' frames, that each place reads. Padding reads many rows: the gradients of one row are
+        # added up one after the other.
+        layer = chosen // self.experts_per_layer
+        rows = numbers[: n_blocks * size] % (len(layers) * n_frames)
+        rows[places] = (layer * n_frames + numbers[:n_frames, None]).flatten()
+        x = torch.cat(layers)[rows].unflatten(0, (-1, size))  # (blocks, S, C)
+        hidden = F.relu(self._product(x, "conv1", expert_of))
+        return self._product(hidden, "conv2", expert_of).flatten(0, 1)[places].unflatten(0, (-1, self.chosen))
+
+    def _product(self, x, name, expert_of):
+        """A linear layer of each block's expert, (blocks, S, in) -> (blocks, S, out)."""
+        linears = [getattr(expert, name) for expert in self.experts]
+        weights = torch.stack([linear.weight for linear in linears])[expert_of]
+        biases = torch.stack([linear.bias for linear in linears])[expert_of]
+        return torch.baddbmm(biases.unsqueeze(1), x, weights.transpose(1, 2))
 
 
 class MoE(BackEnd):
@@ -70,7 +107,6 @@ class MoE(BackEnd):
 
     takes_hidden_states = True
     least_layers = 1
-    same_kernels = False  # a frame's experts are those that it chooses
     # Parameters of a balancing term that is released with weight zero.
     unused_tensors = ("moe_l.mean", "moe_l.std")
     unused_parameters = tuple(f"classifier.{name}" for name in AASIST.unused_parameters)

@@ -42,8 +42,7 @@ def check_declared(detector):
 
 @pytest.mark.parametrize("encoder, back_end", MODELS)
 def test_what_no_step_reaches_is_declared(encoder, back_end):
-    options = {"chosen": 8} if back_end == "MoE" else {}  # all of them
-    check_declared(detector_of(encoder, back_end, back_end_options=options or None))
+    check_declared(detector_of(encoder, back_end))
 
 
 @pytest.mark.parametrize("agg", AGGREGATIONS)

@@ -248,6 +248,30 @@ def test_experts_fused_equal_all_experts_gated():
     torch.testing.assert_close(fusion(list(states)), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "layers, each, chosen, shape", [(3, 4, 2, (2, 50)), (24, 4, 2, (1, 201)), (2, 3, 1, (2, 3)), (1, 4, 3, (1, 1))]
+)
+@pytest.mark.parametrize("favoured", [0, 30])
+def test_experts_in_blocks_equal_experts_one_by_one(layers, each, chosen, shape, favoured, monkeypatch):
+    """What a GPU computes, against what a CPU does; outputs and gradients. favoured: how much so the last expert is."""
+    torch.manual_seed(0)
+    fusion = ExpertFusion(layers, 8, each, chosen, hidden=16).double()
+    torch.nn.init.normal_(fusion.w_gate)
+    fusion.w_gate.data[:, -1] *= 1 + favoured
+    states = [torch.randn(*shape, 8, dtype=torch.float64, requires_grad=True) for _ in range(layers + 1)]
+
+    def results():
+        torch.manual_seed(1)  # the same noise
+        fused = fusion(states)
+        return fused, *torch.autograd.grad(fused.square().sum(), [*states, *fusion.parameters()])
+
+    expected = results()
+    monkeypatch.setattr(ExpertFusion, "_one_by_one", ExpertFusion._in_blocks)
+    torch.testing.assert_close(results(), expected, rtol=1e-10, atol=1e-10)
+    if layers == 24:  # some experts had no frame
+        assert not all(gradient.any() for gradient in expected)
+
+
 def test_noise_parts_experts_in_training_only():
     torch.manual_seed(0)
     fusion = ExpertFusion(3, 8, experts_per_layer=4, chosen=2, hidden=128)
