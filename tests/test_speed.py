@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from oracles import plain_nes2net
 
 from back_ends import build_back_end
 from model import ModelConfig
-from tools import benchmark, timing
+from tools import benchmark, benchmark_training, timing
+from tools.cost import Products
 
 
 @pytest.mark.parametrize("name", ["Nes2Net", "Nes2Net_X", "Nes2Net_X_SeLU"])
@@ -68,6 +70,63 @@ def test_benchmark_prints_a_table_and_writes_json(flags, tmp_path, output):
         quiet, loaded = rows[-2:]
         assert "quiet" in quiet["name"] and "under load" in loaded["name"]
         assert loaded["of the quiet time"] == pytest.approx(loaded["seconds"] / quiet["seconds"])
+
+
+def test_a_training_step_is_timed_in_a_row_a_way(tmp_path, output, monkeypatch):
+    """What does not fit the memory is a row, and the next ones come."""
+    alive = []
+    new_step = benchmark_training._step
+
+    def step(name, config, device):
+        assert not any(detector() for detector in alive)  # one at a time
+        if name == "fp32":
+            raise torch.OutOfMemoryError
+        step, training = new_step(name, config, device)
+        alive.append(weakref.ref(training.detector) if training else lambda: None)
+        return step, training
+
+    monkeypatch.setattr(benchmark_training, "_step", step)
+    flags = ["train", "--batch_sizes", "2", "3", "--crop", "4000", "--repeats", "1", "--json", str(tmp_path / "b.json")]
+    text = output(benchmark.main, flags)
+    assert max(map(len, text.splitlines())) <= 120
+    rows = {row["name"]: row for row in json.loads((tmp_path / "b.json").read_text())["stages"]["train"]}
+    assert [name for name in rows if name.startswith("2 x")] == [
+        f"2 x {name}" for name in list(benchmark_training.WAYS)[:-1]
+    ]
+    assert len(rows) == 8 and rows["3 x fp32"] == {"name": "3 x fp32", "GiB": "out of memory"}
+    row = rows["3 x bf16"]
+    assert row["TFLOP/s"] / row["utt/s"] == pytest.approx(rows["2 x naive"]["TFLOP/s"] / rows["2 x naive"]["utt/s"])
+
+
+def test_products_of_a_step_are_those_of_its_layers():
+    convolution = torch.nn.Conv1d(8, 8, 3, padding=1, groups=4)
+    x = torch.randn(2, 8, 50, requires_grad=True)
+    with Products() as products:
+        convolution(x).sum().backward()
+    assert products.n == 3 * 2 * 50 * 8 * 2 * 3  # forward, to the input and to the weight
+    with Products() as products:
+        convolution(x.detach()).sum().backward()
+    assert products.n == 2 * 2 * 50 * 8 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    "gpu, bf16",
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("Tesla T4", None),  # has no bfloat16
+        ("Quadro", None),
+    ],
+)
+def test_peaks_of_cards(gpu, bf16, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: gpu)
+    assert benchmark_training._peak(torch.device("cuda"), 0) == bf16
+    if gpu == "Tesla T4":
+        assert benchmark_training._peak(torch.device("cuda"), 2) == 8.1e12
 
 
 def ticks(process_id):

@@ -2,58 +2,125 @@
 
 import contextlib
 import functools
+import gc
 import time
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from back_ends import BACK_ENDS, build_back_end
 from common.console import AT_LEAST_1
 from front_ends.wav2vec2 import Wav2Vec2
 from model import ModelConfig, build_detector
-from tools.cost import costs
+from tools.cost import Products, costs
 from tools.cost import published as published_back_end
-from tools.timing import time_ways
+from tools.timing import figures, seconds_of, time_ways
 from training.config import TrainingConfig
 from training.losses import LOSSES, losses_for
 from training.trainer import Training
 
-# Multiplications and additions a second, dense, as the makers publish them: half precision, TF32.
-PEAKS = {"H100": (989e12, 494e12), "H200": (989e12, 494e12), "A100": (312e12, 156e12), "L40S": (362e12, 183e12)}
+# Multiplications and additions a second, dense, as the makers publish them: bfloat16, TF32, float32. The first that the
+# device's name contains counts.
+PEAKS = {
+    "H100 PCIe": (756e12, 378e12, 51e12),
+    "H100 NVL": (835e12, 417e12, 60e12),
+    "H100": (989e12, 494e12, 67e12),
+    "H200": (989e12, 494e12, 67e12),
+    "A100": (312e12, 156e12, 19.5e12),
+    "L40S": (362e12, 183e12, 91.6e12),
+    "RTX 4090": (165e12, 82.6e12, 82.6e12),
+    "RTX 3090": (71e12, 35.6e12, 35.6e12),
+    "T4": (None, None, 8.1e12),
+}
+OTHER_CARDS = ("Laptop", " D", " Ti")  # of like names, and slower or faster
+WAYS = {  # name -> (flags of train.py, column of PEAKS that it may reach)
+    "naive": (None, 2),
+    "fp32": ({"precision": "fp32"}, 1),
+    "bf16": ({"precision": "bf16"}, 0),
+    "bf16, recomputing": ({"precision": "bf16", "grad_checkpoint": True}, 0),
+    "bf16, compiled": ({"precision": "bf16", "compile": True}, 0),
+}
+SHARES = "% parts"  # front-end, back-end, backward, optimiser
+# Before those that are timed: a step is recorded as a CUDA graph after some.
+WARM_UP = {"naive": 1, "bf16, compiled": 6}
 
 
 def train(args):
-    """A step of training, against one in float32 that waits for its loss."""
+    """A step of training, against one in float32 that waits for its loss.
+
+    One detector is in memory at a time, so the ways do not take turns. What does not fit the memory is said in its row.
+    Columns: of peak, the share of what the card may reach in that precision; GiB, the most memory that was in use;
+    % parts, of the time, those of front-end, back-end, backward pass and optimiser.
+    """
     device = torch.device(args.device)
     config = ModelConfig(args.model_name, ssl=args.ssl or ("xlsr_300m" if args.device == "cuda" else "tiny"))
-    ways = {"fp32": ("fp32", False), "bf16": ("bf16", False), "bf16, compiled": ("bf16", True)}
+    per_utterance = _products(config, device, args.crop)
+    ways = [name for name in WAYS if args.compile or "compiled" not in name]
     rows = []
     for batch_size in args.batch_sizes:
         x = 0.1 * torch.randn(batch_size, args.crop, device=device)
         labels = torch.arange(batch_size, device=device) % 2
-        naive = _naive_step(config, device)
-        with FlopCounterMode(display=False) as counter:
-            naive(x, labels)
-        trainings = {
-            name: _training(config, device, precision, compiled)
-            for name, (precision, compiled) in ways.items()
-            if not compiled or args.compile
-        }
-        steps = {"naive": naive} | {name: training.step for name, training in trainings.items()}
-        calls = {
-            f"{name}, batch {batch_size}": functools.partial(_in_mode, name, step, x, labels)
-            for name, step in steps.items()
-        }
-        for (name, _), row in zip(steps.items(), time_ways(calls, args.repeats, args.device)):
-            per_second = counter.get_total_flops() / row["seconds"]
-            row |= {"utterances/s": batch_size / row["seconds"], "TFLOP/s": per_second / 1e12}
-            peak = _peak(device, name)
-            row |= {"of the peak": f"{per_second / peak:.1%}"} if peak else {}
-            if name in trainings and not ways[name][1]:
-                row |= _shares(trainings[name], x, labels)
-            rows.append(row)
+        naive = None
+        for name in ways:
+            row = {"name": f"{batch_size} x {name}"}
+            try:
+                taken, facts = _timed(name, config, device, x, labels, args.repeats)
+            except torch.OutOfMemoryError:
+                rows.append({**row, "GiB": "out of memory"})
+                continue
+            naive = taken if name == "naive" else naive
+            row |= figures(taken, naive)
+            per_second = 2 * per_utterance * batch_size / row["seconds"]
+            row |= {"utt/s": batch_size / row["seconds"], "TFLOP/s": per_second / 1e12}
+            peak = _peak(device, WAYS[name][1])
+            row |= {"of peak": f"{per_second / peak:.1%}"} if peak else {}
+            rows.append(row | facts)
     return rows
+
+
+def _products(config, device, crop):
+    """Multiply-accumulates of a training step, an utterance; what is computed twice to save memory counts once."""
+    step, _ = _step("naive", config, device)
+    with sdpa_kernel(SDPBackend.MATH), Products() as products:
+        step(0.1 * torch.randn(2, crop, device=device), torch.arange(2, device=device))
+    return products.n / 2
+
+
+def _step(name, config, device):
+    """(a training step of waveforms and labels, its Training or None) of a new detector."""
+    if name == "naive":
+        return _naive_step(config, device), None
+    training = _training(config, device, WAYS[name][0])
+    return training.step, training
+
+
+def _timed(name, config, device, x, labels, repeats):
+    """Seconds of each step, and other facts of it."""
+    torch._dynamo.reset()
+    gc.collect()  # the detector before this one
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    step, training = _step(name, config, device)
+    call = functools.partial(_in_mode, name, step, x, labels)
+    for _ in range(WARM_UP.get(name, 3)):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    taken = [seconds_of(call, device) for _ in range(repeats)]
+    facts = {}
+    if device.type == "cuda":
+        facts = {"GiB": torch.cuda.max_memory_allocated(device) / 2**30, "launches": _launches(call)}
+    return taken, facts | ({SHARES: _shares(training, x, labels)} if name in ("fp32", "bf16") else {})
+
+
+def _launches(call):
+    """How often a call tells the GPU to start something."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        call()
+        torch.cuda.synchronize()
+    return sum(event.count for event in profiled.key_averages() if "Launch" in event.key)
 
 
 def _in_mode(name, step, x, labels):
@@ -90,9 +157,8 @@ def _naive_step(config, device):
     return step
 
 
-def _training(config, device, precision, compiled):
-    flags = {"optimizer": "Adam", "lr": 1e-6, "weight_decay": 1e-4, "schedule": "constant"}
-    flags = TrainingConfig(**flags, precision=precision, compile=compiled)
+def _training(config, device, flags):
+    flags = TrainingConfig(**flags, optimizer="Adam", lr=1e-6, weight_decay=1e-4, schedule="constant")
     detector = build_detector(config).to(device)
     criterion = LOSSES[losses_for(config.n_output_logits)[0]]().to(device)
     training = Training(flags, detector, criterion, device, Path("."), [None], {}, None)
@@ -101,16 +167,16 @@ def _training(config, device, precision, compiled):
     return training
 
 
-def _peak(device, name):
-    half, single = next(
-        (peak for gpu, peak in PEAKS.items() if device.type == "cuda" and gpu in torch.cuda.get_device_name(device)),
-        (None, None),
-    )
-    return half if "bf16" in name else single
+def _peak(device, column):
+    """Multiplications and additions a second that a GPU may reach; None if that is not known."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    if any(gpu.endswith(word) or f"{word} " in gpu for word in OTHER_CARDS):
+        return None
+    return next((peaks[column] for name, peaks in PEAKS.items() if name in gpu), None)
 
 
 def _shares(training, x, labels):
-    """Where the time of a step goes, {part: share}: waits for the device after each part."""
+    """Where the time of a step goes, in words; the device is waited for after each part."""
     moments = {}
 
     def now(name):
@@ -134,7 +200,7 @@ def _shares(training, x, labels):
         handle.remove()
     names = list(moments)
     seconds = {name: moments[name] - moments[before] for before, name in zip(names, names[1:])}
-    return {name: f"{part / sum(seconds.values()):.0%}" for name, part in seconds.items()}
+    return "/".join(f"{100 * part / sum(seconds.values()):.0f}" for part in seconds.values())
 
 
 def train_flags(parser):

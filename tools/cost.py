@@ -32,7 +32,11 @@ class Products(TorchDispatchMode):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
         operation = function.overloadpacket
-        if operation in flop_registry:
+        if operation is torch.ops.aten.convolution_backward:
+            # Torch's own count of it forgets the groups of a convolution. A product each, as large as the forward one.
+            gradient, _, weight, *_, (of_input, of_weight, _) = args
+            self.n += (of_input + of_weight) * gradient.numel() * weight[0].numel()
+        elif operation in flop_registry:
             self.n += flop_registry[operation](*args, **kwargs, out_val=out) // 2
         elif operation in SCALED_SUMS or (operation in SCALED and any(isinstance(x, nn.Parameter) for x in args)):
             self.n += out.numel()

@@ -25,35 +25,47 @@ def time_ways(ways, repeats, device="cpu", warm_up=1):
     seconds = {name: [] for name in ways}
     for turn in range(repeats + warm_up):
         for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize(device)
+            taken = seconds_of(way, device)
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(taken)
     naive = next(iter(seconds.values()))
-    rows = []
-    for name, taken in seconds.items():
-        low, high = np.quantile(taken, [0.25, 0.75])
-        ratio = statistics.median(a / b for a, b in zip(naive, taken))
-        rows.append({"name": name, "seconds": statistics.median(taken), "spread": high - low, "ratio": ratio})
-    return rows
+    return [{"name": name, **figures(taken, naive)} for name, taken in seconds.items()]
+
+
+def seconds_of(way, device="cpu"):
+    """Seconds that one call takes, until the device is done."""
+    started = time.perf_counter()
+    way()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def figures(taken, naive):
+    """seconds (median), spread (range of the middle half) and ratio (to the naive way's) of the seconds of some calls.
+    naive: as many seconds, or None where that way could not be timed.
+    """
+    low, high = np.quantile(taken, [0.25, 0.75])
+    ratio = statistics.median(a / b for a, b in zip(naive, taken)) if naive else None
+    return {"seconds": statistics.median(taken), "spread": high - low, "ratio": ratio}
 
 
 def print_rows(title, rows):
     """One table: what every row has, then whatever else some rows have, a column each."""
-    extras = list(
-        dict.fromkeys(key for row in rows for key in row if key not in ("name", "seconds", "spread", "ratio"))
+    columns = list(
+        dict.fromkeys(["seconds", "spread", "ratio", *(key for row in rows for key in row if key != "name")])
     )
-    width = max(len(row["name"]) for row in rows)
-    print(f"\n{title:<{width}} {'seconds':>10} {'spread':>9} {'faster':>8}", *(f"{key:>18}" for key in extras))
+    table = [[title, *columns]]
     for row in rows:
-        values = [row.get(key, "") for key in extras]
-        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        print(
-            f"{row['name']:<{width}} {row['seconds']:10.4g} {row['spread']:9.2g} {row['ratio']:7.2f}x",
-            *(f"{value:>18}" for value in values),
-        )
+        values = {key: "" if value is None else value for key, value in row.items()}
+        values |= {"ratio": f"{row['ratio']:.2f}x"} if row.get("ratio") else {}
+        cells = [values.get(key, "") for key in columns]
+        table.append([row["name"], *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells)])
+    table[0][3] = "faster"
+    widths = [max(map(len, column)) for column in zip(*table)]
+    print()
+    for name, *cells in table:
+        print(f"{name:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:])), sep="  ")
 
 
 def machine(device):
