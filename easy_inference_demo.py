@@ -21,11 +21,11 @@ import torch
 
 from common.atomic import atomic_open, check_outputs, is_standard_output
 from common.console import Number, UserError, printable, run
+from common.workers import usable_cores
 from inference.files import find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
 from inference.picture import draw
 from inference.precision import PRECISIONS, check_precision
-from inference.scoring import usable_cores
 from inference.verdicts import clock
 from model import add_model_flags, choose_device, given_model_flags
 

@@ -300,11 +300,15 @@ def use_utterance_batch_norm(detector: Detector) -> None:
 
 
 def choose_device(gpu_id: int = 0) -> torch.device:
-    """The CUDA device of that number, or the CPU where there is none. Raises UserError for a number too high."""
+    """The CUDA device of that number, which becomes the current one, or the CPU if there is none.
+
+    Raises UserError for a number too high.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if not 0 <= gpu_id < torch.cuda.device_count():
         raise UserError(f"--gpu_id: expected one of 0 to {torch.cuda.device_count() - 1}, found {gpu_id}")
+    torch.cuda.set_device(gpu_id)
     return torch.device(f"cuda:{gpu_id}")
 
 

@@ -289,7 +289,6 @@ def main(argv=None):
         check_folder(f"--log_dir {config.log_dir}", os.path.join(config.log_dir, name))
     device = choose_device(local_rank if world > 1 else config.gpu_id)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32
         torch.backends.cudnn.benchmark = config.cudnn_benchmark_toggle
     if config.deterministic:

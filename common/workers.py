@@ -7,6 +7,7 @@ as open files, whose number is limited.
 
 import contextlib
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -27,6 +28,26 @@ if TYPE_CHECKING:
 
 AHEAD = 2  # tasks per process that are asked for before their turn
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: of the machine, of its affinity, of its container's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            share, period = file.read().split()
+        return max(min(cores, math.ceil(int(share) / int(period))), 1)
+    except (OSError, ValueError):  # none, or "max"
+        return cores
+
+
+def share_of_cores(most: int) -> int:
+    """Processes that read audio for this process: its share of the usable cores, from 1 to `most`.
+
+    One is worth it even on one core: a GPU then never waits for a file.
+    """
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine, as torchrun says
+    return min(most, max(usable_cores() // n_processes, 1))
 
 
 class Workers:

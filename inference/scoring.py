@@ -6,7 +6,6 @@ samples. There is no padding and no mask.
 """
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -17,7 +16,7 @@ import torch
 
 from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError
-from common.workers import Workers
+from common.workers import Workers, share_of_cores
 from data_utils import first_samples, repeat_pad
 from front_ends import FrontEnd, attention_for_any_length
 from inference.precision import autocast
@@ -111,20 +110,9 @@ def score_batch(detector: Detector, waveforms: torch.Tensor, precision: str = "f
     return None if any(half is None for half in halves) else torch.cat(halves)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use: of the machine, of its affinity, of its container's share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            share, period = file.read().split()
-        return max(min(cores, math.ceil(int(share) / int(period))), 1)
-    except (OSError, ValueError):  # none, or "max"
-        return cores
-
-
 def readers(device: torch.device) -> int:
     """Processes that decode while a GPU computes. A CPU does it on the way: other processes would cost it more."""
-    return min(4, usable_cores()) if device.type == "cuda" else 0
+    return share_of_cores(4) if device.type == "cuda" else 0
 
 
 def score_batches(

@@ -20,9 +20,10 @@ import easy_inference_demo
 import eval as eval_script
 import train
 from back_ends import BACK_ENDS, build_back_end
-from common import console
+from common import console, workers
 from common.workers import Workers
-from model import ModelConfig, build_detector
+from inference import scoring
+from model import ModelConfig, build_detector, choose_device
 from tools import make_demo_corpus
 
 N_FILES = 12
@@ -341,3 +342,24 @@ def test_utterance_batch_norm_is_refused_where_one_utterance_has_no_statistics(c
     flags += ["--batch_norm", "utterance", "--eval_output", str(tmp_path / "s.txt")]
     fails(eval_script.main, flags, "--batch_norm utterance", "MHFA")
     assert not list(tmp_path.glob("s.*"))
+
+
+@pytest.mark.parametrize(
+    "cores, here, training, scoring_on_a_gpu", [(64, 1, 12, 4), (64, 8, 8, 4), (8, 4, 2, 2), (1, 1, 1, 1), (4, 8, 1, 1)]
+)
+def test_processes_on_one_machine_share_its_cores(monkeypatch, cores, here, training, scoring_on_a_gpu):
+    monkeypatch.setattr(workers, "usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+    assert workers.share_of_cores(12) == training
+    assert scoring.readers(torch.device("cuda")) == scoring_on_a_gpu and scoring.readers(torch.device("cpu")) == 0
+
+
+def test_the_chosen_gpu_becomes_the_current_one(monkeypatch):
+    """Kernels and memory of a process that chose another one would else be on the first."""
+    current = []
+    for name, value in {"is_available": True, "device_count": 4}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device(3) == torch.device("cuda:3") and current == [3]
+    with pytest.raises(console.UserError, match="expected one of 0 to 3, found 4"):
+        choose_device(4)

@@ -13,9 +13,10 @@ import torch
 
 import checkpoints
 from common.console import ABOVE_0, AT_LEAST_1
+from common.workers import usable_cores
 from data_utils import load_audio
 from inference.precision import PRECISIONS, prepare
-from inference.scoring import readers, score_files, usable_cores
+from inference.scoring import readers, score_files
 from model import ModelConfig, build_detector
 from tools.benchmark_training import plainly
 from tools.timing import PEAK, ROOT, busy_processes, run_here, time_ways

@@ -1,6 +1,5 @@
 """The configuration of a training. A field of it is a flag of train.py, a key of config.json, a check on resuming."""
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 import checkpoints
 from augmentation import AUGMENTATIONS
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError
+from common.workers import share_of_cores
 from corpora import CORPORA, DEFAULT_CORPUS, recipe_of
 from front_ends import FRONT_ENDS
 from RawBoost import ALGORITHMS, RawBoostParams
@@ -82,7 +82,11 @@ class TrainingConfig(RawBoostParams):
         "what the detector is for; both train on 2019 LA",
         choices=tuple(record.track for record in CORPORA.values() if record.track and record.lists),
     )
-    num_workers: int = _data(min(12, os.cpu_count()), "processes that read audio", kind=AT_LEAST_0)
+    num_workers: int = _data(
+        share_of_cores(12),
+        "processes that read audio, for each process that trains (%(default)s: its share of the cores, up to 12)",
+        kind=AT_LEAST_0,
+    )
     check_audio: bool = _data(False, "decode every file before training starts")
     skip_bad_audio: int = _data(
         0,
