@@ -247,11 +247,14 @@ class Detector(nn.Module):
 
     def forward(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """normalized: see front_ends.FrontEnd.forward."""
-        states = self.front_end(waveforms, normalized, raw_last=self.back_end.raw_last)
+        return self.classify(self.front_end(waveforms, normalized, raw_last=self.back_end.raw_last))
+
+    def classify(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Logits (B, n_output_logits) of the front-end's hidden states, each (B, T, C)."""
         features = self.aggregation(states)
         # The back-end computes in float32, whatever the precision: its part of the products is small, its gradients in
         # bfloat16 were up to 18 % off (AASIST), and hundreds of weights need no cast.
-        with torch.autocast(waveforms.device.type, enabled=False):
+        with torch.autocast(states[0].device.type, enabled=False):
             logits = self.back_end(_at_least_float32(features))
         return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
 

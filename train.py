@@ -38,7 +38,7 @@ from corpora import BONAFIDE, SPOOF
 from data_utils import BadAudio, TrialDataset, check_audio, make_loader
 from front_ends import FRONT_ENDS
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
-from training import distributed, encoder_settings, provenance, run_folder
+from training import distributed, encoder_settings, memory, provenance, run_folder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
 from training.losses import LOSSES, losses_for
 from training.options import add_flags, given_flags, saved_settings
@@ -335,10 +335,11 @@ def main(argv=None):
         detector = checkpoints.detector_to_fine_tune(config.model_path, start, config.ssl_path)
     else:
         detector = checkpoints.new_detector(model_config, config.ssl_path) if new else build_detector(model_config)
-    detector.to(device)
-    torch.manual_seed(config.seed + rank)  # no two processes drop out alike
-    criterion = LOSSES[config.loss](config.class_weights).to(device)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(memory.explained(config, detector))
+        detector.to(device)
+        torch.manual_seed(config.seed + rank)  # no two processes drop out alike
+        criterion = LOSSES[config.loss](config.class_weights).to(device)
         signals = stack.enter_context(StopSignals())
         training = Training(config, detector, criterion, device, folder, train_loader, dev_loaders, signals)
         if rank == 0:
@@ -370,6 +371,8 @@ def main(argv=None):
             start_run(training, folder, settings, before)
             if encoder:
                 print(f"encoder in training: {encoder_settings.in_words(encoder)}", flush=True)
+            if needed := memory.in_words(config, detector, device):
+                print(needed, flush=True)
             stack.enter_context(training.writer)
         training.fit()
     distributed.say(f"finished: {folder}")

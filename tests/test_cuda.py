@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from back_ends import BACK_ENDS
+from common.console import UserError
 from inference import precision, scoring
 from model import ModelConfig, build_detector
-from training import trainer
+from tools import benchmark
+from training import memory, trainer
 from training.config import TrainingConfig
 from training.cuda_graph import WARM_UP, GraphedGradients
 from training.losses import LOSSES, losses_for
@@ -148,3 +150,42 @@ def test_a_compiled_training_goes_as_one_that_is_not():
     found = steps(training, sizes)
     assert training.compute_gradients.graph is not None
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2_Nes2Net_X", "WavLM_Nes2Net_X"])
+@pytest.mark.parametrize("flags", [{"precision": "fp32"}, {"precision": "bf16"}, {"grad_checkpoint": True}])
+def test_a_step_needs_the_memory_of_the_estimate(name, flags):
+    training = started(build_detector(ModelConfig(name)), batch_size=16, crop=64600, epochs=1, **flags)
+    expected = memory.step_bytes(training.config, training.detector)
+    x, labels = 0.1 * torch.randn(16, 64600), torch.arange(16) % 2
+    training.step(x, labels)
+    torch.cuda.reset_peak_memory_stats()
+    training.step(x, labels)
+    assert torch.cuda.max_memory_allocated() == pytest.approx(expected, rel=0.15)
+
+
+def test_a_run_out_of_memory_is_told_which_flags_help():
+    training = started(build_detector(ModelConfig("wav2vec2_Nes2Net_X")), batch_size=16, crop=64600, epochs=1)
+    x, labels = 0.1 * torch.randn(16, 64600), torch.arange(16) % 2
+    torch.cuda.empty_cache()
+    there = torch.cuda.get_device_properties(DEVICE).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 2**30) / there)
+    try:
+        with pytest.raises(UserError, match="training: CUDA out of memory.*--grad_checkpoint"):
+            with memory.explained(training.config, training.detector):
+                training.step(x, labels)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_what_does_not_fit_is_a_row_of_the_benchmark(output):
+    torch.cuda.empty_cache()
+    there = torch.cuda.get_device_properties(DEVICE).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 2**28) / there)
+    flags = ["train", "--device", "cuda", "--ssl", "tiny", "--batch_sizes", "4", "2000", "--repeats", "1"]
+    try:
+        text = output(benchmark.main, flags)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    rows = {line[: line.index("  ")]: line for line in text.splitlines() if " x " in line}
+    assert "out of memory" in rows["2000 x naive"] and "out of memory" not in rows["4 x bf16"]
