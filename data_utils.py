@@ -1,16 +1,23 @@
 """Audio files to tensors: cropping, augmentation, batches. audio.py reads them."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.audio import SAMPLE_RATE, load_audio
+from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError, progress, warn
 from common.workers import Workers
 from corpora import Trial
+from front_ends import FrontEnd
 
 LONG = 60  # seconds of an utterance that are augmented before the crop is taken
+# Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
+BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 _warned_of = set()
 
 
@@ -36,6 +43,53 @@ def random_samples(x: np.ndarray, length: int, rng: np.random.Generator) -> np.n
         x = np.tile(x, length // len(x) + 1)
     start = rng.integers(len(x) - length + 1)
     return x[start : start + length]
+
+
+def expected_samples(path: Path | str) -> int:
+    """Samples that load_audio will give, about, at 16 kHz: from the header, else by decoding; 0 if it cannot."""
+    seconds = header_seconds(path)
+    try:
+        return len(load_audio(path)) if seconds is None else round(seconds * SAMPLE_RATE)
+    except UserError:
+        return 0
+
+
+def batches_of(lengths: Iterable[int], batch_samples: int) -> list[list[int]]:
+    """Which waveforms are scored together: lists of indexes into `lengths`, each of one length, the longest first.
+
+    lengths: samples of each. batch_samples: samples that a batch may hold; one waveform is a batch whatever its length.
+    """
+    same_length = {}
+    for index, n in enumerate(lengths):
+        same_length.setdefault(n, []).append(index)
+    batches = []
+    for n, indexes in sorted(same_length.items(), reverse=True):
+        per_batch = max(batch_samples // max(n, 1), 1)
+        batches += [indexes[i : i + per_batch] for i in range(0, len(indexes), per_batch)]
+    return batches
+
+
+def plan_batches(
+    front_end: FrontEnd, paths: Sequence[Path | str], length: int | None = None, batch_samples: int | None = None
+) -> list[list[int]]:
+    """Which files are scored together: lists of indexes into `paths`, see batches_of.
+
+    Those of which the front-end sees the same number of samples, so that sharing a batch changes no score. For one that
+    works frame by frame these are the samples of its frames; for one that normalises over time (a group norm), all
+    samples. There is no padding and no mask.
+
+    length: samples that are scored of each; None is the whole utterance. batch_samples: None is the device's. The plan
+    depends on nothing but the files and these, so that a run that goes on with it comes to the same scores. A length
+    that the header got wrong costs time alone: see score_batches.
+    """
+    device = next(chain(front_end.parameters(), front_end.buffers())).device.type
+    batch_samples = BATCH_SAMPLES[device] if batch_samples is None else batch_samples
+    if length:
+        return batches_of([length] * len(paths), batch_samples)
+    with ThreadPoolExecutor(16) as pool:  # waits for the disk, most of the time
+        samples = list(pool.map(expected_samples, paths, chunksize=64))
+    repeated = [n * max(math.ceil(front_end.least_samples / max(n, 1)), 1) for n in samples]
+    return batches_of(map(front_end.samples_seen, repeated), batch_samples)
 
 
 class TrialDataset:

@@ -35,8 +35,9 @@ import corpora
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_outputs, is_standard_output, is_stream
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
+from data_utils import plan_batches
 from inference.precision import PRECISIONS, check_precision, prepare
-from inference.scoring import plan_batches, readers, score_batches
+from inference.scoring import readers, score_batches
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from RawBoost import RawBoostParams
 from training import distributed, provenance

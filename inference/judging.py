@@ -16,9 +16,9 @@ import torch
 import checkpoints
 from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
 from common.console import UserError, progress
-from data_utils import first_samples, repeat_pad
+from data_utils import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
 from inference.precision import prepare
-from inference.scoring import BATCH_SAMPLES, batches_of, score_batch
+from inference.scoring import score_batch
 from inference.verdicts import Judged, Reader
 
 LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square

@@ -17,7 +17,7 @@ import train
 from back_ends import BACK_ENDS as ALL_BACK_ENDS
 from common.audio import load_audio
 from common.console import UserError
-from data_utils import TrialDataset, make_loader, repeat_pad
+from data_utils import TrialDataset, make_loader, plan_batches, repeat_pad
 from front_ends import FRONT_ENDS
 from front_ends.wav2vec2 import Wav2Vec2
 from inference import scoring
@@ -83,7 +83,7 @@ def test_trained_saved_averaged_scored_and_judged(encoder, back_end, tmp_path, f
             torch.testing.assert_close(tensor, ((loaded[0][name].double() + loaded[1][name].double()) / 2).float())
 
     front_end = detector.front_end
-    batches = scoring.plan_batches(front_end, files)
+    batches = plan_batches(front_end, files)
     assert len(batches) < len(files)
     scores, failures, _ = scoring.score_files(detector, files)
     assert not failures

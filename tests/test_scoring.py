@@ -13,6 +13,7 @@ import torch
 
 import checkpoints
 import corpora
+import data_utils
 import eval as eval_script
 from data_utils import load_audio, repeat_pad
 from front_ends import FRONT_ENDS
@@ -53,7 +54,7 @@ def one_at_a_time(detector, paths):
 @pytest.mark.parametrize("overrides, same", [(LARGE, Wav2Vec2.n_frames), ({}, lambda n: n)])
 def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
     detector = make_detector(monkeypatch, normalize, overrides)
-    batches = scoring.plan_batches(detector.front_end, files, batch_samples=13000)
+    batches = data_utils.plan_batches(detector.front_end, files, batch_samples=13000)
     assert sorted(index for batch in batches for index in batch) == list(range(len(files)))
     heard = [len(repeat_pad(np.zeros(n), 400)) for n in LENGTHS]
     for batch in batches:
@@ -100,8 +101,8 @@ def test_bf16_warns_where_it_is_slow(monkeypatch, capsys):
 
 def test_headers_that_lie_change_no_score(monkeypatch, files):
     detector = make_detector(monkeypatch, True, LARGE)
-    monkeypatch.setattr(scoring, "expected_samples", lambda path: 5000)
-    assert [len(batch) for batch in scoring.plan_batches(detector.front_end, files, batch_samples=10**6)] == [18]
+    monkeypatch.setattr(data_utils, "expected_samples", lambda path: 5000)
+    assert [len(batch) for batch in data_utils.plan_batches(detector.front_end, files, batch_samples=10**6)] == [18]
     scores, _, _ = scoring.score_files(detector, files, batch_samples=10**6, num_workers=2)
     np.testing.assert_allclose([scores[i] for i in range(18)], one_at_a_time(detector, files), atol=1e-5, rtol=0)
 
