@@ -95,7 +95,8 @@ def plan_batches(
 class TrialDataset:
     """Trials as (waveform (samples,), label, index).
 
-    trials: with paths. length: samples of the crop; None keeps the whole utterance, repeated up to at_least samples.
+    trials: with paths. length: samples of the crop; None keeps the whole utterance, or, given a front_end, makes of it
+    what that sees, see FrontEnd.ready.
     place: where the crop is taken, "first", "random", or "random_if_longer": a shorter utterance is then repeated from
     its start. augment: function (x, rng=Generator) of a waveform, before the crop; see augmentation.AUGMENTATIONS.
     seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from (seed, epoch,
@@ -110,7 +111,7 @@ class TrialDataset:
         place: str = "first",
         augment: Callable[..., np.ndarray] | None = None,
         seed: int = 0,
-        at_least: int = 1,
+        front_end: FrontEnd | None = None,
         bad_audio: "BadAudio | None" = None,
     ) -> None:
         self.trials = trials
@@ -118,7 +119,7 @@ class TrialDataset:
         self.place = place
         self.augment = augment
         self.seed = seed
-        self.at_least = at_least
+        self.front_end = front_end
         self.bad_audio = bad_audio
 
     def __len__(self):
@@ -140,8 +141,8 @@ class TrialDataset:
             x = self.augment(x, rng=rng)
         if self.length:
             x = random_samples(x, self.length, rng) if is_random else first_samples(x, self.length)
-        else:
-            x = repeat_pad(x, self.at_least)
+        elif self.front_end:
+            x = self.front_end.ready(repeat_pad(x, self.front_end.least_samples))
         # Trials of unknown label have label -1; nothing that is trained on has.
         return np.ascontiguousarray(x, dtype=np.float32), -1 if trial.label is None else trial.label, index
 
@@ -163,14 +164,18 @@ class TrialDataset:
         raise UserError("expected audio, found not one file of the list that can be read")
 
     def batch(self, keys: Iterable[tuple[int, int]]) -> tuple[list[np.ndarray], tuple]:
-        """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it."""
-        items, skipped = [], []
+        """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it.
+
+        One stack, but where whole utterances are of other lengths than planned.
+        """
+        same_length, skipped = {}, []
         for epoch, index in keys:
             found, x, bad = self._read(index)
-            items.append(self._item(epoch, found, x))
+            item = self._item(epoch, found, x)
+            same_length.setdefault(len(item[0]), []).append(item)
             skipped += bad
-        waveforms, labels, indices = zip(*items)
-        return [np.stack(waveforms)], (labels, indices, skipped)
+        waveforms, labels, indices = zip(*(zip(*items) for items in same_length.values()))
+        return [*map(np.stack, waveforms)], (labels, indices, skipped)
 
 
 class BadAudio:
@@ -246,10 +251,29 @@ class EpochSampler:
         return self.n_batches if self.stop is None else min(self.stop, self.n_batches)
 
 
+class PlannedSampler:
+    """Batches of (epoch, index) as `plan_batches` made them, of which a process takes every world-th."""
+
+    def __init__(self, batches: list[list[int]], rank: int = 0, world: int = 1) -> None:
+        self.batches, self.epoch = batches[rank::world], 0
+
+    def __iter__(self):
+        return ([(self.epoch, index) for index in batch] for batch in self.batches)
+
+    def __len__(self):
+        return len(self.batches)
+
+
 class TrialLoader:
     """Batches of a TrialDataset: waveforms (B, samples), labels (B,), indices (B,)."""
 
-    def __init__(self, dataset: TrialDataset, batch_sampler: EpochSampler, num_workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        dataset: TrialDataset,
+        batch_sampler: EpochSampler | PlannedSampler,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
         self.dataset, self.batch_sampler, self.num_workers = dataset, batch_sampler, num_workers
         self.workers = Workers(dataset.batch, num_workers, pin_memory)
 
@@ -258,10 +282,10 @@ class TrialLoader:
 
     def __iter__(self):
         """Raises UserError where audio cannot be read, or more of it than the dataset's BadAudio allows."""
-        for (waveforms,), (labels, indices, skipped) in self.workers.results(self.batch_sampler):
+        for stacks, (labels, indices, skipped) in self.workers.results(self.batch_sampler):
             for path, error in skipped:
                 self.dataset.bad_audio.skip(path, error)
-            yield waveforms, torch.tensor(labels), torch.tensor(indices)
+            yield from zip(stacks, map(torch.tensor, labels), map(torch.tensor, indices))
 
 
 def make_loader(

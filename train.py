@@ -35,7 +35,16 @@ from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import StopSignals, UserError, run, warn
 from corpora import BONAFIDE, SPOOF
-from data_utils import BadAudio, TrialDataset, check_audio, make_loader
+from data_utils import (
+    BATCH_SAMPLES,
+    BadAudio,
+    PlannedSampler,
+    TrialDataset,
+    TrialLoader,
+    check_audio,
+    make_loader,
+    plan_batches,
+)
 from front_ends import FRONT_ENDS
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from training import distributed, encoder_settings, memory, provenance, run_folder
@@ -226,6 +235,17 @@ def choose_augmentation(config):
     return augment(**options) if isinstance(augment, type) else functools.partial(augment, **options)
 
 
+def whole_utterances(trials, front_end, config, device, options):
+    """A loader of whole utterances in exact batches, none of more samples than a process trains on at once."""
+    rank, world = distributed.rank(), distributed.world_size()
+    paths = [trial.path for trial in trials]
+    most = min(BATCH_SAMPLES[device.type], config.batch_size * config.crop // (world * config.grad_accum))
+    batches = distributed.gather(plan_batches(front_end, paths, batch_samples=most) if rank == 0 else None)[0]
+    dataset = TrialDataset(trials, front_end=front_end, **options)
+    sampler = PlannedSampler(batches, rank, world)
+    return TrialLoader(dataset, sampler, config.num_workers, pin_memory=device.type == "cuda")
+
+
 def settings_of(config, model_config, parts):
     """All that decides what the weights become, as plain data. parts: {split: trials}."""
     facts = {split: provenance.data_facts(trials) for split, trials in parts.items()} if distributed.rank() == 0 else {}
@@ -314,17 +334,6 @@ def main(argv=None):
     train_loader = make_loader(train_set, batch_size, shuffle=True, seed=config.seed, drop_last=drop_last, **options)
     train_loader.batch_sampler.stop = 21 if config.debug else None
     check_parts(config, model_config.back_end, train_loader.batch_sampler.sizes())
-    if config.validation == "eer" and config.valid_crop:
-        dev_loaders = {"": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options)}
-    elif config.validation == "eer":
-        at_least = FRONT_ENDS[model_config.front_end].least_samples
-        dev_loaders = {"": make_loader(TrialDataset(dev_trials, at_least=at_least, **plain), world, **options)}
-    else:
-        dev_loaders = {
-            "": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options),
-            "_augmented": make_loader(TrialDataset(dev_trials, crop, **augmented), batch_size, **options),
-        }
-
     where = run_folder.choose(config.log_dir, name, config.resume, config.resume_checkpoint_path)
     folder, resume_from = distributed.gather(where)[0]
     random.seed(config.seed)
@@ -339,6 +348,15 @@ def main(argv=None):
         stack.enter_context(memory.explained(config, detector))
         detector.to(device)
         torch.manual_seed(config.seed + rank)  # no two processes drop out alike
+        if config.validation == "eer" and config.valid_crop:
+            dev_loaders = {"": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options)}
+        elif config.validation == "eer":
+            dev_loaders = {"": whole_utterances(dev_trials, detector.front_end, config, device, plain)}
+        else:
+            dev_loaders = {
+                "": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options),
+                "_augmented": make_loader(TrialDataset(dev_trials, crop, **augmented), batch_size, **options),
+            }
         criterion = LOSSES[config.loss](config.class_weights).to(device)
         signals = stack.enter_context(StopSignals())
         training = Training(config, detector, criterion, device, folder, train_loader, dev_loaders, signals)

@@ -68,7 +68,7 @@ def in_double_precision():
     train.Training.__init__ = lambda self, config, detector, *rest: start(self, config, detector.double(), *rest)
     for loss in LOSSES.values():
         loss.total = lambda self, logits, labels, total=loss.total: total(self.double(), logits.double(), labels)
-    Detector.forward = lambda self, x: forward(self, x.double())
+    Detector.forward = lambda self, x, **options: forward(self, x.double(), **options)
     Fp32GroupNorm.forward = torch.nn.GroupNorm.forward
 
 

@@ -304,3 +304,14 @@ def test_several_processes_train_what_has_unused_parameters(tmp_path, train_flag
     flags = [*with_back_end(train_flags, name), "--epochs", "1", "--algo", "0", "--batch_size", "4", "--crop", "2000"]
     statuses, text = processes(*pair({"flags": [*flags, "--log_dir", str(tmp_path), "--foldername", name]}))
     assert statuses == [0, 0], text
+
+
+def test_two_processes_validate_whole_utterances_as_one_does(tmp_path, train_flags, processes):
+    flags = [*train_flags, "--epochs", "1", "--algo", "0", "--validation", "eer", "--log_dir", str(tmp_path)]
+    one, two = ({"flags": [*flags, "--foldername", name], "double": True} for name in ("one", "two"))
+    lines = []
+    for runs in ([one], pair(two)):
+        statuses, text = processes(*runs)
+        assert not any(statuses), text
+        lines += re.findall(r"dev_loss \S+ dev_eer \S+", text)
+    assert len(lines) == 2 and lines[0] == lines[1]

@@ -137,10 +137,10 @@ def test_a_frozen_encoder_costs_no_backward_pass(trained, monkeypatch):
     seen = []
     forward = train.build_detector.__globals__["Detector"].forward
 
-    def watched(self, waveforms):
+    def watched(self, waveforms, **options):
         if self.training:
             seen.append(any(state.requires_grad for state in self.front_end(waveforms)))
-        return forward(self, waveforms)
+        return forward(self, waveforms, **options)
 
     monkeypatch.setattr(train.build_detector.__globals__["Detector"], "forward", watched)
     trained("--epochs", "2", "--SSL_freeze_epoch", "1")

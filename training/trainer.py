@@ -461,7 +461,9 @@ class Training:
             desc = f"epoch {title} dev{suffix}"
             with torch.inference_mode(), self.autocast(), attention_for_any_length():
                 for x, labels, indices in self.batches(loader, desc=desc):
-                    rows.append((self.detector(x.to(self.device, non_blocking=True)).float(), labels, indices))
+                    x = x.to(self.device, non_blocking=True)
+                    logits = self.detector(x, normalized=loader.dataset.front_end is not None)
+                    rows.append((logits.float(), labels, indices))
                     if self.signals.received:
                         break
             found[suffix] = [torch.cat([row[i] for row in rows]).cpu() if rows else None for i in range(3)]
