@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,6 @@ def test_what_cannot_be_recorded(monkeypatch):
     assert training.why_not_recorded() == ""
     monkeypatch.setattr(trainer.distributed, "world_size", lambda: 2)
     assert "several processes" in training.why_not_recorded()
+    monkeypatch.undo()
+    training.config = dataclasses.replace(training.config, grad_checkpoint=True)
+    assert "--grad_checkpoint" in training.why_not_recorded()

@@ -143,12 +143,13 @@ def test_scores_are_those_of_a_cpu(front_end, tmp_path):
     np.testing.assert_allclose([found[i] for i in range(40)], [expected[i] for i in range(40)], atol=2e-5)
 
 
-def test_a_compiled_training_goes_as_one_that_is_not():
+@pytest.mark.parametrize("grad_checkpoint", [False, True])
+def test_a_compiled_training_goes_as_one_that_is_not(grad_checkpoint):
     sizes = [8] * 6 + [5, 8]
     expected = steps(started(detector_of("wav2vec2_GF")), sizes)
-    training = started(detector_of("wav2vec2_GF"), compile=True)
+    training = started(detector_of("wav2vec2_GF"), compile=True, grad_checkpoint=grad_checkpoint)
     found = steps(training, sizes)
-    assert training.compute_gradients.graph is not None
+    assert isinstance(training.compute_gradients, GraphedGradients) != grad_checkpoint
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 

@@ -302,6 +302,8 @@ class Training:
             return "not with several processes"
         if self.drops_layers():
             return "a step leaves out layers by chance, see --encoder_layerdrop"
+        if self.config.grad_checkpoint:
+            return "the random state that a layer is recomputed from cannot be recorded, see --grad_checkpoint"
         return "" if self.detector.back_end.same_kernels else f"{self.detector.config.back_end} waits for the device"
 
     def compiled(self) -> str:
