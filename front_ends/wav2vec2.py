@@ -180,8 +180,7 @@ class Wav2Vec2(FrontEnd):
         if model.post_extract_proj is not None:
             x = model.post_extract_proj(x)
         x = model.dropout_input(x)
-        # Contiguous: for channels that lie last cuDNN computes each of the 16 groups by itself, in thrice the time.
-        x = x + encoder.pos_conv(x.transpose(1, 2).contiguous()).transpose(1, 2)
+        x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
         # fairseq's layers would have (T, B, C), but only their attention, which is ours, sees which axis is time.

@@ -245,4 +245,4 @@ def processes(tmp_path_factory):
             return statuses, log.read_text()
 
         yield call
-        server.stdin.close()
+        server.terminate()  # an end of its input would not reach it: processes that read audio hold copies of the pipe

@@ -107,6 +107,8 @@ def test_no_step_waits_for_the_device(front_end, back_end):
 @pytest.mark.parametrize("back_end", ["Nes2Net_X", "AASIST", "MoE"])
 def test_bfloat16_gradients_are_those_of_float64(back_end):
     detector = detector_of(f"wav2vec2_{back_end}").eval()
+    if back_end == "MoE":  # its gates start equal, so that rounding would choose
+        torch.nn.init.normal_(detector.back_end.moe_l.w_gate)
     x = 0.1 * torch.randn(2, 64600)
 
     def gradients(autocast):
