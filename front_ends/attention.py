@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# A context for waveforms of many lengths: on a GPU, cuDNN's attention spends half a second on every new shape.
+# A context for waveforms of many lengths: on a GPU, cuDNN's attention would make a plan for every new shape.
 attention_for_any_length = partial(
     sdpa_kernel, [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 )

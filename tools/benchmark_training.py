@@ -117,7 +117,8 @@ def _timed(name, config, device, x, labels, repeats):
 
 def _launches(call):
     """How often a call tells the GPU to start something."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profiled:
         call()
         torch.cuda.synchronize()
     return sum(event.count for event in profiled.key_averages() if "Launch" in event.key)
