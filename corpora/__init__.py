@@ -14,6 +14,7 @@ from corpora.audio import (
 )
 from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of, trained_as
 from corpora.scores import read_score_columns, read_scores, write_scores
+from corpora.sets import EvalSet, read_sets
 from corpora.tables import BONAFIDE, SPOOF, UNKNOWN, Trial, TrialTable, read_table
 from corpora.text import AUDIO_EXTENSIONS, Column
 
@@ -31,6 +32,7 @@ __all__ = [
     "AsvTrials",
     "Column",
     "Corpus",
+    "EvalSet",
     "Trial",
     "TrialTable",
     "find_asv",
@@ -45,6 +47,7 @@ __all__ = [
     "read_sasv",
     "read_score_columns",
     "read_scores",
+    "read_sets",
     "read_table",
     "read_trials",
     "recipe_of",
