@@ -29,7 +29,7 @@ from common.console import UserError
 from corpora import BONAFIDE, SPOOF
 from data_utils import load_audio
 from model import ModelConfig
-from tools import make_demo_corpus
+from tools import demo_chain, make_demo_corpus
 from training import schedules
 from training.config import TrainingConfig
 
@@ -82,7 +82,7 @@ def test_both_classes_pass_one_chain():
     for rate, gain in [(8000, 0.9), (44100, 1e-3)]:
         speech = speech_like(rng, 2.0, rate)
         x = gain * np.concatenate([np.zeros(rate), speech, np.zeros(rate), speech, np.zeros(rate)])
-        y = make_demo_corpus.telephone(x, rate, np.random.default_rng(1))
+        y = demo_chain.telephone(x, rate, np.random.default_rng(1))
         assert 1.2 * 16000 <= len(y) <= 4 * 16000 and np.max(np.abs(y)) < 1
         assert -33 < 10 * np.log10(np.mean(y**2)) < -19
         spectrum = np.abs(np.fft.rfft(y)) ** 2

@@ -24,7 +24,7 @@ from common import console, workers
 from common.workers import Workers
 from inference import scoring
 from model import ModelConfig, build_detector, choose_device
-from tools import make_demo_corpus
+from tools import demo_jobs
 
 N_FILES = 12
 
@@ -133,17 +133,16 @@ def test_workers_go_on_after_a_pass_that_was_broken_off():
 
 
 def test_a_killed_process_of_the_demo_corpus_and_a_full_dev_shm_are_told(monkeypatch):
-    monkeypatch.setattr(make_demo_corpus, "render", eval)
-    rendered = make_demo_corpus.render_all(["1", "__import__('os')._exit(9)"], {}, {}, 1)
+    rendered = demo_jobs.in_processes(eval, ["1", "__import__('os')._exit(9)"], ({}, {}), 1)
     with pytest.raises(console.UserError, match="--jobs 1: a process that makes trials ended early"):
         list(rendered)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(make_demo_corpus.concurrent.futures, "ProcessPoolExecutor", full)
+    monkeypatch.setattr(demo_jobs.concurrent.futures, "ProcessPoolExecutor", full)
     with pytest.raises(console.UserError, match="/dev/shm: No space left on device"):
-        list(make_demo_corpus.render_all([], {}, {}, 1))
+        list(demo_jobs.in_processes(eval, [], ({}, {}), 1))
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])

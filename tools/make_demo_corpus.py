@@ -11,14 +11,11 @@ tells the classes apart; two probes, trained on what should say nothing, measure
 """
 
 import argparse
-import concurrent.futures
 import csv
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal as signals
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -31,17 +28,17 @@ import common.threads  # noqa: F401
 
 import numpy as np
 import soundfile
-from scipy import signal
 
 from common.atomic import atomic_open, check_folder
-from common.console import AT_LEAST_1, OF_THE_MACHINE, SEED, UserError, progress, run
+from common.console import AT_LEAST_1, SEED, UserError, progress, run
 from corpora import write_scores
-from tools.demo_attacks import ATTACKS, RATE, read_recording, resample, sentence
+from tools.demo_attacks import ATTACKS, read_recording, sentence
+from tools.demo_chain import RATE_OUT, SHORTEST, telephone
+from tools.demo_jobs import in_processes
 from tools.demo_packages import NOT_SPEECH, RECORDINGS, unpack_packages, unpacked_tools
 from tools.demo_probes import PROBES, probe_scores, probe_table
 
-RATE_OUT = 16000
-SHORTEST, LONGEST = 0.8, 6.0  # seconds, of a usable recording
+LONGEST = 6.0  # seconds, of a usable recording of Debian's
 SPLITS = {"train": ("T", "train.trn"), "dev": ("D", "dev.trl"), "eval": ("E", "eval.trl")}
 BONAFIDE_SHARE = {"train": 0.4, "dev": 0.4, "eval": 0.35}
 
@@ -56,50 +53,6 @@ class Item:
     source: str
     seed: tuple
     utt_id: str = ""
-
-
-_BAND = signal.firwin(257, [250, 3400], pass_zero=False, fs=RATE)
-
-
-def _band(x):
-    return signal.fftconvolve(x, _BAND, mode="same")
-
-
-def _squeeze(x, keep=0.06):
-    """Cut silence at both ends and shorten every pause to `keep` seconds."""
-    hop = RATE // 100
-    n = len(x) // hop
-    if n < 3:
-        return x
-    level = 10 * np.log10(np.mean(x[: n * hop].reshape(n, hop) ** 2, axis=1) + 1e-12)
-    speech = level > np.percentile(level, 95) - 30
-    speech = np.convolve(speech, np.ones(3), "same") > 0  # 10 ms more on each side
-    kept, pause = np.zeros(n, bool), 0
-    for i in range(n):
-        pause = 0 if speech[i] else pause + 1
-        kept[i] = pause <= round(keep * 100)
-    inside = np.flatnonzero(speech)
-    if len(inside):
-        kept[: inside[0]] = kept[inside[-1] + 1 :] = False
-    return x[: n * hop].reshape(n, hop)[kept].ravel()
-
-
-def telephone(x, rate, rng):
-    """What both classes go through: samples at any rate to float samples at 16 kHz, 0.8 to 4 s, full scale 1."""
-    x = _squeeze(_band(resample(np.asarray(x, dtype=np.float64), rate, RATE)))
-    length = int(rng.uniform(1.2, 4.0) * RATE)
-    if len(x) > length:
-        start = rng.integers(len(x) - length + 1)
-        x = x[start : start + length]
-    if len(x) < SHORTEST * RATE / 2 or not np.any(x):
-        return None
-    x = x / np.sqrt(np.mean(x**2))
-    noise = _band(rng.standard_normal(len(x)))
-    snr_db = rng.uniform(25, 40)
-    x = x + noise / np.sqrt(np.mean(noise**2)) / 10 ** (snr_db / 20)
-    gain_db = rng.uniform(-32, -20)  # of the RMS level, relative to full scale
-    x = signal.resample_poly(x, RATE_OUT // RATE, 1) * 10 ** (gain_db / 20)
-    return x / max(1.0, np.max(np.abs(x)) / 0.99)
 
 
 # ---------------------------------------------------------------------------------------------------------- plan
@@ -188,33 +141,6 @@ def render(item, tools, folder):
     path = folder / f"ASVspoof2019_LA_{item.split}" / "flac" / f"{item.utt_id}.flac"
     soundfile.write(path, np.rint(x * 32767).astype(np.int16), RATE_OUT)
     return item
-
-
-def render_all(items, tools, folder, jobs):
-    """Generator of render() of each item, in order, by `jobs` processes. Raises UserError where one of them dies."""
-    try:
-        pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_process)
-    except OSError as error:  # of a semaphore, which is a small file there
-        if error.errno in OF_THE_MACHINE:
-            raise
-        raise UserError(f"/dev/shm: {error.strerror}; --jobs {jobs} needs a few bytes of it") from error
-    with pool:
-        try:
-            n = len(items)
-            yield from pool.map(render, items, [tools] * n, [folder] * n, chunksize=8)
-        except concurrent.futures.process.BrokenProcessPool as error:
-            why = "killed perhaps because memory ran out; fewer need less"
-            raise UserError(f"--jobs {jobs}: a process that makes trials ended early, {why}") from error
-        finally:
-            pool.shutdown(cancel_futures=True)  # nobody waits for what has not begun
-
-
-def _start_process():
-    import threadpoolctl
-
-    for number in (signals.SIGINT, signals.SIGHUP):  # they reach all processes of a terminal: the main one decides
-        signals.signal(number, signals.SIG_IGN)
-    threadpoolctl.threadpool_limits(1)  # one process per core is enough
 
 
 def usable_attacks(attacks, tools, recording):
@@ -351,7 +277,7 @@ def main(argv=None):
         (building / f"ASVspoof2019_LA_{split}" / "flac").mkdir(parents=True)
     items = plan(recordings, attacks, sizes, args.seed)
     n = len(items)
-    made = progress(render_all(items, tools, building, args.jobs), desc="trials", total=n, unit="trial")
+    made = progress(in_processes(render, items, (tools, building), args.jobs), desc="trials", total=n, unit="trial")
     items = [item for item in made if item]
     if len(items) < n:
         print(f"left out: {n - len(items)} trials with too little speech")
