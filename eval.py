@@ -14,13 +14,8 @@ stopped, and ends in the same file; other trials or changed audio in between are
 import argparse
 import dataclasses
 import functools
-import glob
-import hashlib
-import json
 import os
-import re
 import sys
-import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -28,19 +23,21 @@ from pathlib import Path
 import common.threads  # noqa: F401
 
 import torch
-from filelock import FileLock, Timeout
 
 import checkpoints
 import corpora
 from back_ends import BACK_ENDS
-from common.atomic import atomic_open, check_outputs, is_standard_output, is_stream
-from common.console import AT_LEAST_0, AT_LEAST_1, UserError, printable, progress, run, warn
+from common.atomic import check_outputs, is_standard_output, is_stream
+from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, warn
+from corpora import provenance
 from data_utils import plan_batches
+from inference.partial_scores import PartialScores, run_facts
 from inference.precision import PRECISIONS, check_precision, prepare
+from inference.results import errors_file, write_results
 from inference.scoring import readers, score_batches
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from RawBoost import RawBoostParams
-from training import distributed, provenance
+from training import distributed
 
 # Flags of the published program, which is one for training and scoring: those that it reads nowhere, and those that
 # only its training reads.
@@ -228,186 +225,6 @@ def choose_test_length(args, detector):
         return record.test_length_of.get(back_end, published), f"as the authors of {back_end} score"
     where = f"--track {args.track}" if args.track else "a list or folder"
     return None if record.test_protocol == "full" else record.test_length, f"the default of {where}"
-
-
-def run_facts(detector, data, batches, **settings):
-    """What the scores of a run depend on, as plain data: only a run of the same may go on with its partial scores.
-
-    data: provenance.data_facts of the trials. `machine` is what only their rounding depends on.
-    """
-    weights = hashlib.sha256(json.dumps(detector.config.to_dict()).encode())
-    for name, tensor in detector.state_dict().items():
-        weights.update(name.encode())
-        weights.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    device = next(detector.parameters()).device
-    machine = {
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }
-    plan = hashlib.sha256(json.dumps(batches).encode())
-    facts = {"detector": weights.hexdigest(), "plan of batches": plan.hexdigest()}
-    return {**facts, **settings, "data": data, "machine": machine}
-
-
-class PartialScores:
-    """What a run has scored so far, beside its score file: SCORES.partial-RANK, one file a process.
-
-    Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
-    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. Nothing can
-    lie beside a device or a pipe: a run that writes to one keeps its partial scores in a temporary folder, for itself.
-    Raises UserError if another process is writing the same score file, and, saying what differs, if the files there
-    hold scores of other data.
-    """
-
-    def __init__(self, out, rank, run, trials):
-        self.folder = tempfile.TemporaryDirectory() if is_stream(out) else None
-        # Of a link, beside its target: two runs that write one file by two names know of each other.
-        self.out, self.rank = Path(self.folder.name, "scores") if self.folder else Path(os.path.realpath(out)), rank
-        self.run, self.machines = run, []
-        path = self._path(rank)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # The kernel's: it ends with the process, however that ends.
-            self.lock = FileLock(path, blocking=False, fallback_to_soft=False)
-            self.lock.acquire()
-            self.file = open(path, "a+b", buffering=0)
-        except Timeout as error:
-            raise UserError(f"{out}: another process is scoring into it; wait for it or choose another file") from error
-        except OSError as error:
-            raise UserError(f"{out}: cannot be written: {error.strerror}") from error
-        try:
-            self._check_data(trials)
-        except UserError:
-            if not path.stat().st_size:
-                path.unlink()
-            self._close()
-            raise
-        self.done, whole = self._read(path)
-        self.others = self._others(self._header(path))
-        self.file.truncate(whole)
-        if not whole:
-            self._write(json.dumps(run).encode() + b"\n")
-
-    def _check_data(self, trials):
-        """Raise UserError if scores are there, of whichever process, of other trials or other audio."""
-        headers = {path: header for path in self._paths() if (header := self._header(path))}
-        for path, header in headers.items():
-            before = header.get("data")  # none of an earlier version: that is another run
-            if before and (found := provenance.data_difference(before, self.run["data"], trials, labels=False)):
-                names = ", ".join(map(str, headers))
-                raise UserError(
-                    f"{path}: holds scores of other data: {found}; remove {names} to start over, or choose another file"
-                )
-
-    def _others(self, header):
-        """Names of what differs in a file of another run; none if it is of this one or of none yet."""
-        if header is None:
-            return []
-        if "data" not in header:
-            return ["version of eval.py"]
-        return [name for name in self.run if name not in ("data", "machine") and header.get(name) != self.run[name]]
-
-    @staticmethod
-    def _header(path):
-        """The facts of the run that a file is of; None if it has no whole line that says so."""
-        try:
-            with open(path, "rb") as file:
-                line = file.readline()
-            header = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError):  # gone, by another process of this run
-            return None
-        return header if isinstance(header, dict) else None
-
-    def machine_differences(self):
-        """In what the machines of the runs that are gone on with differ from this one, in words."""
-        found = [provenance.machine_difference(machine, self.run["machine"]) for machine in self.machines]
-        return sorted(set(filter(None, found)))
-
-    def _path(self, rank):
-        return self.out.with_name(f"{self.out.name}.partial-{rank}")
-
-    def _read(self, path):
-        """The batches that a file holds, and how many of its bytes are whole; none where it is of another run."""
-        done, whole = {}, 0
-        header = self._header(path)
-        if header is None or self._others(header):
-            return {}, 0
-        self.machines.append(header["machine"])
-        lines = path.read_bytes().splitlines(keepends=True)
-        for line in lines[1:]:
-            try:
-                number, scores, failures, silent = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                break
-            done[number] = (dict(scores), dict(failures), silent)
-            whole += len(line)
-        return done, whole + len(lines[0])
-
-    def _write(self, line):
-        try:
-            self.file.write(line)
-        except OSError as error:
-            raise UserError(f"{self.file.name}: cannot be written: {error.strerror}") from error
-
-    def add_other_ranks(self):
-        """Take over what other processes of the run that was killed had scored; there may have been more of them."""
-        for path in self._paths():
-            self.done |= self._read(path)[0]
-
-    def _paths(self):
-        paths = map(Path, glob.glob(f"{glob.escape(str(self.out))}.partial-*"))
-        return [path for path in paths if re.fullmatch(r"\d+", path.name.removeprefix(f"{self.out.name}.partial-"))]
-
-    def add(self, number, scores, failures, silent):
-        self.done[number] = (scores, failures, silent)
-        line = json.dumps([number, list(scores.items()), list(failures.items()), silent])
-        self._write(line.encode() + b"\n")
-
-    def _close(self):
-        self.file.close()
-        self.lock.release()
-
-    def remove(self):
-        for path in self._paths() if self.rank == 0 else [self._path(self.rank)]:
-            path.unlink(missing_ok=True)
-        self._close()
-        if self.folder:
-            self.folder.cleanup()
-
-
-def errors_file(out):
-    """Where the trials of a score file are listed that have no score; the whole name, so that no two share one."""
-    return Path(f"{out}.errors.tsv")
-
-
-def write_results(out, trials, done):
-    """Write scores in the order of the trials, and what has none into its errors_file. Returns the exit status."""
-    scores, failures, silent = {}, {}, set()
-    for batch_scores, batch_failures, batch_silent in done.values():
-        scores |= batch_scores
-        failures |= batch_failures
-        silent |= set(batch_silent)
-    errors = errors_file(out)
-    # Whatever a name holds, a trial is one line with one tab.
-    lines = [f"{printable(trials[index].utt_id)}\t{printable(why)}\n" for index, why in sorted(failures.items())]
-    if is_stream(out):
-        sys.stderr.writelines(lines)
-    elif failures:
-        with atomic_open(errors) as file:
-            file.writelines(lines)
-    else:
-        errors.unlink(missing_ok=True)
-    corpora.write_scores(out, {trials[index].utt_id: score for index, score in sorted(scores.items())})
-    if silent:
-        names = " ".join(printable(trials[index].utt_id) for index in sorted(silent)[:10])
-        print(f"eval.py: warning: {len(silent)} trials hold nothing but zeros, first {names}", file=sys.stderr)
-    if failures:
-        where = "listed above" if is_stream(out) else f"see {errors}"
-        print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, {where}", file=sys.stderr)
-    return 1 if failures else 0
 
 
 def check_files(args, trials, protocol, world):

@@ -34,7 +34,7 @@ from augmentation import AUGMENTATIONS
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import StopSignals, UserError, run, warn
-from corpora import BONAFIDE, SPOOF
+from corpora import BONAFIDE, SPOOF, provenance
 from data_utils import (
     BATCH_SAMPLES,
     BadAudio,
@@ -47,7 +47,7 @@ from data_utils import (
 )
 from front_ends import FRONT_ENDS
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
-from training import distributed, encoder_settings, memory, provenance, run_folder
+from training import distributed, encoder_settings, memory, run_folder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
 from training.losses import LOSSES, losses_for
 from training.options import add_flags, given_flags, saved_settings

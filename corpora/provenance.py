@@ -5,7 +5,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from corpora import BONAFIDE, SPOOF, Trial
+from corpora.tables import BONAFIDE, SPOOF, Trial
 
 SECOND = 10**9  # ns
 

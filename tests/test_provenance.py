@@ -12,7 +12,8 @@ import torch
 import checkpoints
 import corpora
 import train
-from training import provenance, trainer
+from corpora import provenance
+from training import trainer
 
 TRAIN = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt"
 DEV = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.dev.trl.txt"

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 import checkpoints
 from common.atomic import atomic_open
 from common.console import UserError, warn
-from training import provenance
+from corpora import provenance
 
 
 def choose(
