@@ -34,6 +34,14 @@ class Corpus:
     asv_scores: str | None = None
     asv_key: str | None = None
 
+    # A corpus without lists, for `python -m corpora`. paths: a regular expression of the path of an audio file, without
+    # its ending, from one of its folders on; letter case does not count. Its groups are columns of the list to be made
+    # (attack, speaker, language, split); a file is bona fide if the group `bonafide` takes part, else spoofed.
+    # layout: examples for people, in the shell's braces. bonafide_from: whose speech it is if all are spoofed.
+    paths: str | None = None
+    layout: str = ""
+    bonafide_from: str = ""
+
     # Flags of train.py and their values where neither the user nor a recipe says others; those of SPEECH where it says
     # none. recipe_of_models: where the published recipe of a model differs from that.
     recipe: dict = field(default_factory=dict)
@@ -204,9 +212,71 @@ CORPORA = {
     "csv": Corpus(
         header=True,
         audio={"eval": (".", "release_in_the_wild")},
-        breakdowns={**_ANY_COLUMN, "codec": LA_CODECS + DF_CODECS, "vocoder": DF_VOCODERS},
+        breakdowns={**_ANY_COLUMN, "language": (), "split": (), "codec": LA_CODECS + DF_CODECS, "vocoder": DF_VOCODERS},
     ),
     "list": Corpus(columns=("utt_id",)),  # ids alone: of any corpus, so its audio may lie where that of each does
+    # Corpora of folders; `python -m corpora` writes a table ("csv") of each.
+    "CodecFake_Wu": Corpus(
+        header=True,
+        paths=r"(?P<attack>[^/+]+)\+(?P<speaker>[^/+_]+)_[^/]+",
+        layout="processed/encodec_24khz+p272_103.wav",
+        bonafide_from="VCTK",
+    ),
+    "DFADD": Corpus(
+        header=True,
+        paths=r"DATASET_(?:(?P<bonafide>[^/]*BONAFIDE)|(?P<attack>[^/]+))/(?P<split>train|valid|test)/"
+        r"(?:[^/]+/)*(?P<speaker>[^/_]+)_[^/]+",
+        layout="DATASET_{GradTTS,VCTK_BONAFIDE}/{train,valid,test}/p345_251.wav",
+    ),
+    "Deepfake_Eval_2024": Corpus(  # whole recordings or pieces of them, NAME_seg1, which the bootstrap draws together
+        header=True,
+        paths=r"(?P<split>train|test)/(?:[^/]+/)?(?:(?P<bonafide>real)|fake)/(?P<speaker>[^/]+?)(?:_seg_?[0-9]+)?",
+        layout="data/{train,test}/{real,fake}/NAME_seg1.wav",
+    ),
+    "DiffSSD": Corpus(
+        header=True,
+        paths=r"generated_speech/(?P<attack>[^/]+)/(?:(?P<speaker>speaker_[^/]+)/)?[^/]+",
+        layout="generated_speech/{grad_tts,your_tts/speaker_1487}/sentence_449.wav",
+        bonafide_from="LJSpeech, LibriSpeech",
+    ),
+    "FoR": Corpus(
+        header=True,
+        paths=r"(?P<split>training|validation|testing)/(?:(?P<bonafide>real)|fake)/[^/]+",
+        layout="for-norm/{training,validation,testing}/{real,fake}/file1.wav",
+    ),
+    "HABLA": Corpus(  # the speaker of a conversion is the pair of source and target
+        header=True,
+        paths=r"FinalDataset_16khz/(?:(?P<bonafide>Real)|(?P<attack>[^/]+))/[^/]+/(?P<speaker>[^/]+)/[^/]+",
+        layout="FinalDataset_16khz/{Real/Chile/clf_07508,CycleGAN/Chile-Peru/clf_07508-pem_01523}/clf_07508_0079.wav",
+    ),
+    "LibriSeVoc": Corpus(
+        header=True,
+        paths=r"(?:(?P<bonafide>gt)|(?P<attack>diffwave|melgan|parallel_wave_gan|wavegrad|wavenet|wavernn))/"
+        r"(?:(?P<speaker>[0-9]+)_)?[^/]+",
+        layout="{gt,diffwave,melgan,parallel_wave_gan,wavegrad,wavenet,wavernn}/103_1240_000001_000000.wav",
+    ),
+    "MLAAD": Corpus(
+        header=True,
+        paths=r"fake/(?P<language>[^/]+)/(?P<attack>[^/]+)/[^/]+",
+        layout="fake/de/tts_models_de_thorsten_vits/file.wav",
+        bonafide_from="M-AILABS",
+    ),
+    "SONAR": Corpus(
+        header=True,
+        paths=r"SONAR_dataset/(?:(?P<bonafide>real_samples)|(?P<attack>[^/]+))/[^/]+",
+        layout="SONAR_dataset/{real_samples,FlashSpeech,OpenAI}/audio1.wav",
+    ),
+    "WaveFake": Corpus(  # LJSpeech and JSUT are a speaker each
+        header=True,
+        paths=r"generated_audio/(?P<attack>(?:(?P<speaker>ljspeech|jsut)_)?[^/]+)/[^/]+",
+        layout="generated_audio/{ljspeech_melgan,jsut_parallel_wavegan}/LJ001-0001_gen.wav",
+        bonafide_from="LJSpeech, JSUT",
+    ),
+    "BonaFide": Corpus(  # what corpora of spoofed files alone are joined with
+        header=True,
+        paths=r"(?P<bonafide>.+)",
+        layout="any folder of genuine speech: VCTK, LJSpeech, JSUT, M-AILABS, LibriSpeech",
+    ),
     "SASV": Corpus(header=True, columns=("asv_score", "cm_score", "sasv_label"), breakdowns={}),
 }
 DEFAULT_CORPUS = "ASVspoof2019_LA"  # a training set of none of them is trained on as on this one

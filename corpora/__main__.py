@@ -1,0 +1,69 @@
+"""Make a trial list of a corpus that has none, from the names of its folders and files.
+
+    python -m corpora NAME FOLDER > list.csv
+A line a file: path,label,attack,speaker,language,split; paths are relative to FOLDER, `-` is what the names do not say.
+The list goes to train.py (--train_protocol, --train_audio_dir FOLDER), eval.py (--protocol, --audio_dir FOLDER) and
+EER_minDCF.py (--labels_file). What does not fit the corpus is counted and named on standard error.
+"""
+
+import argparse
+import csv
+import sys
+from collections import Counter
+
+from common.console import UserError, run, warn
+from corpora.audio import warn_of_others
+from corpora.listing import COLUMNS, list_corpus, list_of
+from corpora.records import CORPORA
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    without_lists = [f"  {name:20}{record.layout}" for name, record in CORPORA.items() if record.paths]
+    with_lists = [f"  {name:20}{list_of(record)}" for name, record in CORPORA.items() if record.lists or record.keys]
+    parser = argparse.ArgumentParser(
+        prog="python -m corpora",
+        description=__doc__,
+        epilog="\n".join(["NAME, and files of it:", *without_lists, "", "These have lists of their own:", *with_lists]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("corpus", metavar="NAME", nargs="?", help="a corpus, see below; letter case does not count")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the corpus, a folder above it, or one of its own")
+    args = parser.parse_args(argv)
+    if args.corpus is None:
+        parser.print_help()
+    elif args.folder is None:
+        parser.error("expected NAME and FOLDER")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.corpus is None:
+        return
+    names = {name.lower(): name for name in CORPORA}
+    if args.corpus.lower() not in names:
+        known = ", ".join(name for name, record in CORPORA.items() if record.paths)
+        raise UserError(f"{args.corpus}: expected the name of a corpus, one of {known}")
+    corpus = names[args.corpus.lower()]
+    record = CORPORA[corpus]
+    trials, misplaced, others, places = list_corpus(corpus, args.folder)
+
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(trials)
+
+    warn_of_others(args.folder, misplaced, f"are not as {record.layout}, or have names that no list can hold")
+    warn_of_others(args.folder, others, "have no ending of audio, or are links to folders")
+    if len(places) > 1:
+        warn(f"{args.folder}: {corpus} found {len(places)} times, all listed: {', '.join(places[:5])}")
+    n = Counter(trial["label"] for trial in trials)
+    joined = f"; its bona fide speech is that of {record.bonafide_from}" if record.bonafide_from else ""
+    print(f"{corpus}: {n['bonafide']} bona fide and {n['spoof']} spoofed trials{joined}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "corpora"  # what messages begin with
+    if sys.stdout:
+        sys.stdout.reconfigure(encoding="utf-8")  # as lists are, whatever the terminal's encoding
+    run(main)
