@@ -1,7 +1,9 @@
-"""Every corpus of folders in small: {corpus: {path of a file: (label, attack, speaker, language, split)}}."""
+"""Every corpus in small: those of folders alone, and those with lists."""
 
 import re
+from collections import namedtuple
 
+# {corpus: {path of a file: (label, attack, speaker, language, split)}}
 TREES = {
     "CodecFake_Wu": {
         "CodecFake/processed/academicodec_hifi_16k_320d+p225_001.wav": "spoof academicodec_hifi_16k_320d p225 - -",
@@ -82,4 +84,111 @@ TREES = {  # a speaker may hold blanks, which no other column does
         for path, text in files.items()
     }
     for corpus, files in TREES.items()
+}
+
+# A list: its path, what the path of an utterance's audio is, its text, and what is to be read, utterance:label:attack.
+Listed = namedtuple("Listed", "path audio text trials")
+LISTS = {
+    "ASVspoof2019_LA": Listed(
+        "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt",
+        "LA/ASVspoof2019_LA_train/flac/{}.flac",
+        """
+        LA_0079 LA_T_1138215 - - bonafide
+        LA_0079 LA_T_1271820 - - bonafide
+        LA_0080 LA_T_1004644 - A01 spoof
+        LA_0081 LA_T_1056709 - A05 spoof
+        """,
+        "LA_T_1138215:bonafide:- LA_T_1271820:bonafide:- LA_T_1004644:spoof:A01 LA_T_1056709:spoof:A05",
+    ),
+    "PartialSpoof": Listed(
+        "database/protocols/PartialSpoof_LA_cm_protocols/PartialSpoof.LA.cm.dev.trl.txt",
+        "database/dev/con_wav/{}.wav",
+        """
+        LA_0069 CON_D_0000000 - CON spoof
+        LA_0069 CON_D_0000001 - CON spoof
+        LA_0069 LA_D_1047731 - - bonafide
+        LA_0070 LA_D_1105538 - - bonafide
+        """,
+        "CON_D_0000000:spoof:CON CON_D_0000001:spoof:CON LA_D_1047731:bonafide:- LA_D_1105538:bonafide:-",
+    ),
+    "ASVspoof2021_LA": Listed(
+        "keys/LA/CM/trial_metadata.txt",
+        "ASVspoof2021_LA_eval/flac/{}.flac",
+        """
+        LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval
+        LA_0020 LA_E_6866159 g722 loc_tx bonafide bonafide notrim eval
+        LA_0020 LA_E_6866160 none - bonafide bonafide notrim eval
+        LA_0009 LA_E_9332882 alaw ita_tx A19 spoof notrim eval
+        """,
+        "LA_E_9332881:spoof:A07 LA_E_6866159:bonafide:- LA_E_6866160:bonafide:- LA_E_9332882:spoof:A19",
+    ),
+    "ASVspoof2021_DF": Listed(
+        "keys/DF/CM/trial_metadata.txt",
+        "ASVspoof2021_DF_eval/flac/{}.flac",
+        """
+        LA_0023 DF_E_2000011 nocodec asvspoof A14 spoof notrim eval traditional_vocoder - - - -
+        TEF2 DF_E_2000013 low_m4a vcc2020 Task1-team20 spoof notrim eval unknown Task1 team20 FF E
+        LA_0043 DF_E_2000026 mp3m4a asvspoof bonafide bonafide notrim eval bonafide - - - -
+        LA_0043 DF_E_2000027 nocodec asvspoof bonafide bonafide notrim eval bonafide - - - -
+        """,
+        "DF_E_2000011:spoof:A14 DF_E_2000013:spoof:Task1-team20 DF_E_2000026:bonafide:- DF_E_2000027:bonafide:-",
+    ),
+    "ASVspoof5_metainfo": Listed(
+        "ASVspoof5.train.metainfor.txt",
+        "flac_T/{}.flac",
+        """
+        T_4850 T_0000000000 F - A05 spoof
+        T_0840 T_0000000001 M - A07 spoof
+        T_2102 T_0000000002 F - bonafide bonafide
+        T_2103 T_0000000003 M - bonafide bonafide
+        """,
+        "T_0000000000:spoof:A05 T_0000000001:spoof:A07 T_0000000002:bonafide:- T_0000000003:bonafide:-",
+    ),
+    "CtrSVDD": Listed(
+        "train.txt",
+        "train_set/{}.flac",
+        """
+        m4singer CtrSVDD_0059 CtrSVDD_0059_T_0000001 - - bonafide
+        kiritan CtrSVDD_0060 CtrSVDD_0060_T_0000002 - - bonafide
+        m4singer CtrSVDD_0059 CtrSVDD_0059_T_0000003 - A01 deepfake
+        kiritan CtrSVDD_0060 CtrSVDD_0060_T_0000004 - A08 deepfake
+        """,
+        "CtrSVDD_0059_T_0000001:bonafide:- CtrSVDD_0060_T_0000002:bonafide:- CtrSVDD_0059_T_0000003:spoof:A01 "
+        "CtrSVDD_0060_T_0000004:spoof:A08",
+    ),
+    "ASVspoof5": Listed(
+        "ASVspoof5.eval.track_1.tsv",
+        "flac_E_eval/{}.flac",
+        """
+        E_1607 E_0009538969 M C05 2 E_0009486171 AC1 A26 spoof -
+        E_1607 E_0009538970 M - 0 - AC2 A17 spoof -
+        E_2100 E_0009538971 F - 0 - - bonafide bonafide -
+        E_2100 E_0009538972 F C11 0 E_0009538973 - bonafide bonafide -
+        """,
+        "E_0009538969:spoof:A26 E_0009538970:spoof:A17 E_0009538971:bonafide:- E_0009538972:bonafide:-",
+    ),
+    "in_the_wild": Listed(
+        "release_in_the_wild/meta.csv",
+        "release_in_the_wild/{}.wav",
+        """
+        file,speaker,label
+        0.wav,Alec Guinness,spoof
+        1.wav,Barack Obama,spoof
+        2.wav,"Martin Luther King, Jr.",bona-fide
+        3.wav,Alec Guinness,bona-fide
+        """,
+        "0:spoof:- 1:spoof:- 2:bonafide:- 3:bonafide:-",
+    ),
+    "csv": Listed(  # of one's own
+        "mine.csv",
+        "{}.wav",
+        """
+        path,label,attack,microphone
+        a/1.wav,bonafide,-,near
+        a/2.wav,spoof,cloned,near
+        b/1.wav,bonafide,,far
+        b/2.wav,spoof,vocoded,far
+        """,
+        "a/1:bonafide:- a/2:spoof:cloned b/1:bonafide:- b/2:spoof:vocoded",
+    ),
 }

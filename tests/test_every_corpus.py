@@ -1,0 +1,110 @@
+"""Every corpus, in small, from its official layout to a report: found, read, trained on, scored, reported."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+import soundfile
+from corpus_trees import LISTS, TREES
+
+import corpora
+import EER_minDCF
+import eval as eval_command
+import train
+from corpora import __main__ as list_command
+from corpora.records import CORPORA
+
+DETECTOR = ["--model_name", "LogMel_MHFA", "--back_end_options", "heads=2", "compressed=8"]
+SHORT = [*DETECTOR, "--epochs", "1", "--batch_size", "4", "--crop", "4000", "--algo", "0", "--num_workers", "0"]
+
+
+def record_audio(folder, paths):
+    """A third of a second of noise in each file."""
+    for i, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / path, 0.1 * np.random.default_rng(i).standard_normal(4800), 16000)
+
+
+def unpack(folder, corpus):
+    """A corpus in its official layout: (its list, {utterance: (label, attack, path of its audio)})."""
+    listed = LISTS[corpus]
+    trials = [trial.split(":") for trial in listed.trials.split()]
+    trials = {utt_id: (label, attack, str(folder / listed.audio.format(utt_id))) for utt_id, label, attack in trials}
+    record_audio(folder, [path for _, _, path in trials.values()])
+    (folder / listed.path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / listed.path).write_text(textwrap.dedent(listed.text).lstrip())
+    return folder / listed.path, trials
+
+
+def train_score_report(folder, lists, audio_dirs, output):
+    """Train on all lists, score each, report on all together: (scores {utt_id: score}, the report)."""
+    flags = [word for path in lists for word in ("--train_protocol", str(path), "--dev_protocol", str(path))]
+    flags += [word for path in audio_dirs for word in ("--train_audio_dir", str(path), "--dev_audio_dir", str(path))]
+    output(train.main, [*flags, *SHORT, "--log_dir", str(folder / "logs"), "--foldername", "run"])
+    (checkpoint,) = folder.glob("logs/run/*/checkpoints/best_model.pt")
+    for i, path in enumerate(lists):
+        flags = ["--protocol", str(path), "--model_path", str(checkpoint), "--eval_output", str(folder / f"{i}.txt")]
+        flags += ["--audio_dir", str(audio_dirs[i])] if audio_dirs else []
+        output(eval_command.main, [*flags, "--num_workers", "0"])
+    key, scores = lists[0], folder / "0.txt"
+    if len(lists) > 1:  # as docs/corpora.md joins them
+        key, scores = folder / "both.csv", folder / "both.txt"
+        (first, *more) = (path.read_text() for path in lists)
+        key.write_text(first + "".join(text.partition("\n")[2] for text in more))
+        scores.write_text("".join((folder / f"{i}.txt").read_text() for i in range(len(lists))))
+    flags = ["--labels_file", str(key), "--path", str(scores), "--replicates", "20", "--json"]
+    return corpora.read_scores(scores), json.loads(output(EER_minDCF.main, flags))
+
+
+def check_report(report, trials):
+    """trials: a (label, attack) each."""
+    rows = {(row["by"], row["name"]): (row["n_bonafide"], row["n_spoof"]) for row in report["rows"]}
+    attacks = [attack for label, attack in trials if label == "spoof"]
+    n_bonafide = sum(label == "bonafide" for label, _ in trials)
+    assert rows["pooled", "pooled"] == (n_bonafide, len(attacks))
+    by_attack = {name: counts for (by, name), counts in rows.items() if by == "attack"}
+    if len(set(attacks)) > 1:
+        assert by_attack == {attack: (n_bonafide, attacks.count(attack)) for attack in attacks}
+    return rows
+
+
+def test_no_corpus_is_left_out():
+    assert {*TREES, *LISTS} == set(CORPORA) - {"list", "SASV"}  # ids alone, and scores
+
+
+@pytest.mark.parametrize("corpus", LISTS)
+def test_a_corpus_with_a_list(corpus, tmp_path, output):
+    key, trials = unpack(tmp_path, corpus)
+    assert corpora.read_table(key).corpus == corpus
+    read = corpora.read_trials(key)
+    assert {
+        trial.utt_id: ("bonafide" if trial.label else "spoof", trial.attack, trial.path) for trial in read
+    } == trials
+    scores, report = train_score_report(tmp_path, [key], [], output)
+    assert list(scores) == list(trials)
+    assert report["corpus"] == corpus
+    check_report(report, [trial[:2] for trial in trials.values()])
+
+
+@pytest.mark.parametrize("corpus", [name for name in TREES if name != "BonaFide"])
+def test_a_corpus_without_a_list(corpus, tmp_path, output):
+    names = [corpus, "BonaFide"] if CORPORA[corpus].bonafide_from else [corpus]
+    lists, audio_dirs, trials = [tmp_path / f"{name}.csv" for name in names], [], {}
+    for name, path in zip(names, lists):
+        audio_dirs.append(tmp_path / name)
+        record_audio(audio_dirs[-1], TREES[name])
+        path.write_text(output(list_command.main, [name, str(audio_dirs[-1])]))
+        table = corpora.read_table(path)
+        words = {column: [values.values[code] for code in values.codes] for column, values in table.columns.items()}
+        rows = zip(*(words[column] for column in ("attack", "speaker", "language", "split")))
+        labels = ["bonafide" if label else "spoof" for label in table.label]
+        expected = {path.rpartition(".")[0]: row for path, row in TREES[name].items()}
+        assert {utt_id: (label, *row) for utt_id, label, row in zip(table.utt_id, labels, rows)} == expected
+        trials |= expected
+    scores, report = train_score_report(tmp_path, lists, audio_dirs, output)
+    assert set(scores) == set(trials)
+    rows = check_report(report, [row[:2] for row in trials.values()])
+    for i, column in ((3, "language"), (4, "split")):
+        values = {row[i] for row in trials.values()} - {"-"}
+        assert {name for by, name in rows if by == column} == (values if len(values) > 1 else set())
