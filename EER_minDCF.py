@@ -6,16 +6,17 @@
     python EER_minDCF.py --labels_file KEY --path SCORES --calibrate DEV_SCORES DEV_KEY
     python EER_minDCF.py --labels_file KEY --path A B --fuse logistic --calibrate A_DEV B_DEV DEV_KEY --write_scores OUT
 KEY is a protocol with labels of any corpus (see corpora/), or a folder in which the organisers' key is looked for;
-SCORES has a line `utt_id score` a trial, higher being more bona fide. With a CtrSVDD key and no other wish the output
-is that of the published script, its own EER and minDCF included; everything else gets aligned tables, --json, --csv
-or --latex. Verification scores beside the key, or given, add the t-DCF. `--path FILE.csv` alone reports on a table
-with the columns asv_score, cm_score, sasv_label.
+SCORES has a line `utt_id score` a trial, higher being more bona fide; other programs' forms are read, too. With a
+CtrSVDD key and no other wish the output is that of the published script, its own EER and minDCF included; everything
+else gets aligned tables, --json, --csv or --latex. Verification scores beside the key, or given, add the t-DCF.
+`--path FILE.csv` alone reports on a table with the columns asv_score, cm_score, sasv_label.
 """
 
 import argparse
 import itertools
 import os
 import sys
+from functools import partial
 
 import common.threads  # noqa: F401
 
@@ -51,6 +52,7 @@ def parse_args(argv=None):
         action="store_true",
         help="warn of trials without a score, scores without a trial, double and infinite ones, and report on the rest",
     )
+    corpora.add_score_flags(data)
     asv = parser.add_argument_group("speaker verification, for the t-DCF")
     asv.add_argument("--asv_scores", metavar="FILE", help="its scores; not given: the organisers' beside the key")
     asv.add_argument("--asv_key", metavar="FILE", help="its key, for --asv_scores in ASVspoof 2021's form")
@@ -127,6 +129,8 @@ def parse_args(argv=None):
         parser.error("expected --path")
     if not args.labels_file and (len(args.path) > 1 or not args.path[0].endswith(".csv")):
         parser.error("--path needs --labels_file, or is one .csv with the columns asv_score, cm_score, sasv_label")
+    if not args.labels_file and (args.score_column or args.higher_is == "spoof"):
+        parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has its columns named")
     if args.calibrate and len(args.calibrate) != len(args.path) + 1:
         n = len(args.path)
         parser.error(f"--calibrate: expected {n} score files and their key, found {len(args.calibrate)} files")
@@ -170,13 +174,30 @@ def note(text):
     print(f"EER_minDCF.py: {text}", file=sys.stderr)
 
 
+def warn_of_reversed(rows, args):
+    """Say which systems' EER is above 50 %, and the flag that turns them round if it is all of them. rows: pooled."""
+    reversed_rows = [row for row in rows if row.figures["eer"].value > 0.5]
+    of, mend = "spoofs", "negate them"
+    if args.labels_file and len(reversed_rows) == len(rows):
+        of, mend = ("bona fide trials", "leave out") if args.higher_is == "spoof" else ("spoofs", "add")
+        mend += " --higher_is spoof"
+    for row in reversed_rows:
+        note(
+            f"warning: {row.system}: EER above 50 %: are its scores higher for {of} (then {mend}), or "
+            "is the key of other trials?"
+        )
+
+
 def main(argv=None):
     args = parse_args(argv)
     check_files(args)
     sasv, places = {}, None
+    read = partial(corpora.read_score_columns, column=args.score_column, higher_is=args.higher_is)
     if args.labels_file:
         by = {args.cluster, *itertools.chain(*(args.by or []))}
-        table, systems, checks, places = read_systems(args.labels_file, args.path, args.subset, by, args.allow_missing)
+        table, systems, checks, places = read_systems(
+            args.labels_file, args.path, args.subset, by, args.allow_missing, read
+        )
         asv = args.asv_rates or read_asv(table, args.subset, args.asv_scores, args.asv_key)
     else:
         table, sasv, asv = corpora.read_sasv(args.path[0])
@@ -185,7 +206,7 @@ def main(argv=None):
     for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
         if not np.any(table.label == label):
             raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")
-    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing)
+    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read)
     for line in lines:
         note(line)
     if args.write_scores:
@@ -200,12 +221,7 @@ def main(argv=None):
     bootstrap = Bootstrap(table, args.replicates, args.cluster)
     setting = Setting(table.record, None, args.miss_rates, args.as_published, sasv)
     rows, figures = measure(systems, conditions, asv, setting, bootstrap)
-    for row in rows:
-        if row.condition.by == "pooled" and row.figures["eer"].value > 0.5:
-            note(
-                f"warning: {row.system}: EER above 50 %: are its scores higher for spoofs (then negate them), or "
-                "is the key of other trials?"
-            )
+    warn_of_reversed([row for row in rows if row.condition.by == "pooled"], args)
     report = Report(
         corpus=table.corpus,
         subset=args.subset or "eval" if "subset" in table.columns else "",

@@ -13,6 +13,7 @@ from pathlib import Path
 import common.threads  # noqa: F401
 
 import checkpoints
+import corpora
 from checkpoints import average_checkpoints, load_detector, save_checkpoint  # noqa: F401  (scripts of users call them here)
 from common.atomic import check_outputs
 from common.console import UserError, printable, run
@@ -43,6 +44,7 @@ def parse_args(argv=None):
     command.add_argument("out", metavar="OUT")
     command.add_argument("scores", metavar="SCORES", help="its scores of the dev set, by eval.py")
     command.add_argument("key", metavar="KEY", help="the dev set's key")
+    corpora.add_score_flags(command)
     add_model_flags(command, required=False)
     return parser.parse_args(argv)
 
@@ -65,7 +67,9 @@ def main(argv=None):
         facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
         save_checkpoint(args.out, ModelConfig(**content["config"]), content["model"], **facts)
     elif args.command == "calibrate":
-        figures = checkpoints.calibrate(args.source, args.out, args.scores, args.key, **flags)
+        figures = checkpoints.calibrate(
+            args.source, args.out, args.scores, args.key, args.score_column, args.higher_is, **flags
+        )
         print(*(f"{name} {value:.6g}" for name, value in figures.items()))
     else:
         checkpoints.average_to(args.out, sources, args.average_as_published, **flags)

@@ -12,6 +12,7 @@ from corpora import BONAFIDE, SPOOF
 from model import ModelConfig
 from reports import metrics
 from reports.calibration import train_calibration
+from reports.systems import join
 
 # Affine calibration, and the numbers of dev trials that it was fitted on.
 CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafide", "calibration_n_spoof")
@@ -30,18 +31,30 @@ def dev_figures(bonafide: np.ndarray, spoof: np.ndarray) -> dict[str, float]:
 
 
 def calibrate(
-    source: Path | str, out: Path | str, scores: Path | str, key: Path | str, **flags: object
+    source: Path | str,
+    out: Path | str,
+    scores: Path | str,
+    key: Path | str,
+    score_column: str | None = None,
+    higher_is: str = "bonafide",
+    **flags: object,
 ) -> dict[str, float]:
-    """Write a checkpoint with the dev_figures of a score file and its key. flags and errors as load_detector."""
+    """Write a checkpoint with the dev_figures of a score file and its key.
+
+    score_column, higher_is: as for corpora.read_score_columns; flags and errors as load_detector.
+    """
     content = read_detector(source, **flags)
     check_weights(source, content)
-    found = corpora.read_scores(scores)
-    trials = [trial for trial in corpora.read_protocol(key) if trial.label is not None]
-    missing = [trial.utt_id for trial in trials if trial.utt_id not in found]
-    if missing:
-        raise UserError(f"{scores}: {len(missing)} of {len(trials)} trials of {key} have no score, first {missing[0]}")
-    by_label = {label: [found[t.utt_id] for t in trials if t.label == label] for label in (BONAFIDE, SPOOF)}
-    figures = dev_figures(np.array(by_label[BONAFIDE]), np.array(by_label[SPOOF]))
+    scored = corpora.read_score_columns(scores, score_column, higher_is)
+    corpora.check_scores(scores, scored)
+    table = corpora.read_table(key, columns=())
+    places, _ = join(scores, scored, table)
+    labelled = table.label != corpora.UNKNOWN
+    missing = np.flatnonzero(labelled & (places < 0))
+    if len(missing):
+        first = table.utt_id[missing[0]]
+        raise UserError(f"{scores}: {len(missing)} of {labelled.sum()} trials of {key} have no score, first {first}")
+    figures = dev_figures(*(scored.scores[places[table.label == label]] for label in (BONAFIDE, SPOOF)))
     facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
     facts["valid"] = {**facts.get("valid", {}), **figures, "key": str(key)}
     save_checkpoint(out, ModelConfig(**content["config"]), content["model"], **facts)

@@ -12,8 +12,9 @@ from corpora.audio import (
     trials_of_folder,
     warn_of_others,
 )
+from corpora.joins import places_of
 from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of, trained_as
-from corpora.scores import read_score_columns, read_scores, write_scores
+from corpora.scores import ScoreColumns, add_score_flags, check_scores, read_score_columns, read_scores, write_scores
 from corpora.sets import EvalSet, read_sets
 from corpora.tables import BONAFIDE, SPOOF, UNKNOWN, Trial, TrialTable, read_table
 from corpora.text import AUDIO_EXTENSIONS, Column
@@ -33,8 +34,11 @@ __all__ = [
     "Column",
     "Corpus",
     "EvalSet",
+    "ScoreColumns",
     "Trial",
     "TrialTable",
+    "add_score_flags",
+    "check_scores",
     "find_asv",
     "find_key",
     "key_places",
@@ -42,6 +46,7 @@ __all__ = [
     "locate_audio",
     "name_problem",
     "official_files",
+    "places_of",
     "read_asv_trials",
     "read_protocol",
     "read_sasv",

@@ -1,67 +1,195 @@
-"""Score files: a line `utt_id score` a trial."""
+"""Score files: a line `utt_id score` a trial, as this project writes them; and those of other programs."""
 
+import argparse
+import csv
+import io
 import os
+import re
+from collections import namedtuple
 
 import numpy as np
 
 from common.atomic import atomic_open
 from common.console import UserError, shown
-from corpora.text import ID_NAMES, numbers, read_text, split_words, without_endings
+from corpora.text import ID_NAMES, LABEL_NAMES, is_number, numbers, read_text, split_words, without_endings
+
+# A score file. utt_ids: list of str; scores: (trials,) float64, higher for bona fide; lines: their numbers; labels:
+# (trials,) of its own, 1 bona fide, 0 spoof, or None.
+ScoreColumns = namedtuple("ScoreColumns", "utt_ids scores lines labels")
+
+SCORE_NAMES = ("score", "scores", "cm_score", "cm_scores", "llr", "cm_llr")  # in any case, - or blank for _
+LABELS = dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "genuine", "real", "human"), 1)
+LABELS |= dict.fromkeys(("spoof", "spoofed", "fake", "deepfake"), 0)
 
 
-def read_score_columns(path: str | os.PathLike) -> tuple[list[str], np.ndarray, list[int]]:
-    """Read a score file without judging it: (utt_ids, scores (trials,) float64, line numbers).
+def read_score_columns(path: str | os.PathLike, column: str | None = None, higher_is: str = "bonafide") -> ScoreColumns:
+    """Read a score file without judging it, as ScoreColumns.
 
-    A line is `utt_id score`; or `utt_id source key score`, as ASVspoof 2019 has it; or, below a header, two columns
-    separated by a comma or a tab. Ids may hold blanks. Raises UserError, naming file and line, for another form.
+    A line is `utt_id score`, or has three columns or more in any order: the one of labels is told by its words, the id
+    by being text that differs from line to line, the score by being the only other numbers. Columns are separated by
+    blanks (then ids may hold some), commas, tabs or semicolons; with a header they are told by their names first.
+    An index as pandas writes it is skipped. column: the name, or the number from 1, of the scores' column; None: as
+    above. higher_is: "spoof" negates the scores.
+    Raises UserError, naming file and line, for another form, and if several columns may be the scores.
     """
     text = read_text(path)
     try:
+        if column is not None:
+            raise ValueError
         pieces = [
             (lines, names, numbers(path, lines, values)) for lines, (names, values) in split_words(path, text, 2, "")
         ]
+        lines = [line for lines, _, _ in pieces for line in lines]
+        names = [name for _, names, _ in pieces for name in names]
+        scores, labels = np.concatenate([values for _, _, values in pieces] or [[]]), None
     except ValueError:  # UserError is one, too: not simply a word and a number a line
-        pieces = [_score_lines(path, text)]
-    lines = [line for lines, _, _ in pieces for line in lines]
+        lines, names, scores, labels = _told_columns(path, text, column)
     if not lines:
         raise UserError(f"{path}: expected a score a line, found none")
-    names = [name for _, names, _ in pieces for name in names]
-    return without_endings(names), np.concatenate([values for _, _, values in pieces]), lines
+    return ScoreColumns(without_endings(names), -scores if higher_is == "spoof" else scores, lines, labels)
 
 
-def _score_lines(path, text):
-    rows = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    separator = next((character for character in ",\t" if rows and character in rows[0][1]), None)
-    if separator and rows[0][1].split(separator)[0].strip().lower() in ID_NAMES:
-        rows = rows[1:]
+def _told_columns(path, text, wanted):
+    """(lines, ids, scores, labels or None) of a file whose columns are told by their titles and contents."""
+    titles, rows, separated = _rows(path, text)
+    if not rows:
+        return [], [], np.zeros(0), None
+    lines, columns = [line for line, _ in rows], list(zip(*(cells for _, cells in rows)))
+    if len({len(cells) for _, cells in rows}) > 1:
+        if wanted is None:
+            return _last_words(path, text)
+        line, cells = next(row for row in rows if len(row[1]) != len(rows[0][1]))
+        raise UserError(f"{path}:{line}: --score_column: expected {len(columns)} columns, found {len(cells)}")
+    names = [title.lower() for title in titles or [""] * len(columns)]
+    is_text = [not _mostly_numbers(cells) for cells in columns]
+    words = [i for i in range(len(columns)) if is_text[i] and all(word.lower() in LABELS for word in set(columns[i]))]
+    label = next((i for i in words if names[i] in LABEL_NAMES), words[0] if words else None)
+    score = _column_number(path, wanted, titles, len(columns)) if wanted is not None else None
+    others = [i for i in range(len(columns)) if i not in (label, score)]
+    named = [i for i in others if re.sub("[- ]", "_", names[i]) in SCORE_NAMES]
+    may_be_id = [i for i in others if i not in named]
+    utt_id = next((i for i in may_be_id if names[i] in ID_NAMES), None)
+    if utt_id is None and may_be_id:  # text that differs from line to line: max gives the first of several
+        utt_id = max(may_be_id, key=lambda i: (is_text[i], is_text[i] and len(set(columns[i]))))
+    index = 0 if utt_id != 0 and _is_index(names[0], columns[0], titles) else None
+    scores = [i for i in others if i not in (utt_id, index) and not is_text[i]]
+    if score is None and not titles and not separated and label is None:
+        if len(scores) < 2 or len(set(columns[utt_id])) < len(lines):
+            return _last_words(path, text)  # ids that hold blanks
+    candidates = [score] if score is not None else named or scores
+    if len(candidates) != 1 or utt_id is None:
+        found = f"none in {shown(' '.join(rows[0][1]))}"
+        if candidates:
+            which = ", ".join(shown(titles[i]) if titles else str(i + 1) for i in candidates)
+            found = f"{len(candidates)}: {which}; --score_column says which"
+        if utt_id is None:
+            found = "no column of ids beside it"
+        raise UserError(f"{path}:{lines[0]}: expected one column of scores, found {found}")
+    labels = None if label is None else np.array([LABELS[word.lower()] for word in columns[label]], np.int8)
+    what = f"the score ({titles[candidates[0]] if titles else f'column {candidates[0] + 1}'})"
+    return lines, list(columns[utt_id]), np.array(numbers(path, lines, columns[candidates[0]], what)), labels
+
+
+def _rows(path, text):
+    """(titles or None, [(line, cells)], whether separated by something other than blanks)"""
+    first = next((line for line in text.splitlines() if line.strip()), "").strip(" ")
+    decimal_comma = re.search(r"[\s;][+-]?\d+,\d+$", first)
+    for separator in "\t;,":
+        cells = [cell.strip().strip('"') for cell in first.split(separator)]
+        if len(cells) > 1 and (_is_header(cells) or any(map(is_number, cells))) and not decimal_comma:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+            try:
+                rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+            except csv.Error as error:
+                raise UserError(f"{path}:{reader.line_num}: {error}") from error
+            break
     else:
         separator = None
-    names, scores = [], []
-    for number, line in rows:
-        *words, score = line.rsplit(separator, 1) if separator else line.split()
+        rows = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    titles = rows[0][1] if rows and _is_header(rows[0][1]) else None
+    n = len(rows[0][1]) if rows else 0
+    wrong = next(((line, cells) for line, cells in rows if len(cells) != n), None) if titles or separator else None
+    if wrong and separator == "\t" and not titles:  # a tab here and there
+        return None, [(number, line.split()) for number, line in enumerate(text.split("\n"), 1) if line.strip()], False
+    if wrong:
+        line, cells = wrong
+        raise UserError(f"{path}:{line}: expected {n} columns as in the first line, found {len(cells)}")
+    return titles, rows[1:] if titles else rows, separator is not None
+
+
+def _is_header(cells):
+    names = {re.sub("[- ]", "_", cell.lower()) for cell in cells} | {cell.lower() for cell in cells}
+    return not any(map(is_number, cells)) and not names.isdisjoint((*ID_NAMES, *SCORE_NAMES))
+
+
+def _mostly_numbers(words):
+    try:
+        return bool(list(map(float, words)))
+    except ValueError:
+        return 2 * sum(map(is_number, words)) > len(words)
+
+
+def _is_index(name, words, titles):
+    if titles:
+        return name == "" or name.startswith("unnamed:")
+    return list(words) in ([str(i + start) for i in range(len(words))] for start in (0, 1))
+
+
+def _column_number(path, wanted, titles, n):
+    if titles and wanted in titles:
+        return titles.index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= n:
+        return int(wanted) - 1
+    have = f"the columns {', '.join(map(shown, titles))}" if titles else f"{n} columns without a header"
+    raise UserError(f"{path}: --score_column {shown(wanted)}: expected one of its columns, found {have}")
+
+
+def _last_words(path, text):
+    """As _told_columns, where the last word of a line is the score, and all before it the id."""
+    lines, names, scores = [], [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not (line := line.strip()):
+            continue
+        *words, score = line.split()
         if not words:
             raise UserError(f"{path}:{number}: expected `utt_id score`, found 1 columns: {shown(line)}")
-        name = words[0] if len(words) == 3 and words[2] in ("bonafide", "spoof") else line[: -len(score)].rstrip()
-        names.append(name.removesuffix(separator or "").strip())
-        scores += numbers(path, [number], [score], f"the score of {shown(names[-1])}")
-    return [number for number, _ in rows], names, scores
+        # Lines of ASVspoof 2019 among others.
+        name = words[0] if len(words) == 3 and words[2] in ("bonafide", "spoof") else line[: -len(score)].strip()
+        lines.append(number)
+        names.append(name)
+        scores += numbers(path, [number], [score], f"the score of {shown(name)}")
+    return lines, names, np.array(scores), None
+
+
+def add_score_flags(group: argparse._ActionsContainer) -> None:
+    """Add the flags of read_score_columns to a command that reads score files."""
+    group.add_argument(
+        "--score_column", metavar="NAME|NUMBER", help="the scores' column in score files that have several (told)"
+    )
+    group.add_argument(
+        "--higher_is", choices=["bonafide", "spoof"], default="bonafide", help="what high scores are of (%(default)s)"
+    )
+
+
+def check_scores(path: str | os.PathLike, scored: ScoreColumns) -> None:
+    """Raise UserError, naming file and line, for a score that is no finite number or an id that stands twice."""
+    seen = set()
+    for number, utt_id, score in zip(scored.lines, scored.utt_ids, scored.scores.tolist()):
+        if score - score != 0:  # infinite or not a number
+            raise UserError(f"{path}:{number}: expected a finite score for {shown(utt_id)}, found {score}")
+        if utt_id in seen:
+            raise UserError(f"{path}:{number}: {shown(utt_id)} has a score already; was the file appended to?")
+        seen.add(utt_id)
 
 
 def read_scores(path: str | os.PathLike) -> dict[str, float]:
     """Read a score file. Returns {utt_id: score}, in the order of the file.
 
-    Raises UserError, naming file and line, as read_score_columns and for a score that is no finite number or an id
-    that stands twice.
+    Raises UserError as read_score_columns and check_scores.
     """
-    names, values, lines = read_score_columns(path)
-    scores = {}
-    for number, utt_id, score in zip(lines, names, values.tolist()):
-        if score - score != 0:  # infinite or not a number
-            raise UserError(f"{path}:{number}: expected a finite score for {shown(utt_id)}, found {score}")
-        if utt_id in scores:
-            raise UserError(f"{path}:{number}: {shown(utt_id)} has a score already; was the file appended to?")
-        scores[utt_id] = score
-    return scores
+    scored = read_score_columns(path)
+    check_scores(path, scored)
+    return dict(zip(scored.utt_ids, scored.scores.tolist()))
 
 
 def write_scores(path: str | os.PathLike, scores: dict[str, float]) -> None:

@@ -125,12 +125,12 @@ def numbers(
             raise ValueError
         return values
     except ValueError:
-        line, word = next((line, word) for line, word in zip(lines, words) if not _is_number(word, finite))
+        line, word = next((line, word) for line, word in zip(lines, words) if not is_number(word, finite))
         kind = "a finite number" if finite else "a number"
         raise UserError(f"{path}:{line}: expected {kind} as {what}, found {shown(word)}") from None
 
 
-def _is_number(word, finite):
+def is_number(word: str, finite: bool = False) -> bool:
     try:
         value = float(word)
     except ValueError:

@@ -1,7 +1,7 @@
 """Calibration and fusion: scores to log-likelihood ratios."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -59,19 +59,20 @@ def calibrate_and_fuse(
     calibrate: Sequence[str | os.PathLike] | None = None,
     fuse: str | None = None,
     allow_missing: bool = False,
+    read: Callable = corpora.read_score_columns,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Replace scores by log-likelihood ratios and add a fused system: ({name: scores (trials,)}, lines that say how).
 
     systems: {name: scores}. calibrate: score files of the same systems on development trials, then their key. fuse:
-    "average", or "logistic", which is trained on `calibrate`. Raises UserError where the files do not fit their key.
+    "average", or "logistic", which is trained on `calibrate`. read: of a path, its ScoreColumns.
+    Raises UserError where the files do not fit their key.
     """
     systems, lines = dict(systems), []
     everything = np.column_stack(list(systems.values()))
     if calibrate:
         *files, key = calibrate
         table = corpora.read_table(key, columns=())
-        read = [corpora.read_score_columns(file) for file in files]
-        dev = np.column_stack([align(file, r, table, allow_missing)[0] for file, r in zip(files, read)])
+        dev, _, _ = align([(file, read(file)) for file in files], table, allow_missing)
         labels = [(table.label == label) & np.all(np.isfinite(dev), axis=1) for label in (BONAFIDE, SPOOF)]
         if not all(mask.any() for mask in labels):
             raise UserError(f"{key}: expected scored trials of both classes to calibrate with")

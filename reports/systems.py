@@ -1,8 +1,7 @@
 """Systems to report on: score files joined with a key, and the verification trials beside it."""
 
-import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +11,61 @@ from common.console import UserError, warn
 from reports import metrics
 
 
+def join(
+    path: str | os.PathLike, scored: corpora.ScoreColumns, table: corpora.TrialTable
+) -> tuple[np.ndarray, dict[str, str]]:
+    """As corpora.places_of for a score file and a table; says so if ids are alike, not equal.
+
+    Raises UserError where the file has a label and the table another.
+    """
+    places, alike = corpora.places_of(path, scored.utt_ids, table.utt_id)
+    if alike:
+        name, utt_id = next(iter(alike.items()))
+        warn(f"{path}: {len(alike)} ids joined with the key's by the end of their paths (first {name} with {utt_id})")
+    if scored.labels is not None:
+        wrong = np.flatnonzero((places >= 0) & (table.label >= 0) & (scored.labels[places] != table.label))
+        if len(wrong):
+            i = wrong[np.argmin(places[wrong])]
+            here, there = ("bona fide" if x else "spoof" for x in (scored.labels[places[i]], table.label[i]))
+            line = f"{path}:{scored.lines[places[i]]}"
+            more = f"; {len(wrong)} labels differ" if len(wrong) > 1 else ""
+            raise UserError(f"{line}: {table.utt_id[i]} is {here} here and {there} in {table.path}{more}")
+    return places, alike
+
+
 def align(
-    path: str | os.PathLike,
-    read: tuple[list[str], np.ndarray, list[int]],
+    files: Sequence[tuple[str | os.PathLike, corpora.ScoreColumns]],
     table: corpora.TrialTable,
     allow_missing: bool,
     wanted: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """The scores of a file in the order of a table: (scores (trials,), NaN where there is none; places; counts).
+) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[dict[str, int]]]:
+    """Score files in the order of a table: (scores (trials, files), NaN where there is none; per file places, counts).
 
-    read: the file as read_score_columns gives it. places: (trials,) where in it a score stands. wanted: (trials,) mask
-    of the trials that must have one. Raises UserError that counts what does not fit, unless allow_missing: then it is
-    counted and printed as a warning.
+    files: pairs (path, ScoreColumns). places: (trials,) where in it a score stands. wanted: (trials,) mask of the
+    trials that must have one. Raises UserError for labels other than the table's, and one that counts what
+    does not fit, unless allow_missing: then it is counted and printed as a warning.
     """
-    names, values, lines = read
     wanted = np.ones(len(table), bool) if wanted is None else wanted
-    place = None
-    if names == table.utt_id:
-        places, n_double, unknown = np.arange(len(table)), 0, []
-    else:
-        place = dict(zip(names, range(len(names))))  # of a name that stands twice the last counts
-        n_double = len(names) - len(place)
-        places = np.fromiter(map(place.get, table.utt_id, itertools.repeat(-1)), np.int64, len(table))
-        unknown = []
-        if np.sum(places >= 0) < len(place):
-            known = set(table.utt_id)
-            unknown = [name for name in place if name not in known]
+    columns, places, counts, problems = zip(*(_align_one(path, scored, table, wanted) for path, scored in files))
+    scores = np.column_stack(columns)
+    empty = np.all(np.isnan(scores[wanted]), axis=0)
+    if allow_missing and empty.any():
+        raise UserError(problems[np.argmax(empty)])
+    for problem in filter(None, problems):
+        if not allow_missing:
+            left = table.label[wanted & np.all(np.isfinite(scores), axis=1)]
+            helps = {corpora.BONAFIDE, corpora.SPOOF} <= set(left.tolist())
+            raise UserError(problem + ("; --allow_missing reports on the rest" if helps else ""))
+        warn(problem)
+    return scores, places, counts
+
+
+def _align_one(path, scored, table, wanted):
+    """(scores (trials,), places, counts, what does not fit or None) of one file, as for `align`."""
+    names, values, lines, _ = scored
+    places, alike = join(path, scored, table)
+    n_different = len(names) if names == table.utt_id else len(set(names))
+    n_double, n_unknown = len(names) - n_different, n_different - int(np.sum(places >= 0))
     scores = np.where(places >= 0, values[places], np.nan)
     absent = np.flatnonzero(wanted & (places < 0))
     broken = np.flatnonzero(~np.isfinite(values))
@@ -45,15 +73,19 @@ def align(
         "trials": int(wanted.sum()),
         "scores": len(names),
         "missing": len(absent),
-        "unknown": len(unknown),
+        "unknown": n_unknown,
         "duplicates": n_double,
         "not_finite": len(broken),
     }
+    if alike:
+        counts["alike"] = len(alike)
     problems = []
     if len(absent):
         problems.append(f"{len(absent)} trials without a score (first {table.utt_id[absent[0]]})")
-    if unknown:
-        problems.append(f"{len(unknown)} scores without a trial (first {unknown[0]})")
+    if n_unknown:
+        known = {*table.utt_id, *alike}
+        first = next(name for name in names if name not in known)
+        problems.append(f"{n_unknown} scores without a trial (first {first})")
     if n_double:
         seen = set()
         i = next(i for i, name in enumerate(names) if name in seen or seen.add(name))
@@ -62,15 +94,9 @@ def align(
         problems.append(
             f"{len(broken)} scores that are NaN or infinite (first {names[broken[0]]} in line {lines[broken[0]]})"
         )
-    if problems:
-        problem = f"{path} does not match {table.path}: {counts['trials']} trials, {len(names)} scores, " + ", ".join(
-            problems
-        )
-        if not allow_missing or not np.any(np.isfinite(scores[wanted])):
-            raise UserError(f"{problem}; --allow_missing reports on the rest")
-        warn(problem)
     scores[~np.isfinite(scores)] = np.nan
-    return scores, places, counts
+    problem = f"{path} does not match {table.path}: {counts['trials']} trials, {len(names)} scores, "
+    return scores, places, counts, problem + ", ".join(problems) if problems else None
 
 
 def read_systems(
@@ -79,15 +105,17 @@ def read_systems(
     subset: str | None = None,
     by: Iterable[str | None] = (),
     allow_missing: bool = False,
+    read: Callable = corpora.read_score_columns,
 ) -> tuple[corpora.TrialTable, dict[str, np.ndarray], dict[str, dict[str, str | int]], np.ndarray]:
     """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file).
 
     key: path of a key or of a folder of keys; paths: score files; subset: a name of SUBSETS, None: eval; by: columns
-    to read besides those that corpora are broken down by. Raises UserError where a file, key or subset does not fit.
+    to read besides those that corpora are broken down by; read: of a path, its ScoreColumns.
+    Raises UserError where a file, key or subset does not fit.
     """
-    read = [corpora.read_score_columns(path) for path in paths]
+    files = [read(path) for path in paths]
     if os.path.isdir(key):
-        key = corpora.find_key(key, read[0][0][0])
+        key = corpora.find_key(key, files[0].utt_ids[0])
     columns = {"subset", *filter(None, by)}
     for record in corpora.CORPORA.values():
         columns |= {record.cluster, *record.breakdowns}
@@ -95,16 +123,13 @@ def read_systems(
     if np.all(table.label == corpora.UNKNOWN):
         raise UserError(f"{table.path}: expected labels, found a list of ids without")
     mask = table.subset_mask(subset or "eval")
-    systems, checks, places = {}, {}, None
-    for name, path, scored in zip(_system_names(paths), paths, read):
-        scores, where, counts = align(path, scored, table, allow_missing, mask)
-        systems[name], checks[name] = scores, {"path": str(path), **counts}
-        places = where if places is None else places
-    mask = mask & np.all(np.isfinite(list(systems.values())), axis=0)  # every system on the same trials
+    scores, (places, *_), counts = align(list(zip(paths, files)), table, allow_missing, mask)
+    mask = mask & np.all(np.isfinite(scores), axis=1)  # every system on the same trials
     if not mask.all():
-        table, places = table.select(mask), places[mask]
-        systems = {name: scores[mask] for name, scores in systems.items()}
-    return table, systems, checks, places
+        table, places, scores = table.select(mask), places[mask], scores[mask]
+    names = _system_names(paths)
+    checks = {name: {"path": str(path), **count} for name, path, count in zip(names, paths, counts)}
+    return table, dict(zip(names, np.ascontiguousarray(scores.T))), checks, places
 
 
 def _system_names(paths):

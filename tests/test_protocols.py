@@ -434,7 +434,7 @@ def test_ids_with_blanks_have_scores(write):
 
 
 def test_scores_are_read_without_judging(write):
-    names, values, lines = corpora.read_score_columns(write("a 1\n\nb nan\na inf\n"))
+    names, values, lines, _ = corpora.read_score_columns(write("a 1\n\nb nan\na inf\n"))
     assert (names, lines) == (["a", "b", "a"], [1, 3, 4])
     np.testing.assert_array_equal(values, [1, np.nan, np.inf])
 
