@@ -1,0 +1,299 @@
+"""Labels of partially spoofed speech: which stretches of a recording are spoofed.
+
+A label is a span (start, end, label) in seconds, its label BONAFIDE, SPOOF or NON_SPEECH. The spans of an utterance are
+sorted and leave no gap from 0 to its end; what a file leaves unlabelled is NON_SPEECH. Times count in ticks of 1e-7 s,
+which a decimal of a file and a sample at 16 kHz are whole numbers of: the edges of units are exact.
+Sources: Zhang et al., "The PartialSpoof database and countermeasures", IEEE/ACM TASLP 31, 2023, and its archive;
+Luong et al., "LlamaPartialSpoof" (arXiv 2409.14743), and its metrics.
+"""
+
+import io
+import os
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.atomic import atomic_open
+from common.console import UserError, shown
+from common.safe_pickle import NUMPY, limited_memory
+from corpora.tables import BONAFIDE, SPOOF
+from corpora.text import numbers, read_text
+
+Span = tuple[float, float, int]  # start and end in seconds, label
+NON_SPEECH = 2
+TICKS = 10_000_000  # a second
+TOLERANCE = TICKS // 1000  # by which spans may overlap or pass the end: files round their times
+
+_WORDS = {"bonafide": BONAFIDE, "bona-fide": BONAFIDE, "spoof": SPOOF}
+_WORDS |= {"nonspeech": NON_SPEECH, "non-speech": NON_SPEECH}
+_NAMES = {BONAFIDE: "bonafide", SPOOF: "spoof", NON_SPEECH: "nonspeech"}
+_CODES = {"0": SPOOF, "1": BONAFIDE, "2": NON_SPEECH}  # of .vad files and of arrays
+_NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
+_MEMORY = 1 << 30  # bytes beside twenty times those of the file that reading an array may take
+
+
+def read_segments(path: str | os.PathLike) -> dict[str, list[Span]]:
+    """Labels of any form as {utt_id: spans}, see above; the form is told by the content.
+
+    - a folder of files UTT.vad, each with lines `START END LABEL`: 0 spoof, 1 bona fide, 2 non-speech
+    - RTTM: lines `SPEAKER UTT 1 START DURATION <NA> <NA> LABEL <NA> <NA>`
+    - lines `UTT DURATION spoof|bonafide START-END-LABEL ...`; without spans the utterance is of its label throughout
+    - {split}_seglab_0.02.npy: a pickled dictionary of an array of labels, 0 or 1, an utterance; the unit of its labels,
+      in seconds, is told by its name. No code is run from it.
+    Spans in any order; empty ones count for nothing. Raises UserError, naming file and line, for a form that is none of
+    these, a span that ends before its start, and spans that overlap or pass the duration by more than 1 ms.
+    """
+    if os.path.isdir(path):
+        return _read_vad_folder(path)
+    try:
+        with open(path, "rb") as file:
+            is_array = file.read(6) == b"\x93NUMPY"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_array:
+        return _read_arrays(path)
+    lines = _word_lines(path)
+    if not lines:
+        raise UserError(f"{path}: expected labels of segments, found none")
+    number, words = lines[0]
+    if words[0] == "SPEAKER" or words[0].startswith(";;"):
+        return _read_rttm(path, lines)
+    if len(words) >= 3 and re.fullmatch(_NUMBER, words[1]) and words[2] in _WORDS:
+        return _read_lines(path, lines)
+    raise UserError(
+        f"{path}:{number}: expected RTTM (SPEAKER UTT 1 START DURATION ...) or UTT DURATION spoof|bonafide "
+        f"START-END-LABEL ..., found {shown(' '.join(words))}"
+    )
+
+
+def write_rttm(path: str | os.PathLike, segments: Mapping[str, Sequence[Span]]) -> None:
+    """Write {utt_id: spans} as RTTM, whole or not at all; labels are bonafide, spoof and nonspeech.
+
+    Raises UserError for an id with a blank, which RTTM cannot hold.
+    """
+    with atomic_open(path) as file:
+        for utt_id, spans in segments.items():
+            if utt_id.split() != [utt_id]:
+                raise UserError(f"{path}: expected ids without blanks, which RTTM cannot hold, found {shown(utt_id)}")
+            for start, end, label in spans:
+                times = f"{start:.7f} {(_ticks(end) - _ticks(start)) / TICKS:.7f}"
+                file.write(f"SPEAKER {utt_id} 1 {times} <NA> <NA> {_NAMES[label]} <NA> <NA>\n")
+
+
+def spans_of_labels(labels: np.ndarray, unit: float) -> list[Span]:
+    """Labels (n,) of successive units of `unit` seconds as spans, equal neighbours in one. No label: no span."""
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] + 1))
+    edges = [int(edge) * _ticks(unit) / TICKS for edge in [*starts, len(labels)]]
+    return [(edges[i], edges[i + 1], int(labels[start])) for i, start in enumerate(starts)]
+
+
+def unit_labels(spans: Sequence[Span], duration: float, unit: float) -> np.ndarray:
+    """Labels (n,) int8 of units of `unit` seconds, n = int(duration / unit + 0.5): SPOOF where more than 0 of the unit
+    is spoofed, else BONAFIDE.
+
+    Source: the metrics of LlamaPartialSpoof, sensitivity 0.
+    """
+    size = _ticks(unit)
+    labels = np.full((2 * _ticks(duration) + size) // (2 * size), BONAFIDE, np.int8)
+    for start, end, label in spans:
+        if label == SPOOF:
+            labels[_ticks(start) // size : -(-_ticks(end) // size)] = SPOOF
+    return labels
+
+
+def fit_spans(spans: Sequence[Span], duration: float) -> list[Span]:
+    """Spans for a recording of `duration` seconds: cut there, or the last one stretched to it."""
+    end = _ticks(duration)
+    cut = [(start, min(stop, duration), label) for start, stop, label in spans if _ticks(start) < end]
+    return cut and [*cut[:-1], (cut[-1][0], duration, cut[-1][2])]
+
+
+def crop_spans(spans: Sequence[Span], start: float, length: float, duration: float | None = None) -> list[Span]:
+    """The spans of `length` seconds from `start` on of a recording that is repeated without end, from 0 on.
+
+    duration: of the recording in seconds, to which spans are fitted first; None: the end of its last span.
+    """
+    fitted = fit_spans(spans, spans[-1][1] if duration is None else duration)
+    period, first, last = _ticks(fitted[-1][1]), _ticks(start), _ticks(start) + _ticks(length)
+    cropped = []
+    for offset in range(0, last, period):
+        for begin, end, label in fitted:
+            begin, end = max(offset + _ticks(begin), first), min(offset + _ticks(end), last)
+            if begin < end:
+                cropped.append(((begin - first) / TICKS, (end - first) / TICKS, label))
+    return cropped
+
+
+def _ticks(seconds):
+    return round(seconds * TICKS)
+
+
+def _whole(where, spans, duration=None):
+    """Spans [(place, start, end, label)] in ticks as the spans of an utterance. place: file and line of each, for
+    errors; where: of the utterance. duration: in ticks, None: the end of the last span.
+    """
+    whole, at = [], 0
+
+    def add(start, end, label):
+        if whole and whole[-1][2] == label and whole[-1][1] == start:
+            start = whole.pop()[0]
+        whole.append((start, end, label))
+
+    for place, start, end, label in sorted(spans, key=lambda span: span[1:3]):
+        shape = f"{start / TICKS:g} to {end / TICKS:g} s"
+        if start < 0 or end < start:
+            raise UserError(f"{place}: expected a span that ends after its start, from 0 on, found {shape}")
+        if start == end:
+            continue
+        if start < at - TOLERANCE:
+            raise UserError(f"{place}: expected spans that do not overlap, found {shape} after one to {at / TICKS:g} s")
+        if duration is not None and end > duration + TOLERANCE:
+            raise UserError(f"{place}: expected spans within {duration / TICKS:g} s, found {shape}")
+        end = end if duration is None else min(end, duration)
+        if start > at:
+            add(at, start, NON_SPEECH)
+        if end > max(start, at):
+            add(max(start, at), end, label)
+            at = end
+    if duration is not None and at < duration:
+        add(at, duration, NON_SPEECH)
+    if not whole:
+        raise UserError(f"{where}: expected spans that last, found none")
+    return [(start / TICKS, end / TICKS, label) for start, end, label in whole]
+
+
+def _word_lines(path):
+    """[(line number, words)] of a text file, blank lines left out."""
+    return [(i, words) for i, line in enumerate(read_text(path).split("\n"), 1) if (words := line.split())]
+
+
+def _times(path, number, *words):
+    """Times of a line in ticks."""
+    return [_ticks(value) for value in numbers(path, [number] * len(words), words, "a time in seconds", finite=True)]
+
+
+def _label(path, number, word, words):
+    if word not in words:
+        raise UserError(f"{path}:{number}: expected one of {', '.join(words)} as the label, found {shown(word)}")
+    return words[word]
+
+
+def _read_vad_folder(folder):
+    files = sorted(Path(folder).glob("*.vad"))
+    if not files:
+        raise UserError(f"{folder}: expected files UTT.vad with lines START END LABEL, found none")
+    segments = {}
+    for file in files:
+        spans = []
+        for number, words in _word_lines(file):
+            if len(words) != 3:
+                raise UserError(f"{file}:{number}: expected START END LABEL, found {shown(' '.join(words))}")
+            label = _label(file, number, words[2], _CODES)
+            spans.append((f"{file}:{number}", *_times(file, number, *words[:2]), label))
+        segments[file.stem] = _whole(file, spans)
+    return segments
+
+
+def _read_rttm(path, lines):
+    spans = {}
+    for number, words in lines:
+        if words[0].startswith(";;"):  # a comment
+            continue
+        if words[0] != "SPEAKER" or len(words) not in (9, 10):
+            raise UserError(
+                f"{path}:{number}: expected SPEAKER UTT 1 START DURATION <NA> <NA> LABEL <NA> <NA>, "
+                f"found {shown(' '.join(words))}"
+            )
+        start, duration = _times(path, number, *words[3:5])
+        label = _label(path, number, words[7], _WORDS)
+        spans.setdefault(words[1], []).append((f"{path}:{number}", start, start + duration, label))
+    return {utt_id: _whole(f"{path}: {shown(utt_id)}", own) for utt_id, own in spans.items()}
+
+
+def _read_lines(path, lines):
+    segments = {}
+    for number, (utt_id, *words) in lines:
+        place = f"{path}:{number}"
+        if len(words) < 2:
+            raise UserError(f"{place}: expected UTT DURATION spoof|bonafide START-END-LABEL ..., found {shown(utt_id)}")
+        if utt_id in segments:
+            raise UserError(f"{place}: {shown(utt_id)} has labels already")
+        (duration,) = _times(path, number, words[0])
+        label, spans = _label(path, number, words[1], {"bonafide": BONAFIDE, "spoof": SPOOF}), []
+        for word in words[2:]:
+            parts = re.fullmatch(f"({_NUMBER})-({_NUMBER})-(.+)", word)
+            if not parts:
+                raise UserError(f"{place}: expected START-END-LABEL, found {shown(word)}")
+            spans.append((place, *_times(path, number, parts[1], parts[2]), _label(path, number, parts[3], _WORDS)))
+        if spans and (label == SPOOF) != any(span[3] == SPOOF for span in spans):
+            raise UserError(f"{place}: expected spans that agree with the label {words[1]}")
+        segments[utt_id] = _whole(place, spans or [(place, 0, duration, label)], duration)
+    return segments
+
+
+# ----------------------------------------------------------------------------------------------------- pickled arrays
+
+
+class _Unpickler(pickle.Unpickler):
+    """A pickle of numpy's arrays and plain data, and of nothing else."""
+
+    allowed = {name: stand_in for stand_in, name in NUMPY}
+
+    def find_class(self, module, name):
+        try:
+            return self.allowed[f"{module}.{name}"]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name}") from None
+
+
+def _read_arrays(path):
+    unit = re.search(r"_seglab_(\d*\.?\d+)\.npy$", os.path.basename(path))
+    if not unit or not _ticks(float(unit[1])):
+        raise UserError(f"{path}: expected a name in _seglab_UNIT.npy, UNIT being the seconds of a label, as 0.02")
+    unit = float(unit[1])
+    arrays = _unpickled(path)
+    if not isinstance(arrays, dict) or not arrays or not all(isinstance(utt_id, str) for utt_id in arrays):
+        raise UserError(f"{path}: expected a dictionary of an array of labels an utterance, found {shown(arrays)}")
+    segments = {}
+    for utt_id, values in arrays.items():
+        try:
+            labels = np.asarray(values).astype(np.float64)  # most hold the digits as text
+        except (ValueError, TypeError):
+            labels = np.zeros(0)
+        if labels.ndim != 1 or not labels.size or not np.all((labels == 0) | (labels == 1) | (labels == 2)):
+            raise UserError(f"{path}: expected an array of labels 0, 1 or 2 for {shown(utt_id)}, found {shown(values)}")
+        segments[utt_id] = spans_of_labels(labels.astype(np.int8), unit)
+    return segments
+
+
+def _unpickled(path):
+    """What the pickle in an .npy file holds."""
+    try:
+        data = Path(path).read_bytes()
+        stream = io.BytesIO(data)
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        _, _, dtype = read_header[version](stream)
+        if not dtype.hasobject:
+            raise UserError(f"{path}: expected a pickled dictionary, found an array of {dtype}")
+        with limited_memory(20 * len(data) + _MEMORY):
+            content = _Unpickler(stream).load()
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        if re.fullmatch(r"[\w.]+\.\w+", str(error)):
+            raise UserError(
+                f"{path}: refused: expected arrays of labels, found a pickle with {shown(str(error))}, which could run "
+                "code"
+            ) from error
+        raise UserError(f"{path}: expected arrays of labels, found a damaged file") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: refused: reading it takes more memory than its size accounts for") from error
+    except Exception as error:  # whatever a damaged file makes of the reader; the file is at fault, not the program
+        raise UserError(f"{path}: expected arrays of labels, found a damaged file") from error
+    return content[()] if isinstance(content, np.ndarray) and content.ndim == 0 else content
