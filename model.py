@@ -228,6 +228,8 @@ class Detector(nn.Module):
         self.config = config
         with empty_weights() if empty_front_end else contextlib.nullcontext():
             self.front_end = build_front_end(config)
+        if BACK_ENDS[config.back_end].normalizes:
+            self.front_end.normalize = True
         n_hidden_states, channels = self.front_end.n_hidden_states, self.front_end.channels
         least_layers = BACK_ENDS[config.back_end].least_layers
         if n_hidden_states <= least_layers:
@@ -247,7 +249,9 @@ class Detector(nn.Module):
 
     def forward(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """normalized: see front_ends.FrontEnd.forward."""
-        return self.classify(self.front_end(waveforms, normalized, raw_last=self.back_end.raw_last))
+        if not normalized:
+            waveforms = self.front_end.normalized(waveforms)
+        return self.classify(self.front_end(waveforms, normalized=True, raw_last=self.back_end.raw_last))
 
     def classify(self, states: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, n_output_logits) of the front-end's hidden states, each (B, T, C)."""

@@ -8,6 +8,7 @@ from back_ends.attm_lstm import AttM_LSTM
 from back_ends.base import BackEnd
 from back_ends.conformer import Conformer
 from back_ends.lcnn import GF, LGF, LLGF
+from back_ends.linear import Linear
 from back_ends.mamba import Mamba
 from back_ends.mhfa import MHFA
 from back_ends.moe import MoE
@@ -36,6 +37,7 @@ BACK_ENDS = {
         GF,
         MoE,
         MHFA,
+        Linear,
         ASP_MLP,
     )
 }

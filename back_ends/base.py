@@ -23,6 +23,8 @@ class BackEnd(nn.Module):
     least_layers = 0
     # The last hidden state is the encoder's output before its final layer norm rather than after it.
     raw_last = False
+    # Is every waveform layer-normalised over its samples first, whatever the encoder?
+    normalizes = False
     # Column of two logits that speaks for bona fide. `score` sees bona fide in column 1 in any case.
     bonafide_column = 1
     # Trials that a training batch must hold; more than 1 if a batch norm sees one value per trial.
@@ -39,6 +41,8 @@ class BackEnd(nn.Module):
     not_compiled = ""
     # Prefix of the weights in a published state dict; "" is the top level.
     published_prefix = ""
+    # What its released checkpoints were trained on, if that is more than the training set of one corpus.
+    published_corpora = ""
     # How names of tensors begin that published checkpoints hold and the network never uses.
     unused_tensors = ()
     # How names of its own parameters begin that the network never uses.

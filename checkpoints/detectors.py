@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from checkpoints.format import check_content, is_ours, load_file, load_strictly
-from checkpoints.published import check_flags, read_published, state_dict_of
+from back_ends import BACK_ENDS
+from checkpoints.format import below, check_content, is_ours, load_file, load_strictly
+from checkpoints.published import AmbiguousModel, check_flags, read_published, state_dict_of
 from common.console import UserError, shown
+from front_ends import FROM_FILE, FRONT_ENDS
 from model import Detector, ModelConfig, build_detector
 
 
@@ -66,12 +68,33 @@ def read_detector(path: Path | str, **flags: object) -> dict:
     """Read a checkpoint of this project or a published one: {"config": plain data, "model": state dict by our names,
     and what else is known}. flags and errors as load_detector.
     """
-    content = load_file(path)
+    return _detector_of(path, load_file(path), flags)
+
+
+def _detector_of(path, content, flags):
     if is_ours(content):
         check_content(path, content)
         check_flags(path, ModelConfig(**content["config"]), flags)
         return content
     return read_published(path, state_dict_of(path, content), flags)
+
+
+def encoder_of_detector(path: Path | str, content: object) -> tuple[str, dict, dict[str, torch.Tensor]]:
+    """The encoder in a detector: (front-end, its fields, its state dict). content: of the file.
+
+    Its waveforms are normalised if they were in the detector, and nothing acts in training alone unless a flag says so:
+    no checkpoint of a detector holds that. Raises UserError as load_detector.
+    """
+    try:
+        detector = _detector_of(path, content, {})
+    except AmbiguousModel as error:  # which all have one encoder
+        detector = _detector_of(path, content, {"model_name": error.names[0]})
+    config = ModelConfig(**detector["config"])
+    kind = FRONT_ENDS[config.front_end]
+    fields = config.ssl_config if config.ssl == FROM_FILE else kind.presets[config.ssl].fields
+    if BACK_ENDS[config.back_end].normalizes and "normalize" in fields:
+        fields = fields | {"normalize": True}
+    return config.front_end, fields | kind.not_acting, below("front_end.model.", detector["model"])
 
 
 def check_weights(path: Path | str, content: dict) -> None:

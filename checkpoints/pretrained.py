@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from checkpoints.detectors import check_weights, detector_from
+from checkpoints.detectors import check_weights, detector_from, encoder_of_detector
 from checkpoints.format import check_size, load_file, load_strictly, weights_of
+from checkpoints.published import holds_detector
 from common.console import UserError, shown
-from front_ends import FROM_FILE, FRONT_ENDS
+from front_ends import FROM_FILE, FRONT_ENDS, OtherFrontEnd
 from model import Detector, ModelConfig, build_detector
 
 
@@ -86,9 +87,9 @@ def pretrained_path(config: ModelConfig, ssl_path: Path | str | None) -> Path | 
 def read_pretrained(path: Path | str, front_end: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """Read a pre-trained encoder: (its shape, the front-end's fields; its state dict by the names of the front-end).
 
-    path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, or a Hugging Face folder
-    (config.json with model.safetensors or pytorch_model.bin). front_end: one of front_ends.FRONT_ENDS, what is
-    expected. Pre-training heads and decoders are dropped.
+    path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, a Hugging Face folder (config.json
+    with model.safetensors or pytorch_model.bin), or a detector, whose encoder alone is read. front_end: one of
+    front_ends.FRONT_ENDS, what is expected. Pre-training heads and decoders are dropped.
     Raises UserError where it is missing, damaged or of another kind.
     """
     kind = FRONT_ENDS[front_end]
@@ -99,6 +100,11 @@ def read_pretrained(path: Path | str, front_end: str) -> tuple[dict, dict[str, t
             state_dict = _hugging_face_weights(path)
         else:
             content = load_file(path)
+            if holds_detector(content):
+                found, fields, state_dict = encoder_of_detector(path, content)
+                if found != front_end:
+                    raise OtherFrontEnd(f"the {found} encoder of a detector")
+                return fields, state_dict
             if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
                 raise UserError(f"{path}: expected a fairseq checkpoint with its weights under `model`")
             fields, state_dict = kind.fields_of(_settings_of(content)), weights_of(path, content["model"])

@@ -7,9 +7,9 @@ import torch
 
 from back_ends import BACK_ENDS, build_back_end
 from checkpoints.folders import facts_of_name
-from checkpoints.format import below, check_size, weights_of
+from checkpoints.format import below, check_size, is_ours, weights_of
 from common.console import UserError, shown
-from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, OtherFrontEnd, empty_weights
+from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, OtherFrontEnd
 from model import OPTION_FLAGS, ModelConfig, option_value
 
 
@@ -44,9 +44,12 @@ def _options_of(flags):
     return {name: flags[name] for name in OPTION_FLAGS if name in flags} | flags.get("back_end_options", {})
 
 
+_WRAPPINGS = ("model_state_dict", "state_dict", "model")
+
+
 def state_dict_of(path: Path | str, content: object) -> dict[str, torch.Tensor]:
     """The state dict of a file of tensors, without what other programs wrap around it."""
-    for wrapping in ("model_state_dict", "state_dict", "model"):
+    for wrapping in _WRAPPINGS:
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
             break
@@ -72,11 +75,22 @@ LAYOUTS = (
     # raw waveform.
     Layout("ssl_model.model.", {"WavLM": False}),
     Layout("ssl_model.", {"WavLM": False}),  # AttM_LSTM, on Microsoft's program too
-    Layout("m_ssl.model."),  # the LGF family
+    Layout("m_ssl.model."),  # the LGF family, AntiDeepfake's (Linear)
     # wedefense: s3prl normalises if the encoder's own settings say so.
     Layout("frontend.upstream.upstream.model.", {"wav2vec2": True, "WavLM": True}),
     Layout("pretrain_model."),  # MoE: a model of Hugging Face, under its names
 )
+
+
+def holds_detector(content: object) -> bool:
+    """Is what a file holds a detector, of this project or in a published layout, rather than an encoder alone?"""
+    if is_ours(content):
+        return True
+    while isinstance(content, dict):
+        if any(isinstance(name, str) and layout.prefix in name for name in content for layout in LAYOUTS):
+            return True
+        content = next((content[name] for name in _WRAPPINGS if name in content), None)
+    return False
 
 
 def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags: dict) -> dict:
@@ -104,7 +118,9 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
     parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": weights}
     parts[""] = {name: tensor for name, tensor in back_end.items() if not name.startswith(prefix)}  # fits nothing
     model = {place + name: tensor for place, part in parts.items() for name, tensor in part.items()}
-    return {"config": config.to_dict(), "model": model, **facts_of_name(path)}
+    corpora = BACK_ENDS[config.back_end].published_corpora
+    facts = facts_of_name(path) | ({"trained_on": f"{corpora}; these are not unseen for it"} if corpora else {})
+    return {"config": config.to_dict(), "model": model, **facts}
 
 
 def _encoder_of(path, prefix, state_dict, ssl):
@@ -131,7 +147,7 @@ def _back_end_of(path, front_end, sizes, state_dict, known, flags):
 
     sizes: channels and number of hidden states of the front-end.
     """
-    fitting, closest = [], None
+    fitting, incomplete, closest = [], [], None
     for name, kind in BACK_ENDS.items():
         model_name = f"{front_end}_{name}"
         if flags.get("model_name", model_name) != model_name:
@@ -144,7 +160,7 @@ def _back_end_of(path, front_end, sizes, state_dict, known, flags):
             n_output_logits = read_off.pop("n_output_logits", None)
             options = {n: value for n, value in _options_of(flags).items() if n in kind.options()} | read_off
             config = ModelConfig(model_name, **own, n_output_logits=n_output_logits, back_end_options=options)
-            with empty_weights():
+            with torch.device("meta"):
                 expected = build_back_end(config, *sizes).state_dict()
         except (
             ArithmeticError,
@@ -155,14 +171,19 @@ def _back_end_of(path, front_end, sizes, state_dict, known, flags):
         ):  # not even the names or widths of this back-end
             continue
         closest = (config, prefix, weights)
-        if {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in expected.items()}:
-            fitting.append((config, prefix, weights))
+        shapes, expected = ({(n, t.shape) for n, t in tensors.items()} for tensors in (weights, expected))
+        if shapes == expected:
+            fitting.append(closest)
+        elif shapes and shapes < expected:
+            incomplete.append(closest)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise AmbiguousModel(path, [config.model_name for config, *_ in fitting])
     if "model_name" in flags and flags["model_name"].split("_")[0] != front_end:
         raise UserError(f"--model_name {flags['model_name']}: {path} has a {front_end} encoder")
+    if len(incomplete) == 1:
+        return incomplete[0]  # loading names what is missing
     if closest and "model_name" in flags:
         return closest  # loading names what does not fit
     raise UserError(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from back_ends import BACK_ENDS
 from checkpoints.detectors import read_detector
 from checkpoints.format import below, is_ours, load_file
 from checkpoints.pretrained import read_pretrained
@@ -34,6 +35,8 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
             lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value
     if not ours and "dilation" in lines and "dilation" not in flags:
         lines["dilation"] = f"{lines['dilation']}, as published: no weight tells it"
+    if BACK_ENDS[names[0].split("_", 1)[1]].normalizes:
+        lines["waveforms"] = "layer-normalised over their samples, whatever ssl_config says"
     for part in ("front_end", "aggregation", "back_end"):
         lines[f"parameters, {part}"] = f"{_count(below(part + '.', detector['model'])):,}"
     for name in ("epoch", "valid", "trained_on", "crop", "training", "averaged", "average"):

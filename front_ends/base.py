@@ -44,6 +44,8 @@ class FrontEnd(nn.Module):
     # What acts on it in training alone, such as a dropout, each a flag of train.py: {name: its value if a pre-trained
     # file does not say it}.
     in_training: ClassVar[dict] = {}
+    # The values at which none of it acts: of an encoder from random weights, or out of a detector.
+    not_acting: ClassVar[dict] = {}
     # Shorter waveforms are repeated from their start up to this.
     least_samples: ClassVar[int] = 1
 

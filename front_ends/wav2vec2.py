@@ -21,8 +21,6 @@ from front_ends.attention import Attention, LayerNorm, RelativeAttention
 from front_ends.base import FrontEnd, Preset
 from front_ends.pretrained import FAIRSEQ_DEFAULTS, FAIRSEQ_TRAINING, RECEPTIVE_FIELD, STRIDE, WAVLM_BIAS, convolutions
 
-# Of an encoder that starts from random weights.
-_NO_DROPOUT = {**dict.fromkeys(FAIRSEQ_TRAINING, 0.0), "feature_grad_mult": 1.0}
 _LARGE = {
     "extractor_mode": "layer_norm",
     "layer_norm_first": True,
@@ -63,6 +61,7 @@ class Wav2Vec2(FrontEnd):
     relative_position = False
     least_samples = RECEPTIVE_FIELD
     in_training = FAIRSEQ_TRAINING
+    not_acting = {**dict.fromkeys(FAIRSEQ_TRAINING, 0.0), "feature_grad_mult": 1.0}
     presets = {
         # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
         # asks for a normalised one.
@@ -75,7 +74,7 @@ class Wav2Vec2(FrontEnd):
     def __init__(self, fields: dict) -> None:
         super().__init__(fields)
         own = {name: fields[name] for name in (*FAIRSEQ_DEFAULTS, *FAIRSEQ_TRAINING) if name in fields}
-        self.model = _wav2vec2_model(_NO_DROPOUT | own)
+        self.model = _wav2vec2_model(self.not_acting | own)
         self.model.remove_pretraining_modules()
         config = self.model.cfg
         sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout

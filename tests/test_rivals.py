@@ -349,7 +349,7 @@ def test_states_that_a_back_end_is_fed():
 def test_scores_are_those_that_the_authors_use():
     logits = torch.tensor([[1.0, 3.0], [0.5, -2.0]])
     expected = {name: logits[:, 1] for name in RIVALS}
-    expected |= {name: logits[:, 1] - logits[:, 0] for name in ("LLGF", "LGF", "GF", "MHFA")}
+    expected |= {name: logits[:, 1] - logits[:, 0] for name in ("LLGF", "LGF", "GF", "MHFA", "Linear")}
     expected["MoE"] = torch.softmax(logits, dim=1)[:, 1]
     for name in RIVALS:
         torch.testing.assert_close(published_detector(name).scores_of(logits), expected[name])
@@ -368,7 +368,12 @@ def test_no_aggregation_for_a_back_end_that_takes_all_states():
 
 
 # Where the released checkpoints keep their encoder, and what wraps all their names.
-PREFIXES = {"LGF": "m_ssl.model.", "GF": "m_ssl.model.", "MHFA": "frontend.upstream.upstream.model."}
+PREFIXES = {
+    "LGF": "m_ssl.model.",
+    "GF": "m_ssl.model.",
+    "Linear": "m_ssl.model.",
+    "MHFA": "frontend.upstream.upstream.model.",
+}
 PREFIXES |= {"AttM_LSTM": "ssl_model."}
 WRAPPINGS = {"SLS": "module.", "AttM_LSTM": "module.", "MoE": "model."}
 

@@ -132,8 +132,8 @@ class TrainingConfig(RawBoostParams):
     drop_last: bool = _training(None, "leave out the last, smaller batch of an epoch", flag=False)
     ssl_path: str = _training(
         None,
-        "pre-trained weights of the encoder: a fairseq or WavLM file, or a Hugging Face folder; not given: its "
-        "published file name in this folder; none: start from random weights",
+        "pre-trained weights of the encoder: a fairseq or WavLM file, a Hugging Face folder, or a detector, whose "
+        "encoder alone is taken; not given: its published file name in this folder; none: start from random weights",
         runtime=True,
     )
     model_path: str = _training(

@@ -165,6 +165,26 @@ RECIPES = {
         "seed": 888,
         "not_carried_over": "a first epoch at rate 0",
     },
+    # Ge et al. 2025: post-trained detectors are fine-tuned so (--model_path), at ten times the rate of their training.
+    "AntiDeepfake": {
+        "model_name": "wav2vec2_Linear",
+        "epochs": 30,
+        "batch_size": 8,
+        "optimizer": "AdamW",
+        "lr": 1e-6,
+        "weight_decay": 0.01,
+        "schedule": "constant",
+        "loss": "weighted_CCE",
+        "class_weights": [1.0, 1.0],
+        "algo": 5,
+        "crop": 208000,
+        "crop_place": "random_if_longer",
+        "validation": "loss",
+        "seed": 1234,
+        "not_carried_over": "batches of 100 s, of utterances of like lengths, those over 13 s cut to 10 to 13 s, here "
+        "8 of 13 s; validation every 2,025 batches; eps 1e-6; gradients clipped at a norm of 100; a warm-up of 80,000 "
+        "steps and an exponential decay over 800,000",
+    },
     # wedefense's on PartialSpoof, fine-tuned.
     "MHFA": {
         "model_name": "wav2vec2_MHFA",

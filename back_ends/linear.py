@@ -1,0 +1,32 @@
+"""Linear: the mean over frames and one linear layer; the encoder does the work.
+
+Source: Ge et al., "Post-training for deepfake speech detection", arXiv 2506.21090, and its released program
+(AntiDeepfake). Axes: B trials, T frames, C channels. Attribute names are those of the published checkpoints.
+"""
+
+import torch
+from torch import nn
+
+from back_ends.base import BackEnd
+from back_ends.common import logit_difference
+
+
+class Linear(BackEnd):
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 2,050 parameters at 1024 channels, 2 outputs.
+
+    Its authors score by the softmax of bona fide, which ranks as the difference of the logits does.
+    """
+
+    normalizes = True
+    score = staticmethod(logit_difference)
+    published_corpora = (
+        "ASVspoof 2019 LA, 2021 LA and DF, ASVspoof 5, Codecfake, CodecFake, CVoiceFake, DECRO, DFADD, DiffSSD, HABLA, "
+        "MLAAD, SpoofCeleb, WaveFake and others"
+    )
+
+    def __init__(self, in_channels: int, n_output_logits: int = 2) -> None:
+        super().__init__()
+        self.proj_fc = nn.Linear(in_channels, n_output_logits)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.proj_fc(features.mean(dim=1))
