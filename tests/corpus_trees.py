@@ -1,7 +1,15 @@
 """Every corpus in small: those of folders alone, and those with lists."""
 
+import itertools
 import re
 from collections import namedtuple
+
+
+def expand(layout):
+    """What the shell makes of a word with braces."""
+    parts = [part.split(",") if i % 2 else [part] for i, part in enumerate(re.split(r"\{(.*?)\}", layout))]
+    return ["".join(parts) for parts in itertools.product(*parts)]
+
 
 # {corpus: {path of a file: (label, attack, speaker, language, split)}}
 TREES = {

@@ -1,12 +1,17 @@
 """Every corpus, in small, from its official layout to a report: found, read, trained on, scored, reported."""
 
 import json
+import re
+import shlex
+import subprocess
 import textwrap
+from fnmatch import fnmatch
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from corpus_trees import LISTS, TREES
+from corpus_trees import LISTS, TREES, expand
 
 import corpora
 import EER_minDCF
@@ -15,6 +20,8 @@ import train
 from corpora import __main__ as list_command
 from corpora.records import CORPORA
 
+ROOT = Path(__file__).parent.parent
+DOCS = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
 DETECTOR = ["--model_name", "LogMel_MHFA", "--back_end_options", "heads=2", "compressed=8"]
 SHORT = [*DETECTOR, "--epochs", "1", "--batch_size", "4", "--crop", "4000", "--algo", "0", "--num_workers", "0"]
 
@@ -108,3 +115,56 @@ def test_a_corpus_without_a_list(corpus, tmp_path, output):
     for i, column in ((3, "language"), (4, "split")):
         values = {row[i] for row in trials.values()} - {"-"}
         assert {name for by, name in rows if by == column} == (values if len(values) > 1 else set())
+
+
+def test_the_docs_have_every_corpus_as_its_record_says():
+    lines = [line for line in DOCS.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert sorted(name.strip("`") for name, *_ in rows) == sorted(set(CORPORA) - {"SASV"})
+    for name, files, labels, breakdowns in rows:
+        name = name.strip("`")
+        record = CORPORA[name]
+        if record.paths:
+            groups = re.compile(record.paths).groupindex
+            columns = [column for column in ("attack", "language", "split") if column in groups]
+            assert files.strip("`") == record.layout and record.bonafide_from in labels
+            assert breakdowns == ", ".join(columns), name
+        else:
+            patterns = [pattern for cell in re.findall("`(.*?)`", files) for pattern in expand(cell)]
+            names = [*record.lists.values(), *record.keys]
+            assert not names or all(any(fnmatch(name, pattern) for name in names) for pattern in patterns), name
+            assert not names or patterns, name
+            assert breakdowns == ("" if name == "list" else ", ".join(record.breakdowns)), name
+
+
+def test_readme_names_the_corpora_without_lists():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (names,) = re.findall(r"makes a list of a corpus that has none: (.*?)\.", text)
+    names = {re.sub(r"[- (]+", "_", name.rstrip(")")) for name in names.split(", ")}
+    assert names == set(TREES) - {"BonaFide"}
+    assert "(docs/corpora.md)" in text
+
+
+def test_spoofed_speech_is_joined_with_another_corpus_as_the_docs_say(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    record_audio(tmp_path / "WAVEFAKE", TREES["WaveFake"])
+    record_audio(tmp_path / "LJSPEECH", TREES["BonaFide"])
+    record_audio(tmp_path / "DEV", ["a.wav", "b.wav"])
+    Path("dev.csv").write_text("path,label\na.wav,spoof\nb.wav,bonafide\n")
+    (block,) = re.findall(r"```console\n(.*?)```", DOCS, re.DOTALL)
+    for line in block.splitlines():
+        command, _, file = line.removeprefix("$ ").partition(" > ")
+        words = shlex.split(
+            command.removeprefix("python ").replace("CKPT.pt", "".join(map(str, Path().glob("**/best_*.pt"))))
+        )
+        if words[:2] == ["-m", "corpora"]:
+            Path(file).write_text(output(list_command.main, words[2:]))
+        elif words[0] == "train.py":
+            output(train.main, [*words[1:], *SHORT])
+        elif words[0] == "eval.py":
+            output(eval_command.main, words[1:])
+        elif words[0] == "EER_minDCF.py":
+            report = output(EER_minDCF.main, [*words[1:], "--replicates", "20"])
+        else:
+            subprocess.run(["bash", "-c", f"{command} > {file}"], check=True)
+    assert "3 bona fide and 4 spoofed trials" in report and "\nljspeech_melgan " in report

@@ -38,9 +38,13 @@ def lists(tmp_path_factory):
 
 
 def studio(lists, folder):
-    """What the example of a corpus calls `studio/`: the same recordings with lists in its words."""
+    """What the examples of corpora call `studio/`: the same recordings, with lists in its words and in folders."""
     shutil.copytree(lists, folder / "wav")
     words = ["neural machine", "- human", "vocoder machine", "- human"]
+    for number in range(12):
+        take = folder / "takes" / ("vocoder", "human")[number % 2] / "ann" / f"{number}.wav"
+        take.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lists / f"t{number}.wav", take)
     for name in ("train", "dev"):
         (folder / f"{name}.txt").write_text("".join(f"t{number} {words[number % 4]}\n" for number in range(12)))
 

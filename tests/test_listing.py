@@ -2,15 +2,13 @@
 
 import csv
 import io
-import itertools
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from corpus_trees import TREES
+from corpus_trees import TREES, expand
 
 import corpora
 from corpora import __main__ as command
@@ -32,12 +30,6 @@ def rows_of(output, corpus, folder):
     rows = list(csv.reader(io.StringIO(output(command.main, [corpus, str(folder)]), newline="")))
     assert rows[0] == ["path", "label", "attack", "speaker", "language", "split"]
     return {row[0]: tuple(row[1:]) for row in rows[1:]}
-
-
-def expand(layout):
-    """What the shell makes of a word with braces."""
-    parts = [part.split(",") if i % 2 else [part] for i, part in enumerate(re.split(r"\{(.*?)\}", layout))]
-    return ["".join(parts) for parts in itertools.product(*parts)]
 
 
 def test_every_corpus_of_folders_has_a_tree():
