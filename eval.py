@@ -5,6 +5,7 @@
         --num_average_model 5 --model_ID_to_average 56 60 62 76 95 --eval_output score_DF.txt
     python eval.py --track in_the_wild --in_the_wild_path DIR --model_path CKPT.pth --eval_output OUT
     python eval.py --protocol LIST --audio_dir DIR --model_folder_path RUN --average_best 5 --eval_output OUT
+    python eval.py --sets TABLE --model_path CKPT.pt                          (several sets, one score file each)
     torchrun --nproc_per_node 2 eval.py ...                                  (several GPUs, or processes on the CPU)
 Writes a line `utt_id score` a trial, in the order of the list; a higher score is more bona fide. Trials that cannot
 be read are listed beside it in SCORES.errors.tsv, and the exit status is then 1. A run that was killed goes on where it
@@ -12,9 +13,9 @@ stopped, and ends in the same file; other trials or changed audio in between are
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
-import os
 import sys
 import time
 from datetime import timedelta
@@ -27,14 +28,16 @@ import torch
 import checkpoints
 import corpora
 from back_ends import BACK_ENDS
-from common.atomic import check_outputs, is_standard_output, is_stream
+from common.atomic import is_standard_output
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, warn
 from corpora import provenance
 from data_utils import plan_batches
-from inference.partial_scores import PartialScores, run_facts
+from inference.evaluation_sets import EvaluationSet, check_files, read_evaluation_sets
+from inference.partial_scores import PartialScores, detector_facts, run_facts
 from inference.precision import PRECISIONS, check_precision, prepare
-from inference.results import errors_file, write_results
-from inference.scoring import readers, score_batches
+from inference.results import write_results
+from inference.scoring import float32_scores, readers, score_batches
+from inference.test_length import choose_test_length
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
 from RawBoost import RawBoostParams
 from training import distributed
@@ -50,7 +53,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Score a list of trials with one checkpoint, or with the average of several.", allow_abbrev=False
     )
-    data = parser.add_argument_group("trials: one of --base_dir, --track and --protocol")
+    data = parser.add_argument_group("trials: one of --base_dir, --track, --protocol and --sets")
     data.add_argument("--base_dir", help="a folder; every audio file in it is a trial")
     tracks = {record.track: name for name, record in corpora.CORPORA.items() if record.track}
     data.add_argument("--track", choices=tracks, help="ASVspoof 2021 LA or DF, or In-the-Wild")
@@ -61,6 +64,12 @@ def parse_args(argv=None):
     data.add_argument("--in_the_wild_path", help="--track in_the_wild: folder of the audio")
     data.add_argument("--protocol", help="any corpus's trial list or key, or a table with a column path")
     data.add_argument("--audio_dir", help="--protocol: folder of its audio; not given: looked for around the protocol")
+    data.add_argument(
+        "--sets",
+        metavar="TABLE",
+        help="a table with a line a set: the columns name, key (any list), perhaps audio_dir, and perhaps columns of "
+        "score files; the default test length is that of each key's corpus",
+    )
     length = data.add_mutually_exclusive_group()
     length.add_argument(
         "--test_mode", choices=["4s", "full"], help="first 4 s (short ones repeated), or whole utterances"
@@ -95,8 +104,14 @@ def parse_args(argv=None):
 
     out = parser.add_argument_group("output")
     out.add_argument("--eval_output", help="score file")
-    out.add_argument("--outputname", help="name of the score file in --output_path, without .txt")
-    out.add_argument("--output_path", default="scores", help="(%(default)s)")
+    out.add_argument(
+        "--outputname",
+        help="name of the score file in --output_path, without .txt; --sets: "
+        "the column that names the score files, if there are several",
+    )
+    out.add_argument(
+        "--output_path", default="scores", help="--sets without such a column: NAME.txt in it (%(default)s)"
+    )
     out.add_argument("--batch_size", type=AT_LEAST_1, help="4 s: trials at once; not given: as --batch_samples says")
     out.add_argument(
         "--batch_samples",
@@ -133,15 +148,18 @@ def parse_args(argv=None):
         parser.add_argument(f"--{name}", nargs=1, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
 
-    if sum(value is not None for value in (args.base_dir, args.track, args.protocol)) != 1:
-        parser.error("expected one of --base_dir, --track and --protocol")
+    if sum(value is not None for value in (args.base_dir, args.track, args.protocol, args.sets)) != 1:
+        parser.error("expected one of --base_dir, --track, --protocol and --sets")
     # Without a track, what is scored may be of any corpus: a 4 s test is then as long as that of a bare list.
     args.corpus = tracks.get(args.track, "list")
     record = corpora.CORPORA[args.corpus]
     needed = "database_path" if record.lists else "in_the_wild_path"
     if args.track and not getattr(args, needed):
         parser.error(f"--track {args.track} needs --{needed}")
-    if (args.eval_output is None) == (args.outputname is None):
+    if args.sets and (args.eval_output or args.audio_dir):
+        given = "--eval_output" if args.eval_output else "--audio_dir"
+        parser.error(f"{given} is of one set: expected a column of the table {args.sets} instead")
+    if not args.sets and (args.eval_output is None) == (args.outputname is None):
         parser.error("expected one of --eval_output and --outputname")
     if (args.model_path is None) == (args.model_folder_path is None):
         parser.error("expected one of --model_path and --model_folder_path")
@@ -154,8 +172,6 @@ def parse_args(argv=None):
     n_ids = len(args.model_ID_to_average or [])
     if args.model_ID_to_average and args.num_average_model not in (None, n_ids):
         parser.error(f"--num_average_model {args.num_average_model}: --model_ID_to_average names {n_ids}")
-    if args.num_workers is not None and args.num_workers < 0:
-        parser.error(f"--num_workers: expected at least 0, found {args.num_workers}")
     for name in IGNORED:
         if getattr(args, name) is not None:
             warn(f"--{name} has no effect, as in the published program")
@@ -164,22 +180,25 @@ def parse_args(argv=None):
         if not (args.eval or args.is_eval):
             parser.error(f"{names}: expected in train.py, or beside --eval, as in the published program")
         warn(f"{names}: without effect beside --eval, they are of the training")
-    args.out = Path(args.output_path) / f"{args.outputname}.txt" if args.eval_output is None else Path(args.eval_output)
     return args
 
 
-def read_trials(args):
-    """(trials, the list that names them or None where they are the files of a folder)."""
-    if args.base_dir:
-        return corpora.trials_of_folder(args.base_dir), None
-    lists = corpora.CORPORA[args.corpus].lists
-    if args.track and not lists:
-        return corpora.trials_of_folder(args.in_the_wild_path), None
-    protocol, audio_dir = args.protocol, args.audio_dir
-    if args.track:
+def read_sets(args):
+    """The evaluation sets that the flags name, one but for --sets."""
+    if args.sets:
+        return read_evaluation_sets(args.sets, args.outputname, args.output_path)
+    protocol, audio_dir, folder = args.protocol, args.audio_dir, args.base_dir
+    if args.track and (lists := corpora.CORPORA[args.corpus].lists):
         files = args.database_path, args.protocols_path
         protocol, audio_dir = corpora.official_files(args.corpus, list(lists)[-1], *files)  # the evaluation set is last
-    return corpora.read_trials(protocol, audio_dir), protocol
+    elif args.track:
+        folder = args.in_the_wild_path
+    trials = corpora.trials_of_folder(folder) if folder else corpora.read_trials(protocol, audio_dir)
+    default_of = f"--track {args.track}" if args.track else "a list or folder"
+    flag, out = "--eval_output", args.eval_output
+    if out is None:
+        flag, out = "--outputname", Path(args.output_path) / f"{args.outputname}.txt"
+    return [EvaluationSet(trials, None if folder else protocol, args.corpus, default_of, Path(out), flag)]
 
 
 def read_detector(args):
@@ -203,48 +222,72 @@ def read_detector(args):
     return checkpoints.load_average(paths, args.average_as_published, **flags), name
 
 
-def choose_test_length(args, detector):
-    """How many samples of each utterance are scored, None for all, and what says so.
+def plan(args, detector, facts, each, say):
+    """Choose the batches of a set, and find those that a run which was killed has done. facts: of the detector."""
+    rank, world = distributed.rank(), distributed.world_size()
+    given = args.cut, args.test_mode, args.test_protocol
+    length, length_source = choose_test_length(detector, each.corpus, each.default_of, *given)
+    paths = [trial.path for trial in each.trials]
+    batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
+    if args.batch_norm == "utterance":
+        batch_samples = 1  # one trial a batch
+    # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
+    data = distributed.gather(provenance.data_facts(each.trials, unit=1) if rank == 0 else None)[0]
+    batches = plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None
+    batches = distributed.gather(batches)[0]
+    problems = {i: corpora.name_problem(trial.utt_id) for i, trial in enumerate(each.trials)}
+    each.problems = problems = {i: f"{paths[i]}: {why}" for i, why in problems.items() if why}
+    batches = [kept for batch in batches if (kept := [i for i in batch if i not in problems])] if problems else batches
+    settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}
+    refused = None
+    try:
+        each.partial = PartialScores(each.out, rank, run_facts(facts, data, batches, **settings), each.trials)
+    except UserError as error:
+        refused = str(error)
+    if any(refusals := distributed.gather(refused)):
+        if each.partial:
+            each.partial.close()
+        raise UserError(next(filter(None, refusals)))
+    each.length, each.batches, partial = length, batches, each.partial
+    partial.add_other_ranks()
+    done = set().union(*distributed.gather(set(partial.done)))
+    each.todo = [number for number in range(len(batches)) if number not in done][rank::world]
+    if rank == 0:
+        what = f"first {length} samples" if length else "whole utterances"
+        what += f" ({length_source}), {len(batches)} batches, {args.precision}"
+        processes = f", {world} processes" if world > 1 else ""
+        device = next(detector.parameters()).device
+        say(f"{each.prefix}trials: {len(each.trials)}, {what}, device {device}{processes}")
+        if done:
+            say(f"{each.prefix}going on with {partial.file.name}: {len(done)} of {len(batches)} batches are done")
+            for difference in partial.machine_differences():
+                warn(f"{partial.out}: other {difference}: scores may differ by rounding from those without a stop")
+        if partial.others:
+            say(f"{each.prefix}starting over: {partial.file.name} is of another {', '.join(partial.others)}")
 
-    The flags come first; then the length that the authors of the back-end score, or instead the crop of the training,
-    if the checkpoint says another than theirs; then the test of the corpus.
-    """
-    record = corpora.CORPORA[args.corpus]
-    if args.cut:
-        if args.cut < (least := detector.front_end.least_samples):
-            raise UserError(f"--cut: expected at least {least} samples, one frame of the encoder, found {args.cut}")
-        return args.cut, "--cut"
-    flag = "--test_mode" if args.test_mode else "--test_protocol"
-    if given := args.test_mode or args.test_protocol:
-        return None if given == "full" else record.test_length, f"{flag} {given}"
-    back_end, crop = detector.config.back_end, detector.crop
-    published = BACK_ENDS[back_end].test_samples
-    if published and crop and crop != published:
-        return crop, f"as {back_end} was trained"
-    if published:
-        return record.test_length_of.get(back_end, published), f"as the authors of {back_end} score"
-    where = f"--track {args.track}" if args.track else "a list or folder"
-    return None if record.test_protocol == "full" else record.test_length, f"the default of {where}"
 
-
-def check_files(args, trials, protocol, world):
-    """Raise UserError where what will be written is read as well, or cannot be written."""
-    flag = "--outputname" if args.eval_output is None else "--eval_output"
-    outputs = [(flag, args.out)]
-    if not is_stream(args.out):
-        outputs.append((f"{flag}: list of errors", errors_file(args.out)))
-        real = os.path.realpath(args.out)
-        outputs += [(f"{flag}: partial scores", f"{real}.partial-{rank}") for rank in range(world)]
-    folder = args.model_folder_path and checkpoints.checkpoints_folder(args.model_folder_path)
-    check_outputs(outputs, [protocol, args.model_path, folder, *(trial.path for trial in trials)])
-
-
-def float32_scores(detector, trials, batches, length):
-    """{index: score} in float32 of a trial each of 8 batches, to compare other precisions with."""
-    some = [batch[0] for batch in batches[:: -(-len(batches) // 8)]]
-    paths = [trials[index].path for index in some]
-    results = score_batches(detector, paths, [[i] for i in range(len(paths))], length)
-    return {some[i]: score for scores, _, _ in results for i, score in scores.items()}
+def score(args, detector, each, workers, say, started):
+    """Score what is left of a set, and write its files. Returns the exit status. started: when its time began."""
+    rank = distributed.rank()
+    todo = [each.batches[number] for number in each.todo]
+    paths = [trial.path for trial in each.trials]
+    results = score_batches(detector, paths, todo, each.length, workers, args.precision)
+    with progress(total=sum(map(len, todo)), desc=f"{each.prefix}scoring", unit="trial", disable=rank > 0) as bar:
+        for number, (scores, failures, silent) in zip(each.todo, results):
+            each.partial.add(number, scores, failures, silent)
+            bar.update(len(each.batches[number]))
+    everything = {number: result for done in distributed.gather(each.partial.done) for number, result in done.items()}
+    if rank > 0:
+        return 0
+    everything["names"] = ({}, each.problems, [])
+    status = write_results(each.out, each.trials, everything)
+    found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
+    say(f"{each.prefix}scores: {each.out}, {len(found)} trials in {time.monotonic() - started:.1f} s")
+    if plain := each.float32:
+        difference = max((abs(plain[index] - found[index]) for index in plain if index in found), default=0.0)
+        what = f"{len(plain)} trials scored in float32 as well differ by {difference:.2g} at most"
+        say(f"{each.prefix}{args.precision}: {what}")
+    return status
 
 
 def main(argv=None):
@@ -253,81 +296,43 @@ def main(argv=None):
     # The processes only tell each other what they did, whatever their devices, and when they are done.
     local_rank = distributed.join("gloo", timeout=timedelta(days=7))
     rank, world = distributed.rank(), distributed.world_size()
-    trials, protocol = read_trials(args)
-    check_files(args, trials, protocol, world)
-    out = args.out
-    say = functools.partial(print, file=sys.stderr if is_standard_output(out) else sys.stdout)
+    sets = read_sets(args)
+    folder = args.model_folder_path and checkpoints.checkpoints_folder(args.model_folder_path)
+    check_files(sets, [args.sets, args.model_path, folder], world)
+    to_stderr = any(is_standard_output(each.out) for each in sets)
+    say = functools.partial(print, file=sys.stderr if to_stderr else sys.stdout, flush=True)
     device = choose_device(local_rank if world > 1 else args.gpu_id)
     check_precision(args.precision, device)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means it
     torch.backends.cudnn.benchmark = args.cudnn_benchmark_toggle
     detector, name = read_detector(args)
     detector.to(device)
-    length, length_source = choose_test_length(args, detector)
     back_end = detector.config.back_end
-    if args.batch_norm == "utterance" and BACK_ENDS[back_end].least_batch > 1:
-        raise UserError(
-            f"--batch_norm utterance: {back_end} normalises over the trials of a batch, one alone has no statistics"
-        )
-    paths = [trial.path for trial in trials]
-    batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
     if args.batch_norm == "utterance":
+        if BACK_ENDS[back_end].least_batch > 1:
+            raise UserError(
+                f"--batch_norm utterance: {back_end} normalises over the trials of a batch, one alone has no statistics"
+            )
         use_utterance_batch_norm(detector)
-        batch_samples = 1  # one trial a batch
-    # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
-    data = distributed.gather(provenance.data_facts(trials, unit=1) if rank == 0 else None)[0]
-    batches = plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None
-    batches = distributed.gather(batches)[0]
-    problems = {
-        i: f"{paths[i]}: {why}" for i, trial in enumerate(trials) if (why := corpora.name_problem(trial.utt_id))
-    }
-    batches = [kept for batch in batches if (kept := [i for i in batch if i not in problems])] if problems else batches
-    settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}
-    try:
-        partial, refused = PartialScores(out, rank, run_facts(detector, data, batches, **settings), trials), None
-    except UserError as error:
-        partial, refused = None, str(error)
-    if any(refusals := distributed.gather(refused)):
-        raise UserError(next(filter(None, refusals)))
-    partial.add_other_ranks()
-    done = set().union(*distributed.gather(set(partial.done)))
-    todo = [number for number in range(len(batches)) if number not in done][rank::world]
     if rank == 0:
         say(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
-        what = f"first {length} samples" if length else "whole utterances"
-        what += f" ({length_source})"
-        processes = f", {world} processes" if world > 1 else ""
-        say(f"trials: {len(trials)}, {what}, {len(batches)} batches, {args.precision}, device {device}{processes}")
-        if done:
-            say(f"going on with {partial.file.name}: {len(done)} of {len(batches)} batches are done")
-            for difference in partial.machine_differences():
-                warn(f"{partial.out}: other {difference}: scores may differ by rounding from those without a stop")
-        if partial.others:
-            say(f"starting over: {partial.file.name} is of another {', '.join(partial.others)}")
-
-    plain = float32_scores(detector, trials, batches, length) if args.precision != "fp32" and rank == 0 else {}
-    prepare(detector, args.precision)
-    mine = [batches[number] for number in todo]
-    workers = readers(device) if args.num_workers is None else args.num_workers
-    results = score_batches(detector, paths, mine, length, workers, args.precision)
-    with progress(total=sum(map(len, mine)), desc="scoring", unit="trial", disable=rank > 0) as bar:
-        for number, (scores, failures, silent) in zip(todo, results):
-            partial.add(number, scores, failures, silent)
-            bar.update(len(batches[number]))
-
-    status = 0
-    everything = {number: result for done in distributed.gather(partial.done) for number, result in done.items()}
-    if rank == 0:
-        everything["names"] = ({}, problems, [])
-        status = write_results(out, trials, everything)
-        n_scores = sum(len(scores) for scores, _, _ in everything.values())
-        say(f"scores: {out}, {n_scores} trials in {time.monotonic() - started:.1f} s")
-        if plain:
-            found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
-            difference = max((abs(plain[index] - found[index]) for index in plain if index in found), default=0.0)
-            say(f"{args.precision}: {len(plain)} trials scored in float32 as well differ by {difference:.2g} at most")
-    distributed.gather(None)  # nobody removes what it has done before it is in the score file
-    partial.remove()
+    with contextlib.ExitStack() as stack:
+        facts = detector_facts(detector)
+        for each in sets:  # all of them before any is scored: what is wrong with the last is said at once
+            plan(args, detector, facts, each, say)
+            stack.callback(each.partial.close)
+            if args.precision != "fp32" and rank == 0:
+                each.float32 = float32_scores(detector, [t.path for t in each.trials], each.batches, each.length)
+        prepare(detector, args.precision)
+        workers = readers(device) if args.num_workers is None else args.num_workers
+        status = 0
+        for each in sets:
+            status |= score(args, detector, each, workers, say, time.monotonic() if args.sets else started)
+        # Nobody removes what it has done before it is in the score files; and of a set that is finished it stays until
+        # all are, so that a call which was killed is gone on with at the set where it was.
+        distributed.gather(None)
+        for each in sets:
+            each.partial.remove()
     distributed.leave()
     return status
 

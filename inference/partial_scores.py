@@ -13,14 +13,12 @@ from filelock import FileLock, Timeout
 
 from common.atomic import is_stream
 from common.console import UserError
-from corpora import provenance
+from corpora import Trial, provenance
+from model import Detector
 
 
-def run_facts(detector, data, batches, **settings):
-    """What the scores of a run depend on, as plain data: only a run of the same may go on with its partial scores.
-
-    data: provenance.data_facts of the trials. `machine` is what only their rounding depends on.
-    """
+def detector_facts(detector: Detector) -> dict[str, object]:
+    """A digest of a detector, before precision.prepare changes it, and `machine`, on which only rounding depends."""
     weights = hashlib.sha256(json.dumps(detector.config.to_dict()).encode())
     for name, tensor in detector.state_dict().items():
         weights.update(name.encode())
@@ -31,22 +29,30 @@ def run_facts(detector, data, batches, **settings):
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+    return {"detector": weights.hexdigest(), "machine": machine}
+
+
+def run_facts(detector: dict, data: dict, batches: list[list[int]], **settings: object) -> dict[str, object]:
+    """What the scores of a run depend on, as plain data: only a run of the same may go on with its partial scores.
+
+    detector: its detector_facts. data: provenance.data_facts of the trials.
+    """
     plan = hashlib.sha256(json.dumps(batches).encode())
-    facts = {"detector": weights.hexdigest(), "plan of batches": plan.hexdigest()}
-    return {**facts, **settings, "data": data, "machine": machine}
+    return {**detector, "plan of batches": plan.hexdigest(), **settings, "data": data}
 
 
 class PartialScores:
     """What a run has scored so far, beside its score file: SCORES.partial-RANK, one file a process.
 
     Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
-    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. Nothing can
-    lie beside a device or a pipe: a run that writes to one keeps its partial scores in a temporary folder, for itself.
+    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. A file of
+    another run is replaced by the first batch, not before, so that a refusal elsewhere loses nothing. Nothing can lie
+    beside a device or a pipe: a run that writes to one keeps its partial scores in a temporary folder, for itself.
     Raises UserError if another process is writing the same score file, and, saying what differs, if the files there
     hold scores of other data.
     """
 
-    def __init__(self, out, rank, run, trials):
+    def __init__(self, out: Path, rank: int, run: dict, trials: list[Trial]) -> None:
         self.folder = tempfile.TemporaryDirectory() if is_stream(out) else None
         # Of a link, beside its target: two runs that write one file by two names know of each other.
         self.out, self.rank = Path(self.folder.name, "scores") if self.folder else Path(os.path.realpath(out)), rank
@@ -65,15 +71,10 @@ class PartialScores:
         try:
             self._check_data(trials)
         except UserError:
-            if not path.stat().st_size:
-                path.unlink()
-            self._close()
+            self.close()
             raise
-        self.done, whole = self._read(path)
+        self.done, self.whole = self._read(path)
         self.others = self._others(self._header(path))
-        self.file.truncate(whole)
-        if not whole:
-            self._write(json.dumps(run).encode() + b"\n")
 
     def _check_data(self, trials):
         """Raise UserError if scores are there, of whichever process, of other trials or other audio."""
@@ -148,17 +149,29 @@ class PartialScores:
         return [path for path in paths if re.fullmatch(r"\d+", path.name.removeprefix(f"{self.out.name}.partial-"))]
 
     def add(self, number, scores, failures, silent):
+        if self.whole is not None:
+            self.file.truncate(self.whole)
+            if not self.whole:
+                self._write(json.dumps(self.run).encode() + b"\n")
+            self.whole = None
         self.done[number] = (scores, failures, silent)
         line = json.dumps([number, list(scores.items()), list(failures.items()), silent])
         self._write(line.encode() + b"\n")
 
-    def _close(self):
+    def close(self) -> None:
+        """Let another process go on with what is there, if anything is. A second call does nothing."""
+        if self.file.closed:
+            return
+        path = self._path(self.rank)
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
         self.file.close()
         self.lock.release()
 
-    def remove(self):
+    def remove(self) -> None:
+        """Remove the partial scores, those of every process if this is the first, and close."""
         for path in self._paths() if self.rank == 0 else [self._path(self.rank)]:
             path.unlink(missing_ok=True)
-        self._close()
+        self.close()
         if self.folder:
             self.folder.cleanup()
