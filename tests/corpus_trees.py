@@ -2,7 +2,11 @@
 
 import itertools
 import re
+import textwrap
 from collections import namedtuple
+
+import numpy as np
+import soundfile
 
 
 def expand(layout):
@@ -200,3 +204,21 @@ LISTS = {
         "a/1:bonafide:- a/2:spoof:cloned b/1:bonafide:- b/2:spoof:vocoded",
     ),
 }
+
+
+def record_audio(folder, paths):
+    """A third of a second of noise in each file."""
+    for i, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / path, 0.1 * np.random.default_rng(i).standard_normal(4800), 16000)
+
+
+def unpack(folder, corpus):
+    """A corpus in its official layout: (its list, {utterance: (label, attack, path of its audio)})."""
+    listed = LISTS[corpus]
+    trials = [trial.split(":") for trial in listed.trials.split()]
+    trials = {utt_id: (label, attack, str(folder / listed.audio.format(utt_id))) for utt_id, label, attack in trials}
+    record_audio(folder, [path for _, _, path in trials.values()])
+    (folder / listed.path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / listed.path).write_text(textwrap.dedent(listed.text).lstrip())
+    return folder / listed.path, trials

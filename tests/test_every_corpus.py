@@ -4,14 +4,11 @@ import json
 import re
 import shlex
 import subprocess
-import textwrap
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-from corpus_trees import LISTS, TREES, expand
+from corpus_trees import LISTS, TREES, expand, record_audio, unpack
 
 import corpora
 import EER_minDCF
@@ -24,24 +21,6 @@ ROOT = Path(__file__).parent.parent
 DOCS = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
 DETECTOR = ["--model_name", "LogMel_MHFA", "--back_end_options", "heads=2", "compressed=8"]
 SHORT = [*DETECTOR, "--epochs", "1", "--batch_size", "4", "--crop", "4000", "--algo", "0", "--num_workers", "0"]
-
-
-def record_audio(folder, paths):
-    """A third of a second of noise in each file."""
-    for i, path in enumerate(paths):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / path, 0.1 * np.random.default_rng(i).standard_normal(4800), 16000)
-
-
-def unpack(folder, corpus):
-    """A corpus in its official layout: (its list, {utterance: (label, attack, path of its audio)})."""
-    listed = LISTS[corpus]
-    trials = [trial.split(":") for trial in listed.trials.split()]
-    trials = {utt_id: (label, attack, str(folder / listed.audio.format(utt_id))) for utt_id, label, attack in trials}
-    record_audio(folder, [path for _, _, path in trials.values()])
-    (folder / listed.path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / listed.path).write_text(textwrap.dedent(listed.text).lstrip())
-    return folder / listed.path, trials
 
 
 def train_score_report(folder, lists, audio_dirs, output):
