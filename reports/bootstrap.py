@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,21 +39,31 @@ def cluster_weights(
     return weights
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """Trials that are drawn apart from all others. trials: a pair of indices into the trials of each class; clusters:
+    a pair of (trials,) codes, and weights from cluster_weights, if whole clusters are drawn.
+    """
+
+    trials: tuple = (slice(None), slice(None))
+    clusters: tuple | None = None
+    weights: np.ndarray | None = None
+
+
 def bootstrap_curves(
     bonafide: ArrayLike,
     spoof: ArrayLike,
     n_replicates: int = 1000,
     seed: int = 0,
-    clusters: Sequence[np.ndarray] | None = None,
-    weights: np.ndarray | None = None,
     points: Sequence[Callable] = (),
     cllr: bool = False,
+    strata: Sequence["Stratum"] | None = None,
 ) -> list[tuple[Curve, Curve, Curve]]:
     """DET curves of bootstrap replicates of the same trials, for one or several systems.
 
-    bonafide, spoof: (systems, trials) scores of each class. Without clusters, trials are drawn with replacement
-    within each class; with clusters, a pair of (trials,) codes for the classes, and weights from cluster_weights,
-    whole clusters are. All systems see the same draws, so that their figures may be subtracted.
+    bonafide, spoof: (systems, trials) scores of each class. Trials are drawn with replacement within each class of each
+    of `strata`, or whole clusters where a Stratum has some; None: all trials are one, without clusters. All systems see
+    the same draws, so that their figures may be subtracted.
     points: functions of a Curve; near to the operating points that they return, a curve is resolved finest.
     Returns for each system (exact, coarse, replicates): Curves of all trials at all points, of all trials at the
     replicates' points, and of the replicates (replicates, points); cllr: whether with Cllr.
@@ -74,10 +85,17 @@ def bootstrap_curves(
     rejected, costs = [], np.zeros((len(coarse), n_replicates))  # of each class; of both together
     for i, scores in enumerate(classes):
         cells = [np.searchsorted(curve.thresholds, x) for curve, x in zip(coarse, scores)]
-        if clusters is None:
-            drawn = _draw_trials(cells, sizes, n_replicates, rng)
-        else:
-            drawn = [weights @ _table(clusters[i], weights.shape[1], c, size) for c, size in zip(cells, sizes)]
+        drawn = [0] * len(cells)
+        for stratum in strata or [Stratum()]:
+            own = [c[stratum.trials[i]] for c in cells]
+            if not len(own[0]):
+                continue
+            if stratum.clusters is None:
+                counts = _draw_trials(own, sizes, n_replicates, rng)
+            else:
+                codes, weights = stratum.clusters[i], stratum.weights
+                counts = [weights @ _table(codes, weights.shape[1], c, size) for c, size in zip(own, sizes)]
+            drawn = [x + y for x, y in zip(drawn, counts)]
         total = drawn[0].sum(axis=1, dtype=np.float64)
         total[total == 0] = np.nan  # no trial of the class was drawn: the replicate tells nothing
         rejected.append([np.cumsum(counts, axis=1, dtype=np.float64) / total[:, None] for counts in drawn])
@@ -194,12 +212,13 @@ class Bootstrap:
     """How the intervals of a report are made; `text` says it in words.
 
     n: number of replicates, 0 for no intervals; cluster: column whose values are drawn whole, "none"
-    for trials; None: that of the corpus's record, if the key names enough of them. Raises UserError for a column that
+    for trials; None: that of the corpus's record, if the key names enough of them; seed: of the draws.
+    Raises UserError for a column that
     the table lacks, or with too many values.
     """
 
-    def __init__(self, table: TrialTable, n: int = 1000, cluster: str | None = None) -> None:
-        self.n, self.codes, self.weights = n, None, None
+    def __init__(self, table: TrialTable, n: int = 1000, cluster: str | None = None, seed: int = 0) -> None:
+        self.n, self.seed, self.codes, self.weights = n, seed, None, None
         is_bonafide = table.label == BONAFIDE
         column, self.fewest = cluster or table.record.cluster, 2 if cluster else FEWEST_CLUSTERS
         if cluster not in (None, "none", *table.columns):
@@ -217,7 +236,7 @@ class Bootstrap:
         elif self.codes is None:
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of trials, drawn within each class"
         else:
-            self.weights = cluster_weights(self.codes, is_bonafide, self.n)
+            self.weights = cluster_weights(self.codes, is_bonafide, self.n, seed)
             self.text = f"intervals: 95 %, {self.n} bootstrap replicates of whole {column}s ({n} of them), "
             self.text += f"of trials where there are fewer than {self.fewest} of a class"
 
@@ -228,9 +247,43 @@ class Bootstrap:
         classes = [[s[index] for s in scores] for index in (condition.bonafide, condition.spoof)]
         if not self.n:
             return [(det_curve(*pair, cllr=cllr), None, None) for pair in zip(*classes)]
-        clusters = None
-        if self.codes is not None:
-            clusters = [self.codes[index] for index in (condition.bonafide, condition.spoof)]
-            if _fewest_clusters(*clusters) < self.fewest:
-                clusters = None
-        return bootstrap_curves(*classes, self.n, 0, clusters, self.weights, points, cllr)
+        strata = [self.stratum((slice(None), slice(None)), (condition.bonafide, condition.spoof))]
+        return bootstrap_curves(*classes, self.n, self.seed, points, cllr, strata)
+
+    def stratum(self, trials: tuple, indices: tuple[np.ndarray, np.ndarray]) -> Stratum:
+        """The Stratum of some trials. trials: as it has them; indices: into the table, of each class."""
+        if self.codes is None:
+            return Stratum(trials)
+        clusters = tuple(self.codes[index] for index in indices)
+        return Stratum(trials) if _fewest_clusters(*clusters) < self.fewest else Stratum(trials, clusters, self.weights)
+
+
+class BootstrapWithin:
+    """Bootstrap of several tables' trials in succession, those of each drawn within it; `text` says it in words.
+
+    parts: {name: (Bootstrap of a table, number of its trials)}.
+    """
+
+    def __init__(self, parts: dict[str, tuple[Bootstrap, int]]) -> None:
+        self.parts = list(parts.values())
+        self.n = self.parts[0][0].n
+        whole = [name for name, (bootstrap, _) in parts.items() if bootstrap.codes is not None]
+        drawn = f"of whole clusters in {', '.join(whole)}, else of trials within each class" if whole else "of trials"
+        self.text = f"intervals: 95 %, {self.n} bootstrap replicates within each set, {drawn}"
+        self.text = self.text if self.n else "no intervals"
+
+    def curves(
+        self, scores: Sequence[np.ndarray], condition: Condition, points: Sequence[Callable], cllr: bool = False
+    ) -> list[tuple[Curve, Curve | None, Curve | None]]:
+        """As Bootstrap.curves, for a Condition of all trials."""
+        indices = (condition.bonafide, condition.spoof)
+        classes = [[s[index] for s in scores] for index in indices]
+        if not self.n:
+            return [(det_curve(*pair, cllr=cllr), None, None) for pair in zip(*classes)]
+        strata, start = [], 0
+        for bootstrap, size in self.parts:
+            own = tuple(slice(*np.searchsorted(index, (start, start + size))) for index in indices)
+            strata.append(bootstrap.stratum(own, tuple(index[part] - start for index, part in zip(indices, own))))
+            start += size
+        seed = len(self.parts)  # those below are of the parts
+        return bootstrap_curves(*classes, self.n, seed, points, cllr, strata)

@@ -145,7 +145,7 @@ FIGURES = [
 ]
 
 
-def _figures_of(setting, pooled=True):
+def figures_of(setting: Setting, pooled: bool = True) -> list[Figure]:
     """The figures that a Setting has, of all trials or of another condition, in the order of FIGURES."""
     chosen = [figure for figure in FIGURES if pooled or not figure.pooled_only]
     chosen = [figure for figure in chosen if figure.of != "sasv" or set(figure.columns) <= set(setting.sasv)]
@@ -171,41 +171,52 @@ def measure(
         if len(condition.bonafide) and len(condition.spoof):
             setting = setting._replace(asv=asv_rates(asv, condition.filters))
             try:
-                figures = _figures_of(setting, pooled)
+                figures = figures_of(setting, pooled)
             except UserError:  # the verification of this condition's few trials leaves a t-DCF no meaning
                 if pooled:
                     raise
-                figures = _figures_of(setting._replace(asv=None), pooled)
+                figures = figures_of(setting._replace(asv=None), pooled)
         shown |= {figure.key: figure for figure in figures}
         for name, scores in systems.items():
-            values = _values_of(figures, scores, condition, bootstrap, setting.sasv, asv) if figures else {}
-            rows.append(Row(condition, name, values))
+            values = drawn_values(figures, scores, condition, bootstrap, setting.sasv, asv) if figures else {}
+            rows.append(Row(condition, name, {key: value for key, (value, _) in values.items()}))
     return rows, shown
 
 
-def _values_of(figures, scores, condition, bootstrap, sasv, asv):
-    """{key: Value} of figures for one system in one condition."""
-    (drawn,) = _curves_of(figures, [scores], condition, bootstrap)
+def drawn_values(
+    figures: list[Figure],
+    scores: np.ndarray,
+    condition: Condition,
+    bootstrap: Bootstrap,
+    sasv: dict[str, np.ndarray] | None = None,
+    asv: AsvTrials | metrics.AsvRates | None = None,
+) -> dict[str, tuple[Value, np.ndarray | None]]:
+    """{key: (Value, its replicates or None)} of figures for one system, scores (trials,), in one condition."""
+    (drawn,) = curves_of(figures, [scores], condition, bootstrap)
     values = {}
     for figure in figures:
         if figure.of == "curve":
-            values[figure.key], _ = _curve_value(figure, *drawn)
+            values[figure.key] = curve_value(figure, *drawn)
         elif figure.of == "scores":
             value = figure.function(scores[condition.bonafide], scores[condition.spoof])
-            values[figure.key] = NO_VALUE._replace(value=value)
+            values[figure.key] = NO_VALUE._replace(value=value), None
         else:
             trials = np.column_stack([sasv[column] for column in figure.columns])
-            values[figure.key] = _sasv_value(figure, trials, asv.kind, bootstrap.n)
+            values[figure.key] = _sasv_value(figure, trials, asv.kind, bootstrap.n), None
     return values
 
 
-def _curves_of(figures, systems, condition, bootstrap):
+def curves_of(
+    figures: list[Figure], systems: list[np.ndarray], condition: Condition, bootstrap: Bootstrap
+) -> list[tuple[curves.Curve, curves.Curve | None, curves.Curve | None]]:
     """(exact, coarse, replicates) Curves of each of several score arrays, as these figures need them."""
     points = [figure.point for figure in figures if figure.point]
     return bootstrap.curves(systems, condition, points, cllr=any(figure.cllr for figure in figures))
 
 
-def _curve_value(figure, exact, coarse, replicates):
+def curve_value(
+    figure: Figure, exact: curves.Curve, coarse: curves.Curve | None, replicates: curves.Curve | None
+) -> tuple[Value, np.ndarray | None]:
     """(Value, its replicates or None)"""
     if coarse is None:
         return NO_VALUE._replace(value=float(figure.function(exact))), None
@@ -236,23 +247,20 @@ def compare(
     high, p}, the difference being first - second. pooled: Condition of all trials; the rest as for `measure`.
     """
     setting = setting._replace(asv=asv_rates(asv, {}))
-    figures = [figure for figure in _figures_of(setting, pooled=False) if figure.of == "curve"]
+    figures = [figure for figure in figures_of(setting, pooled=False) if figure.of == "curve"]
     comparisons = []
     for pair in itertools.combinations(systems, 2):
-        drawn = _curves_of(figures, [systems[name] for name in pair], pooled, bootstrap)
+        drawn = curves_of(figures, [systems[name] for name in pair], pooled, bootstrap)
         for figure in figures:
-            (first, drawn_first), (second, drawn_second) = (_curve_value(figure, *of_system) for of_system in drawn)
-            differences = drawn_first - drawn_second
-            low, high = percentile_interval(differences)
-            comparisons.append(
-                {
-                    "first": pair[0],
-                    "second": pair[1],
-                    "figure": figure.key,
-                    "difference": first.value - second.value,
-                    "low": low,
-                    "high": high,
-                    "p": p_value(differences),
-                }
-            )
+            (first, drawn_first), (second, drawn_second) = (curve_value(figure, *of_system) for of_system in drawn)
+            comparisons.append(comparison(*pair, figure.key, first.value - second.value, drawn_first - drawn_second))
     return comparisons
+
+
+def comparison(
+    first: str, second: str, figure: str, difference: float, replicates: np.ndarray
+) -> dict[str, str | float]:
+    """An element of what `compare` returns."""
+    low, high = percentile_interval(replicates)
+    names = {"first": first, "second": second, "figure": figure}
+    return {**names, "difference": difference, "low": low, "high": high, "p": p_value(replicates)}

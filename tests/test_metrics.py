@@ -389,9 +389,8 @@ def test_clusters_are_drawn_whole_within_their_kind():
     weights = bootstrap.cluster_weights(codes, is_bonafide, 1500)
     for members in (range(15), range(15, 25), range(25, 40)):
         assert np.all(weights[:, members].sum(axis=1) == len(members))
-    (voiced,) = bootstrap.bootstrap_curves(
-        bonafide, spoof, 1500, clusters=(clusters_b, clusters_s), weights=weights, points=POINTS, cllr=True
-    )
+    stratum = bootstrap.Stratum(clusters=(clusters_b, clusters_s), weights=weights)
+    (voiced,) = bootstrap.bootstrap_curves(bonafide, spoof, 1500, points=POINTS, cllr=True, strata=[stratum])
     of_cluster = [(bonafide[clusters_b == c], spoof[clusters_s == c]) for c in range(n_clusters)]
     draws = []
     for _ in range(700):
