@@ -31,6 +31,7 @@ from reports.bootstrap import FEWEST_CLUSTERS, Bootstrap
 from reports.calibration import calibrate_and_fuse
 from reports.conditions import PUBLISHED_REPORTS, conditions_of, read_groups
 from reports.figures import Setting, compare, measure
+from reports.sets import measure_sets, pooled_condition, read_set_systems, sets_of_flags
 from reports.systems import read_asv, read_systems
 from reports.tables import FORMS, Report
 
@@ -44,6 +45,16 @@ def parse_args(argv=None):
     data.add_argument("published", nargs="*", metavar="SCORES KEY [SUBSET]", help="instead of the three flags")
     data.add_argument("--path", nargs="+", metavar="SCORES", help="score files, a line `utt_id score` a trial")
     data.add_argument("--labels_file", metavar="KEY", help="protocol with labels, or a folder of keys")
+    data.add_argument(
+        "--sets", metavar="TABLE", help="instead: many corpora, a table with the columns name, key, systems"
+    )
+    data.add_argument(
+        "--set",
+        nargs="+",
+        action="append",
+        metavar="NAME KEY SCORES",
+        help="instead: many corpora, a flag for each; score files of as many systems in each",
+    )
     data.add_argument(
         "--subset", choices=corpora.SUBSETS, help="of an ASVspoof 2021 key, hidden_track being hidden (eval)"
     )
@@ -125,20 +136,31 @@ def parse_args(argv=None):
             if args.subset or args.published[2] not in corpora.SUBSETS:
                 parser.error(f"expected one subset, of {', '.join(corpora.SUBSETS)}; found {args.published[2]}")
             args.subset = args.published[2]
-    if not args.path:
+    args.eval_sets = []
+    if args.sets or args.set:
+        of_one = ("path", "labels_file", "asv_scores", "asv_key", "attack_groups", "write_scores")
+        given = [f"--{name}" for name in of_one if getattr(args, name)] + ["--sets"] * bool(args.sets and args.set)
+        if given:
+            parser.error(f"--{'set' if args.set else 'sets'}: {', '.join(given)} cannot be given beside it")
+        if any(len(group) < 3 for group in args.set or ()):
+            parser.error("--set: expected NAME KEY SCORES [SCORES ...]")
+        if args.by and any(len(columns) > 1 for columns in args.by):
+            parser.error("--by: expected one column, by the sets; the other of the grid is the set")
+        args.eval_sets = corpora.read_sets(args.sets) if args.sets else sets_of_flags(args.set)
+    elif not args.path:
         parser.error("expected --path")
-    if not args.labels_file and (len(args.path) > 1 or not args.path[0].endswith(".csv")):
+    elif not args.labels_file and (len(args.path) > 1 or not args.path[0].endswith(".csv")):
         parser.error("--path needs --labels_file, or is one .csv with the columns asv_score, cm_score, sasv_label")
-    if not args.labels_file and (args.score_column or args.higher_is == "spoof"):
+    if args.path and not args.labels_file and (args.score_column or args.higher_is == "spoof"):
         parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has its columns named")
-    if args.calibrate and len(args.calibrate) != len(args.path) + 1:
-        n = len(args.path)
+    n = len(args.eval_sets[0].scores if args.eval_sets else args.path)
+    if args.calibrate and len(args.calibrate) != n + 1:
         parser.error(f"--calibrate: expected {n} score files and their key, found {len(args.calibrate)} files")
-    if args.fuse and len(args.path) < 2:
+    if args.fuse and n < 2:
         parser.error("--fuse: expected several score files")
     if args.fuse == "logistic" and not args.calibrate:
         parser.error("--fuse logistic needs --calibrate, to be trained on")
-    if args.write_scores and not (args.fuse or (args.calibrate and len(args.path) == 1)):
+    if args.write_scores and not (args.fuse or (args.calibrate and n == 1)):
         parser.error("--write_scores: expected --fuse, or --calibrate with one score file")
     if args.asv_key and not args.asv_scores:
         parser.error("--asv_key needs --asv_scores")
@@ -162,11 +184,21 @@ def parse_args(argv=None):
 
 def check_files(args):
     """Raise UserError where what will be written is read as well, or cannot be written."""
-    keys = [args.labels_file] if args.labels_file else []
-    if keys and os.path.isdir(keys[0]):
-        keys = [os.path.join(keys[0], place) for place in corpora.key_places()]
+    keys = [args.labels_file] if args.labels_file else [one.key for one in args.eval_sets]
+    folders = [key for key in keys if os.path.isdir(key)]
+    keys += [os.path.join(folder, place) for folder in folders for place in corpora.key_places()]
     asv = [file for key in keys for name in corpora.CORPORA for file in corpora.find_asv(key, name) or ()]
-    inputs = [*args.path, *keys, *asv, *(args.calibrate or []), args.attack_groups, args.asv_scores, args.asv_key]
+    inputs = [
+        *(args.path or ()),
+        args.sets,
+        *keys,
+        *asv,
+        *(args.calibrate or []),
+        args.attack_groups,
+        args.asv_scores,
+        args.asv_key,
+    ]
+    inputs += [file for one in args.eval_sets for file in (one.key, *one.scores.values())]
     check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores)], inputs)
 
 
@@ -175,24 +207,69 @@ def note(text):
 
 
 def warn_of_reversed(rows, args):
-    """Say which systems' EER is above 50 %, and the flag that turns them round if it is all of them. rows: pooled."""
+    """Say which systems' EER is above 50 %, and the flag that turns them round if it is all of them."""
+    rows = [row for row in rows if row.condition.by in ("pooled", "set") and "eer" in row.figures]
     reversed_rows = [row for row in rows if row.figures["eer"].value > 0.5]
     of, mend = "spoofs", "negate them"
-    if args.labels_file and len(reversed_rows) == len(rows):
+    if (args.labels_file or args.eval_sets) and len(reversed_rows) == len(rows):
         of, mend = ("bona fide trials", "leave out") if args.higher_is == "spoof" else ("spoofs", "add")
         mend += " --higher_is spoof"
     for row in reversed_rows:
+        name = f"{row.condition.name}, {row.system}" if args.eval_sets else row.system
         note(
-            f"warning: {row.system}: EER above 50 %: are its scores higher for {of} (then {mend}), or "
+            f"warning: {name}: EER above 50 %: are its scores higher for {of} (then {mend}), or "
             "is the key of other trials?"
         )
+
+
+def score_reader(args):
+    return partial(corpora.read_score_columns, column=args.score_column, higher_is=args.higher_is)
+
+
+def report_sets(args):
+    """The report over several sets."""
+    by = [columns for columns in args.by or () if columns != ["none"]]
+    read, wanted = score_reader(args), [args.cluster, *itertools.chain(*by)]
+    parts, systems, checks = read_set_systems(
+        args.eval_sets, args.subset, wanted, args.allow_missing, read, args.asv_rates
+    )
+    pooled = pooled_condition(parts)
+    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read)
+    for line in lines:
+        note(line)
+    bootstraps = [Bootstrap(part.table, args.replicates, args.cluster, seed) for seed, part in enumerate(parts)]
+    setting = Setting(corpora.CORPORA["csv"], args.asv_rates, args.miss_rates, args.as_published, {})
+    rows, figures, comparisons, intervals = measure_sets(parts, systems, bootstraps, setting, by)
+    warn_of_reversed(rows, args)
+    subsets = [one.subset or args.subset or "eval" for one in args.eval_sets]
+    report = Report(
+        corpus=f"{len(parts)} sets",
+        subset="",
+        key=args.sets or "",
+        intervals=intervals,
+        calibrated=bool(args.calibrate),
+        checks=checks,
+        rows=rows,
+        figures=figures,
+        comparisons=comparisons,
+        sets={
+            name: {"corpus": t.corpus, "subset": subset if "subset" in t.columns else "", "key": t.path}
+            for subset, (name, t, *_) in zip(subsets, parts)
+        },
+    )
+    if args.plot:
+        plots.draw(args.plot, report.parts(), systems, pooled)
+    FORMS[args.form or "text"](report)
 
 
 def main(argv=None):
     args = parse_args(argv)
     check_files(args)
     sasv, places = {}, None
-    read = partial(corpora.read_score_columns, column=args.score_column, higher_is=args.higher_is)
+    if args.eval_sets:
+        report_sets(args)
+        return
+    read = score_reader(args)
     if args.labels_file:
         by = {args.cluster, *itertools.chain(*(args.by or []))}
         table, systems, checks, places = read_systems(
@@ -221,7 +298,7 @@ def main(argv=None):
     bootstrap = Bootstrap(table, args.replicates, args.cluster)
     setting = Setting(table.record, None, args.miss_rates, args.as_published, sasv)
     rows, figures = measure(systems, conditions, asv, setting, bootstrap)
-    warn_of_reversed([row for row in rows if row.condition.by == "pooled"], args)
+    warn_of_reversed(rows, args)
     report = Report(
         corpus=table.corpus,
         subset=args.subset or "eval" if "subset" in table.columns else "",

@@ -268,7 +268,8 @@ class BootstrapWithin:
         self.parts = list(parts.values())
         self.n = self.parts[0][0].n
         whole = [name for name, (bootstrap, _) in parts.items() if bootstrap.codes is not None]
-        drawn = f"of whole clusters in {', '.join(whole)}, else of trials within each class" if whole else "of trials"
+        drawn = f"of whole clusters in {', '.join(whole)}" + ", else " * (len(whole) < len(parts)) if whole else ""
+        drawn += "of trials, drawn within each class" if len(whole) < len(parts) else ""
         self.text = f"intervals: 95 %, {self.n} bootstrap replicates within each set, {drawn}"
         self.text = self.text if self.n else "no intervals"
 

@@ -96,7 +96,7 @@ def _draw_bars(axis, rows, systems):
     names = list(dict.fromkeys(row.condition.name for row in rows))
     width = 0.8 / len(systems)
     for i, system in enumerate(systems):
-        own = [row for row in rows if row.system == system and row.figures]
+        own = [row for row in rows if row.system == system and "eer" in row.figures]
         x = [names.index(row.condition.name) + (i - (len(systems) - 1) / 2) * width for row in own]
         value, low, high = 100 * np.array([row.figures["eer"] for row in own]).reshape(-1, 3).T
         axis.bar(x, value, width, label=system)

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reports.figures import NO_VALUE, Figure, Row
 
@@ -30,6 +30,7 @@ class Report:
     """All that is printed. subset: of the key, "" if it has none; intervals: how they were made, in words; calibrated:
     whether scores are log-likelihood ratios; checks: {system: counts of its score file}; rows: figures.Row, those of a
     breakdown in succession; figures: {key: Figure}, all that a row has; comparisons: as figures.compare gives them.
+    sets: {name: {corpus, subset, key}} of a report over several, see reports.sets.
     """
 
     corpus: str
@@ -41,6 +42,7 @@ class Report:
     rows: list
     figures: dict
     comparisons: list
+    sets: dict = field(default_factory=dict)
 
     @property
     def by_system(self) -> bool:
@@ -52,8 +54,8 @@ class Report:
         return [figure for figure in self.figures.values() if not figure.pooled_only]
 
     def parts(self) -> list[list[Row]]:
-        """Its rows, a list per breakdown; groups of attacks, and conditions that leave trials out, join the pooled."""
-        with_pooled = {"group": "pooled", "excluding": "pooled"}
+        """Its rows, a list per breakdown; attack groups, sets and conditions that leave trials out join the pooled."""
+        with_pooled = dict.fromkeys(("group", "excluding", "set", "macro"), "pooled")
         bys = itertools.groupby(self.rows, key=lambda row: with_pooled.get(row.condition.by, row.condition.by))
         return [list(part) for _, part in bys]
 
@@ -102,10 +104,13 @@ def _aligned(rows):
 
 def _print_text(report):
     rows, figures = report.rows, report.table_figures()
-    n_bonafide, n_spoof = len(rows[0].condition.bonafide), len(rows[0].condition.spoof)
+    pooled = next(row.condition for row in rows if row.condition.by == "pooled")
     corpus = " ".join(filter(None, (report.corpus, report.subset)))
-    print(f"{corpus}: {n_bonafide} bona fide and {n_spoof} spoofed trials")
-    print(f"key: {report.key}")
+    print(f"{corpus}: {len(pooled.bonafide)} bona fide and {len(pooled.spoof)} spoofed trials")
+    for name, one in report.sets.items():
+        print(f"{name}: {' '.join(filter(None, (one['corpus'], one['subset'])))}, key: {one['key']}")
+    if not report.sets:
+        print(f"key: {report.key}")
     for name, check in report.checks.items():
         left_out = [
             f"{check[k]} {k.replace('_', ' ')}"
@@ -118,12 +123,14 @@ def _print_text(report):
     for part in report.parts():
         print()
         if " x " in part[0].condition.by:
-            _print_grids(part, figures)
+            _print_grids(part, [f for f in figures if not report.sets or any(f.key in row.figures for row in part)])
         else:
             print(*_aligned(_text_table(part, figures, report.by_system)), sep="\n")
     print()
+    if report.sets:
+        _print_pooled_only_of_sets(report)
     for row in rows:
-        if row.condition.by == "pooled":
+        if row.condition.by == "pooled" and not report.sets:
             _print_pooled_only(row, report)
     if not report.calibrated:
         print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
@@ -155,12 +162,26 @@ def _print_pooled_only(row, report):
     print(*_aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
 
 
+def _print_pooled_only_of_sets(report):
+    """The same of every set, a column each, without intervals."""
+    figures = [figure for figure in report.figures.values() if figure.pooled_only]
+    lines = _layout(
+        report.parts()[0],
+        figures,
+        report.by_system,
+        lambda figure: [figure.title],
+        lambda figure, value: [_shown(figure, value.value)],
+    )
+    lines[0][0] = "set"
+    print(*_aligned(lines), sep="\n")
+
+
 def _print_comparisons(report):
     lines = [["difference", "", "95 % interval", "p"]]
     for c in report.comparisons:
         figure = report.figures[c["figure"]]
         low, high = _shown(figure, c["low"]), _shown(figure, c["high"])
-        name = f"{figure.title}: {c['first']} - {c['second']}"
+        name = f"{figure.title}: {c['first']} - {c['second']}" + (f", {c['over']}" if "over" in c else "")
         lines.append([name, _shown(figure, c["difference"]), f"{low} to {high}", f"{c['p']:.3f}"])
     print(*["", *_aligned(lines)], sep="\n")
 
@@ -176,6 +197,7 @@ def _print_grids(rows, figures):
             lines.append([name, *(_shown(figure, value and value.value) for value in values)])
         print(*_aligned(lines), "", sep="\n")
     counts = {row.condition.name: f"{len(row.condition.bonafide)}+{len(row.condition.spoof)}" for row in rows}
+    counts = {f"{name} / {other}": "-" for name in down for other in across} | counts  # a set need not have all
     lines = [["bona fide+spoof", *across]]
     print(*_aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
 
@@ -193,7 +215,7 @@ def _print_json(report):
         | {"figures": {key: plain(value) for key, value in row.figures.items()}}
         for row in report.rows
     ]
-    content = {key: value for key, value in vars(report).items() if key != "figures"}
+    content = {key: value for key, value in vars(report).items() if key != "figures" and (key != "sets" or value)}
     print(json.dumps({**content, "rows": rows}, indent=1))
 
 
@@ -229,7 +251,9 @@ def _print_latex(report):
     print(" & ".join(map(escaped, tables[0][0])), r"\\")
     for _, *lines in tables:
         print(r"\midrule")
-        for line in lines:
+        for i, line in enumerate(lines):
+            if line[0] == "macro mean" and lines[i - 1][0] != line[0]:
+                print(r"\midrule")
             print(" & ".join(map(escaped, line)), r"\\")
     print("\\bottomrule\n\\end{tabular}")
 
