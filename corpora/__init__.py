@@ -13,10 +13,11 @@ from corpora.audio import (
     warn_of_others,
 )
 from corpora.joins import places_of
+from corpora.labels import BONAFIDE, SPOOF, UNKNOWN
 from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of, trained_as
 from corpora.scores import ScoreColumns, add_score_flags, check_scores, read_score_columns, read_scores, write_scores
 from corpora.sets import EvalSet, read_sets
-from corpora.tables import BONAFIDE, SPOOF, UNKNOWN, Trial, TrialTable, read_table
+from corpora.tables import Trial, TrialTable, read_table
 from corpora.text import AUDIO_EXTENSIONS, Column
 
 __all__ = [

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.console import UserError, shown, warn
 from corpora.records import CORPORA
 from corpora.tables import Trial, read_table
-from corpora.text import AUDIO_EXTENSIONS, stem
+from corpora.text import AUDIO_EXTENSIONS, stem, utterance_names
 
 # No line of a score file can hold a name with one of these: control characters, line ends, bytes that are no UTF-8.
 _NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -133,8 +133,9 @@ def _audio_around(protocol, table):
     parts = [part for record in records for folders in record.audio.values() for part in folders]
     above = list(Path(protocol).absolute().parents)[:4]
     places = list(dict.fromkeys(base / part for base in above for part in parts))
+    names = utterance_names((table.file or table.utt_id)[:10])
     for place in places:  # the folders of several splits lie side by side: a look at the first trials tells
-        if place.is_dir() and any(_inside(place, utt_id) for utt_id in table.utt_id[:10]):
+        if place.is_dir() and any(_inside(place, name) for name in names):
             return place
     raise UserError(f"{protocol}: its audio not found; looked for {', '.join(map(str, places))}; --help names the flag")
 
@@ -156,11 +157,11 @@ def locate_audio(trials: list[Trial], folder: str | os.PathLike) -> list[Trial]:
     """
     files = {"": scan_audio(folder)}
     paths = []
-    for trial in trials:
-        sub, _, name = trial.utt_id.rpartition("/")
+    for utt_id in utterance_names([trial.file or trial.utt_id for trial in trials]):
+        sub, _, name = utt_id.rpartition("/")
         if sub not in files:
             place = os.path.join(folder, sub)
-            outside = os.path.isabs(trial.utt_id) or ".." in sub.split("/")
+            outside = os.path.isabs(utt_id) or ".." in sub.split("/")
             files[sub] = {} if outside or not os.path.isdir(place) else scan_audio(place)
         paths.append(files[sub].get(name))
     missing = [trial.utt_id for trial, path in zip(trials, paths) if path is None]

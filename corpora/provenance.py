@@ -5,7 +5,8 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from corpora.tables import BONAFIDE, SPOOF, Trial
+from corpora.labels import BONAFIDE, SPOOF
+from corpora.tables import Trial
 
 SECOND = 10**9  # ns
 

@@ -13,12 +13,19 @@ class Corpus:
     """A corpus; every field has a default, that of an ASVspoof corpus where those agree."""
 
     # Its text: a trial a line; `columns` in their order, separated by blanks, "-" being one that nothing is read from.
-    # header: a table with commas or tabs instead, whose first line names the columns; () allows any.
+    # open_ended: the last column is any number of words. header: a table instead, whose first line names the columns,
+    # in any case; () allows any.
     columns: tuple = ()
+    open_ended: bool = False
     header: bool = False
+    # Labels, in any case, and the column that they are read from if none is called key or label; "" as spoof: every
+    # other word. absent: words that mean "no value" in the other columns, as the one for bona fide does.
     bonafide: str = "bonafide"
     spoof: str = "spoof"
-    # What tells it from corpora with as many columns: {column: values} of its first line; of one of its lines at least.
+    label_column: str | None = None
+    absent: tuple = ()
+    # What tells it from corpora with as many columns: {column: regular expression} of its first line; {column: values}
+    # of one of its lines at least.
     first_line: dict = field(default_factory=dict)
     some_line: dict = field(default_factory=dict)
 
@@ -123,6 +130,19 @@ CORPORA = {
         recipe_of_models={"wav2vec2_AASIST": {"lr": 1e-6}},  # as Liu et al. trained it to compare with
         tdcf="2019",
     ),
+    "ASVspoof2019_PA": Corpus(
+        columns=("speaker", "utt_id", "environment", "attack", "key"),
+        first_line={"environment": "[abc]{3}"},  # of LA it is "-"
+        roots=("", "PA"),
+        lists={
+            "train": "ASVspoof2019.PA.cm.train.trn.txt",
+            "dev": "ASVspoof2019.PA.cm.dev.trl.txt",
+            "eval": "ASVspoof2019.PA.cm.eval.trl.txt",
+        },
+        list_folders=("ASVspoof2019_PA_cm_protocols", "."),
+        audio={split: (f"ASVspoof2019_PA_{split}/flac",) for split in ("train", "dev", "eval")},
+        breakdowns={"attack": (), "environment": ()},
+    ),
     "PartialSpoof": Corpus(
         columns=("speaker", "utt_id", "-", "attack", "key"),
         some_line={"attack": ("CON",)},  # its spoofed trials are concatenations
@@ -160,10 +180,29 @@ CORPORA = {
         test_protocol="4sec",
         breakdowns={"attack": (), "codec": DF_CODECS, "source": (), "vocoder": DF_VOCODERS},
     ),
+    # Of the replayed: the room and microphone of the verification system, the talker's distance from it; the attacker's
+    # room and microphone, the replay device and its distance.
+    "ASVspoof2021_PA": Corpus(
+        columns=(
+            *("speaker", "utt_id", "room", "microphone", "talker_distance", "attack_room", "attack_microphone"),
+            *("replay_device", "attack_distance", "key", "trim", "subset"),
+        ),
+        roots=("", "PA"),
+        lists={"eval": "ASVspoof2021.PA.cm.eval.trl.txt"},
+        list_folders=("ASVspoof_PA_cm_protocols", "ASVspoof2021_PA_eval_cm_protocols", "ASVspoof2021_PA_eval", "."),
+        audio={"eval": ("ASVspoof2021_PA_eval/flac",)},
+        keys=tuple(f"{folder}CM/trial_metadata.txt" for folder in ("PA/", "keys/PA/", "keys/", "")),
+        breakdowns=dict.fromkeys(("room", "microphone", "replay_device"), ()),
+    ),
+    "ASVspoof2015": Corpus(
+        columns=("speaker", "utt_id", "attack", "key"),
+        bonafide="human",
+        audio={"eval": ("wav", ".")},
+    ),
     # The files of ASVspoof 5's challenge phase.
     "ASVspoof5_metainfo": Corpus(
         columns=("speaker", "utt_id", "gender", "-", "attack", "key"),
-        first_line={"gender": ("F", "M")},  # CtrSVDD has six columns, too
+        first_line={"gender": "F|M"},  # CtrSVDD has six columns, too
         lists={split: f"ASVspoof5.{split}.metainfor.txt" for split in ("train", "dev")},
         audio={"train": ("flac_T",), "dev": ("flac_D",), "eval": ("flac_E",)},
         breakdowns={"attack": (), "gender": ()},
@@ -208,7 +247,75 @@ CORPORA = {
         breakdowns={},
         published="in_the_wild",
     ),
-    # Any table with a header; it is broken down by what it has of the columns of the others.
+    # `UTT DURATION spoof|bonafide START-END-LABEL ...`: PartialSpoof, HAD and LlamaPartialSpoof in one text form.
+    "partially_spoofed": Corpus(
+        columns=("utt_id", "duration", "key", "-"),
+        open_ended=True,
+        first_line={"duration": r"\d+(\.\d+)?", "-": r"([\d.]+-[\d.]+-\S+( |$))*"},
+        audio={"eval": ("con_wav", "wav", ".")},
+        breakdowns={},
+    ),
+    # Codecfake of Xie et al.; the codec of a genuine one is 0.
+    "Codecfake": Corpus(
+        columns=("utt_id", "key", "codec"),
+        bonafide="real",
+        spoof="fake",
+        absent=("0",),
+        first_line={"codec": r"\d{1,2}"},
+        lists={"train": "train.txt", "dev": "dev.txt"} | {f"C{i}": f"C{i}.txt" for i in range(1, 8)},
+        list_folders=("label", "."),
+        audio={split: (split,) for split in ("train", "dev", *(f"C{i}" for i in range(1, 8)))},
+        breakdowns={"codec": ()},
+    ),
+    "ADD2022": Corpus(
+        columns=("utt_id", "key"),
+        bonafide="genuine",
+        spoof="fake",
+        first_line={"utt_id": r"ADD_\w+(\.\w+)?"},
+        audio={"eval": ("wav", ".")},
+        breakdowns={},
+    ),
+    "ADD2023": Corpus(
+        columns=("utt_id", "key"),
+        bonafide="genuine",
+        spoof="fake",
+        first_line={"utt_id": r"ADD2023_\S+"},
+        lists={"eval": "label.txt"},
+        audio={"eval": ("wav", ".")},
+        breakdowns={},
+    ),
+    # Absolute paths; every set of the arena has such a list.
+    "SpeechDFArena": Corpus(columns=("file_name", "label"), header=True, audio={"eval": (".",)}, breakdowns={}),
+    "AntiDeepfake": Corpus(
+        columns=tuple(
+            "id label duration samplerate path attack speaker proportion audiochannel audioencoding audiobitsample "
+            "language".split()
+        ),
+        header=True,
+        audio={"eval": (".",)},  # of `$ROOT/`, in front of its paths
+        breakdowns={"attack": (), "language": ()},
+    ),
+    "DeepFense": Corpus(
+        columns=("id", "path", "label", "dataset_name"),
+        header=True,
+        audio={"eval": (".",)},
+        breakdowns={"dataset_name": ()},
+    ),
+    "SpoofCeleb": Corpus(
+        columns=("file", "speaker", "attack"),
+        header=True,
+        label_column="attack",
+        bonafide="a00",
+        spoof="",
+        lists={"train": "train.csv", "dev": "development.csv", "eval": "evaluation.csv"},
+        list_folders=("metadata", "."),
+        audio={
+            split: (f"flac/{name}", name)
+            for split, name in (("train", "train"), ("dev", "development"), ("eval", "evaluation"))
+        },
+    ),
+    # Any table with a header, and a list of names and labels alone; it is broken down by what it has of the columns of
+    # the others.
     "csv": Corpus(
         header=True,
         audio={"eval": (".", "release_in_the_wild")},

@@ -11,15 +11,14 @@ import numpy as np
 
 from common.atomic import atomic_open
 from common.console import UserError, shown
-from corpora.text import ID_NAMES, LABEL_NAMES, is_number, numbers, read_text, split_words, without_endings
+from corpora.labels import WORDS
+from corpora.text import ID_NAMES, LABEL_NAMES, is_number, numbers, read_text, split_words, utterance_names
 
 # A score file. utt_ids: list of str; scores: (trials,) float64, higher for bona fide; lines: their numbers; labels:
 # (trials,) of its own, 1 bona fide, 0 spoof, or None.
 ScoreColumns = namedtuple("ScoreColumns", "utt_ids scores lines labels")
 
 SCORE_NAMES = ("score", "scores", "cm_score", "cm_scores", "llr", "cm_llr")  # in any case, - or blank for _
-LABELS = dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "genuine", "real", "human"), 1)
-LABELS |= dict.fromkeys(("spoof", "spoofed", "fake", "deepfake"), 0)
 
 
 def read_score_columns(path: str | os.PathLike, column: str | None = None, higher_is: str = "bonafide") -> ScoreColumns:
@@ -46,7 +45,7 @@ def read_score_columns(path: str | os.PathLike, column: str | None = None, highe
         lines, names, scores, labels = _told_columns(path, text, column)
     if not lines:
         raise UserError(f"{path}: expected a score a line, found none")
-    return ScoreColumns(without_endings(names), -scores if higher_is == "spoof" else scores, lines, labels)
+    return ScoreColumns(utterance_names(names), -scores if higher_is == "spoof" else scores, lines, labels)
 
 
 def _told_columns(path, text, wanted):
@@ -62,7 +61,7 @@ def _told_columns(path, text, wanted):
         raise UserError(f"{path}:{line}: --score_column: expected {len(columns)} columns, found {len(cells)}")
     names = [title.lower() for title in titles or [""] * len(columns)]
     is_text = [not _mostly_numbers(cells) for cells in columns]
-    words = [i for i in range(len(columns)) if is_text[i] and all(word.lower() in LABELS for word in set(columns[i]))]
+    words = [i for i in range(len(columns)) if is_text[i] and all(word.lower() in WORDS for word in set(columns[i]))]
     label = next((i for i in words if names[i] in LABEL_NAMES), words[0] if words else None)
     score = _column_number(path, wanted, titles, len(columns)) if wanted is not None else None
     others = [i for i in range(len(columns)) if i not in (label, score)]
@@ -85,7 +84,7 @@ def _told_columns(path, text, wanted):
         if utt_id is None:
             found = "no column of ids beside it"
         raise UserError(f"{path}:{lines[0]}: expected one column of scores, found {found}")
-    labels = None if label is None else np.array([LABELS[word.lower()] for word in columns[label]], np.int8)
+    labels = None if label is None else np.array([WORDS[word.lower()] for word in columns[label]], np.int8)
     what = f"the score ({titles[candidates[0]] if titles else f'column {candidates[0] + 1}'})"
     return lines, list(columns[utt_id]), np.array(numbers(path, lines, columns[candidates[0]], what)), labels
 

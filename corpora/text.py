@@ -4,9 +4,11 @@ import csv
 import io
 import math
 import os
+import re
 import stat
+import unicodedata
 from collections import Counter, namedtuple
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,11 @@ AUDIO_EXTENSIONS = tuple(
     ".flv .ts .mpg .mpeg .mp2 .aiff .aif .aifc .caf .au .snd .w64 .rf64 .amr .ac3 .eac3 .sph .nist .voc".split()
 )
 
-# Headers of the tables with commas or tabs. in_the_wild is such a table.
-ID_NAMES, LABEL_NAMES = ("path", "file", "filename", "utt_id"), ("label", "key", "cm-label")
+# What separates the columns of a table, and how headers call a trial's audio, its name and its label, in any case.
+SEPARATORS = (",", "\t", ";", "|")
+FILE_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "audio_path")
+ID_NAMES = (*FILE_NAMES, "utt_id", "id", "utt", "utterance")
+LABEL_NAMES = ("label", "key", "cm-label", "cm_label")
 
 _PIECE = 1 << 18  # characters that are split at once: bounds the memory, and stays in the cache
 _LINE_END = "\0"  # no text file holds it
@@ -32,11 +37,11 @@ Column = namedtuple("Column", "codes values")
 class Index(dict):
     """word -> its code; a new word gets the next one. `words` lists them by code.
 
-    The words for bona fide trials, which some keys have as their attack, count as "-".
+    absent: words that count as "-": those for bona fide trials, which some keys have as their attack.
     """
 
-    def __init__(self, bonafide: str = "bonafide") -> None:
-        self.words, self.absent = [], {bonafide, "bonafide", "bona-fide", ""}
+    def __init__(self, absent: Collection[str] = ("bonafide", "bona-fide", "")) -> None:
+        self.words, self.absent = [], set(absent)
 
     def __missing__(self, word):
         if word in self.absent:
@@ -91,14 +96,15 @@ def split_words(
 
 
 def split_csv(
-    path: str | os.PathLike, text: str, number: int, separator: str, columns: Sequence[str]
+    path: str | os.PathLike, text: str, separator: str, columns: Sequence[str], header: bool = True
 ) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
-    """As split_words, for the lines of a table below its header in line `number`."""
+    """As split_words, for the lines of a table, without its header if it has one."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))][1:]
+        rows = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}") from error
+    rows = rows[header:]
     for i, row in rows:
         if len(row) != len(columns):
             raise UserError(
@@ -107,6 +113,42 @@ def split_csv(
             )
     if rows:
         yield [i for i, _ in rows], [list(column) for column in zip(*(row for _, row in rows))]
+
+
+def split_open_ended(
+    path: str | os.PathLike, text: str, n: int, expected: str
+) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
+    """As split_words, for lines whose last column is any number of words, none included."""
+    rows = [(i, line.split(None, n - 1)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    for i, words in rows:
+        if len(words) < n - 1:
+            raise UserError(f"{path}:{i}: expected {expected}, found {len(words)}: {shown(' '.join(words))}")
+        words += [""] * (n - len(words))
+    if rows:
+        yield [i for i, _ in rows], [list(column) for column in zip(*(words for _, words in rows))]
+
+
+def read_parquet(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
+    """(names, columns) of a parquet file's columns of numbers and text, as text. Raises UserError for another file."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(f"{path}: parquet files are read by pyarrow; expected it (pip install pyarrow)") from None
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: cannot be read: expected a regular file")
+    try:
+        types = pyarrow.types
+        plain = [
+            field.name
+            for field in pyarrow.parquet.read_schema(path)
+            if not (types.is_nested(field.type) or types.is_binary(field.type) or types.is_large_binary(field.type))
+        ]
+        table = pyarrow.parquet.read_table(path, columns=plain)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: expected a parquet file: {shown(str(error))}") from error
+    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+    return table.column_names, columns
 
 
 def numbers(
@@ -138,18 +180,28 @@ def is_number(word: str, finite: bool = False) -> bool:
     return "_" not in word and word.isascii() and (math.isfinite(value) or not finite)
 
 
-def without_endings(utt_ids: list[str]) -> list[str]:
-    """Names of utterances without the ending of an audio file, if the first of them has one.
+def utterance_names(names: list[str]) -> list[str]:
+    """Names of audio files, as lists and score files have them, as the names of their utterances.
 
-    Names that differ in their ending alone keep it.
+    Folders are separated by `/`, `./` and `$ROOT/` in front are dropped, letters are composed (Unicode's NFC) and the
+    ending of an audio file is dropped. Names that differ in their ending, or in their form in Unicode, alone keep it.
     """
-    if not utt_ids[0].lower().endswith(AUDIO_EXTENSIONS):
-        return utt_ids
-    stems = [stem(name) if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in utt_ids]
+    joined = "\n".join(names)
+    if "\\" in joined:
+        names = [name.replace("\\", "/") for name in names]
+    if joined.startswith((".", "$ROOT/")) or "\n." in joined or "\n$ROOT/" in joined:
+        names = [re.sub(r"^(\$ROOT/+|\./+)+(?=.)", "", name) for name in names]
+    if not joined.isascii():
+        composed = [unicodedata.normalize("NFC", name) for name in names]
+        if len(set(composed)) == len(set(names)):
+            names = composed
+    if "." not in joined:
+        return names
+    stems = [stem(name) if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in names]
     if len(set(stems)) == len(stems):
         return stems
-    n_endings = Counter(stem for name, stem in set(zip(utt_ids, stems)) if name != stem)
-    return [name if n_endings[stem] > 1 else stem for name, stem in zip(utt_ids, stems)]
+    n_endings = Counter(stem for name, stem in set(zip(names, stems)) if name != stem)
+    return [name if n_endings[stem] > 1 else stem for name, stem in zip(names, stems)]
 
 
 def stem(name: str) -> str:

@@ -110,7 +110,7 @@ def test_a_line_that_fits_no_record_names_the_new_one_too(radio):
 
 
 def test_corpora_with_as_many_columns_are_told_apart(tmp_path, monkeypatch):
-    spoken = corpora.Corpus(columns=("speaker", "utt_id", "gender", "attack", "key"), first_line={"gender": ("F", "M")})
+    spoken = corpora.Corpus(columns=("speaker", "utt_id", "gender", "attack", "key"), first_line={"gender": "F|M"})
     monkeypatch.setitem(corpora.CORPORA, "Spoken", spoken)
     part = corpora.Corpus(columns=spoken.columns, some_line={"gender": ("X",)})
     monkeypatch.setitem(corpora.CORPORA, "Part", part)

@@ -1,0 +1,249 @@
+"""Lists as corpora of today and users write them: tables of every kind, labels in other words, names in other forms."""
+
+import numpy as np
+import pytest
+
+import corpora
+from common.console import UserError
+from corpora import BONAFIDE, SPOOF, UNKNOWN
+
+ANTIDEEPFAKE = (
+    "ID,Label,Duration,SampleRate,Path,Attack,Speaker,Proportion,AudioChannel,AudioEncoding,AudioBitSample,Language\n"
+)
+# {corpus: (lines of its list, the names of the utterances, {column: words})}; the first two spoofed, the last genuine.
+FORMS = {
+    "ASVspoof2019_PA": (
+        "PA_0079 PA_T_0005401 aaa AA spoof\nPA_0080 PA_T_2 bcc CB spoof\nPA_0079 PA_T_0000001 aca - bonafide\n",
+        ["PA_T_0005401", "PA_T_2", "PA_T_0000001"],
+        {
+            "environment": ["aaa", "bcc", "aca"],
+            "attack": ["AA", "CB", "-"],
+            "speaker": ["PA_0079", "PA_0080", "PA_0079"],
+        },
+    ),
+    "ASVspoof2021_PA": (
+        "PA_0010 PA_E_1 R1 M1 d1 r1 m1 s1 c1 spoof notrim eval\nPA_0010 PA_E_2 R2 M1 d1 r1 m1 s2 c1 spoof notrim eval\n"
+        "PA_0011 PA_E_3 R1 M1 d1 - - - - bonafide notrim progress\n",
+        ["PA_E_1", "PA_E_2", "PA_E_3"],
+        {"room": ["R1", "R2", "R1"], "replay_device": ["s1", "s2", "-"], "subset": ["eval", "eval", "progress"]},
+    ),
+    "ASVspoof2015": (
+        "D1 D1_1000001 S1 spoof\nD2 D2_1 S10 spoof\nD1 D15_1 human human\n",
+        ["D1_1000001", "D2_1", "D15_1"],
+        {"attack": ["S1", "S10", "-"], "speaker": ["D1", "D2", "D1"]},
+    ),
+    "partially_spoofed": (
+        "CON_T_1 3.25 spoof 0.000-1.500-bonafide 1.500-2.100-spoof 2.100-3.250-bonafide\n"
+        "CON_T_2 2 spoof 0-2-spoof\nLA_T_3 1.5 bonafide\n",
+        ["CON_T_1", "CON_T_2", "LA_T_3"],
+        {},
+    ),
+    "Codecfake": (
+        "F01_SSB13650058.wav fake 1\nF06_SSB1.wav fake 6\nSSB13650058.wav real 0\n",
+        ["F01_SSB13650058", "F06_SSB1", "SSB13650058"],
+        {"codec": ["1", "6", "-"]},
+    ),
+    "ADD2022": (
+        "ADD_T_00000000.wav fake\nADD_T_00000001.wav fake\nADD_T_00000002.wav genuine\n",
+        ["ADD_T_00000000", "ADD_T_00000001", "ADD_T_00000002"],
+        {},
+    ),
+    "ADD2023": (
+        "ADD2023_T1.2R2_E_1.wav fake\nADD2023_T1.2R2_E_2.wav fake\nADD2023_T1.2R2_E_3.wav genuine\n",
+        ["ADD2023_T1.2R2_E_1", "ADD2023_T1.2R2_E_2", "ADD2023_T1.2R2_E_3"],
+        {},
+    ),
+    "SpeechDFArena": (
+        "file_name,label\n/data/set/1.wav,spoof\n/data/set/2.flac,spoof\n/data/set/b/1.wav,bonafide\n",
+        ["/data/set/1", "/data/set/2", "/data/set/b/1"],
+        {},
+    ),
+    "AntiDeepfake": (
+        ANTIDEEPFAKE + "LA-1,fake,3.1,16000,$ROOT/LA/flac/1.flac,A07,LA_1,-,1,FLAC,16,EN\n"
+        "LA-2,fake,3.1,16000,$ROOT/LA/flac/2.flac,A08,LA_1,-,1,FLAC,16,EN\n"
+        "VCTK-1,real,3.1,16000,$ROOT/VCTK/1.flac,-,p1,-,1,FLAC,16,DE\n",
+        ["LA-1", "LA-2", "VCTK-1"],
+        {"attack": ["A07", "A08", "-"], "speaker": ["LA_1", "LA_1", "p1"], "language": ["EN", "EN", "DE"]},
+    ),
+    "SpoofCeleb": (
+        "file,speaker,attack\na01/id1/x-1.flac,id1,a01\na10/id1/x-2.flac,id1,a10\na00/id1/x-1.flac,id1,a00\n",
+        ["a01/id1/x-1", "a10/id1/x-2", "a00/id1/x-1"],
+        {"attack": ["a01", "a10", "-"], "speaker": ["id1", "id1", "id1"]},
+    ),
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def call(text, name="list.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return call
+
+
+def words(table):
+    return {name: [values[code] for code in codes] for name, (codes, values) in table.columns.items()}
+
+
+@pytest.mark.parametrize("corpus", FORMS)
+def test_lists_of_the_corpora_of_today(write, corpus):
+    text, names, columns = FORMS[corpus]
+    for lines in (text, text.replace("\n", "\r\n\r\n"), "\ufeff\n" + text.removesuffix("\n")):
+        table = corpora.read_table(write(lines))
+        assert table.corpus == corpus and table.utt_id == names
+        assert table.label.tolist() == [SPOOF, SPOOF, BONAFIDE]
+        assert {name: words(table)[name] for name in columns} == columns
+
+
+def test_the_form_of_2019_is_told_by_the_third_column(write):
+    physical, logical = FORMS["ASVspoof2019_PA"][0], "LA_0079 LA_T_1 - A01 spoof\nLA_0079 LA_T_2 - - bonafide\n"
+    assert corpora.read_table(write(logical)).corpus == "ASVspoof2019_LA"
+    assert corpora.read_table(write(logical.replace("A01", "CON"))).corpus == "PartialSpoof"
+    assert corpora.read_table(write(physical)).corpus == "ASVspoof2019_PA"
+
+
+def parquet(file, **columns):
+    pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").table(columns), file)
+    return file
+
+
+def test_parquet(tmp_path):
+    columns = {"ID": ["u1", "u2"], "path": ["a/1.wav", "b/1.wav"], "label": ["bonafide", "spoof"]}
+    table = corpora.read_table(parquet(tmp_path / "k.parquet", **columns, dataset_name=["ASV19", None]))
+    assert (table.corpus, table.utt_id, table.label.tolist()) == ("DeepFense", ["u1", "u2"], [BONAFIDE, SPOOF])
+    assert words(table) == {"dataset_name": ["ASV19", "-"]} and table.file == ["a/1.wav", "b/1.wav"]
+    table = corpora.read_table(
+        parquet(tmp_path / "own.parquet", path=["a.wav"], audio=[{"bytes": b"x"}], language=["de"])
+    )
+    assert (table.corpus, table.utt_id, words(table)) == ("csv", ["a"], {"language": ["de"]})
+
+    with pytest.raises(UserError, match="x.parquet:2: expected one of bonafide.*found perhaps"):
+        corpora.read_table(parquet(tmp_path / "x.parquet", path=["a.wav", "b.wav"], label=["spoof", "perhaps"]))
+    (tmp_path / "no.parquet").write_text("path,label\na.wav,spoof\n")
+    for name in ("no.parquet", "nowhere.parquet"):
+        with pytest.raises(UserError, match=f"{name}: "):
+            corpora.read_table(tmp_path / name)
+    parquet(tmp_path / "empty.parquet", path=[], label=[])
+    with pytest.raises(UserError, match="expected a trial a line, found none"):
+        corpora.read_table(tmp_path / "empty.parquet")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"k.parquet: .*pip install pyarrow"):
+        corpora.read_table(tmp_path / "k.parquet")
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+@pytest.mark.parametrize("file", ["path", "file", "filename", "file_name", "utt_id", "ID"])
+def test_tables_of_every_separator_and_title(write, separator, file):
+    rows = [[file, "Label", "Attack", "LANGUAGE"], ["my a.wav", "Fake", "A1", "de"], ["b/b.flac", "REAL", "", "en"]]
+    for index in (False, True):  # as pandas writes it
+        lines = [[("", *"01")[i], *row] if index else row for i, row in enumerate(rows)]
+        for quote in ("", '"'):
+            text = "\n".join(separator.join(f"{quote}{word}{quote}" for word in line) for line in lines)
+            table = corpora.read_table(write(text))
+            assert (table.corpus, table.utt_id, table.label.tolist()) == ("csv", ["my a", "b/b"], [SPOOF, BONAFIDE])
+            assert words(table) == {"attack": ["A1", "-"], "language": ["de", "en"]}
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|", " "])
+def test_names_and_labels_without_a_header(write, separator):
+    table = corpora.read_table(write(f"sub/a.wav{separator}spoof\nsub/b.wav{separator}bonafide\n"))
+    assert (table.utt_id, table.label.tolist(), table.columns) == (["sub/a", "sub/b"], [SPOOF, BONAFIDE], {})
+    with pytest.raises(UserError, match=r":2: .*found 3"):
+        corpora.read_table(write(f"a{separator}spoof\nb{separator}x{separator}bonafide\n"))
+
+
+def test_an_id_beside_a_path(write):
+    """`utt_id` names the trial; `id`, in a table of the user's own, is a column like others."""
+    table = corpora.read_table(write("utt_id,path,label\nu1,a.wav,spoof\nu2,b.wav,real\n"))
+    assert (table.utt_id, table.file) == (["u1", "u2"], ["a.wav", "b.wav"])
+    table = corpora.read_table(write("id,path,label\n7,a.wav,spoof\n7,b.wav,real\n"))
+    assert (table.utt_id, words(table)) == (["a", "b"], {"id": ["7", "7"]})
+    picked = corpora.read_table(write("utt_id,path,label\nu1,a.wav,spoof\nu2,b.wav,real\n")).select(
+        np.array([False, True])
+    )
+    assert (picked.utt_id, picked.file, picked.trials()[0].file) == (["u2"], ["b.wav"], "b.wav")
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (
+            "LA_1 LA_E_1 - A07 genuine\n",
+            [":1:", "closest is ASVspoof2019_LA, whose label is bonafide or spoof, found genuine"],
+        ),
+        ("a real x\n", [":1:", "closest is Codecfake, whose codec column is", "found x"]),
+        ("a b c d e f g h i\n", [":1:", "closest is ASVspoof2021_LA, which has 8 columns"]),
+        ("a.wav;b\n", [":1:", "a header with path|file", "found a.wav;b"]),
+        ("a.wav|spoof|x\n", [":1:", "a header with path|file"]),
+        ("a.wav;\n", [":1:", "a header with path|file"]),
+        ("path;speaker;label\na.wav;s;spoof\nb.wav;real\n", [":3:", "expected the 3 columns", "found 2"]),
+        ("path,file_name,label\na,a,spoof\n", [":1:", "one of the columns path|file"]),
+        ("path,label\na.wav,spoof\na.wav,real\n", [":3:", "a stands already in line 2"]),
+        ("u1 2.5 perhaps 0-1-spoof\n", [":1:", "closest is"]),
+        ("u1 2.5 spoof 0-1-spoof\nu2\n", [":2:", "partially_spoofed", "found 1"]),
+    ],
+)
+def test_near_misses_name_file_line_and_what_differs(write, text, expected):
+    path = write(text)
+    with pytest.raises(UserError) as raised:
+        corpora.read_protocol(path)
+    for word in [str(path), *expected]:
+        assert word in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_list_that_fits_two_corpora_is_refused(write, monkeypatch):
+    for name in ("One", "Other"):
+        record = corpora.Corpus(columns=("utt_id", "key", "x"), bonafide="live", spoof="dead", first_line={"x": "y"})
+        monkeypatch.setitem(corpora.CORPORA, name, record)
+    path = write("a live y\n")
+    with pytest.raises(UserError, match=":1: may be of One or of Other: a live y"):
+        corpora.read_table(path)
+    assert corpora.read_table(path, "One").corpus == "One"
+
+
+@pytest.mark.parametrize("real", ["bonafide", "Bona-Fide", "bona_fide", "REAL", "Genuine", "human"])
+@pytest.mark.parametrize("fake", ["Spoof", "spoofed", "FAKE", "deepfake", "synthetic"])
+def test_words_for_labels(write, real, fake):
+    for text in (f"path,label\na.wav,{fake}\nb.wav,{real}\n", f"a {fake}\nb {real}\n"):
+        assert corpora.read_table(write(text)).label.tolist() == [SPOOF, BONAFIDE]
+
+
+def test_labels_of_corpora_in_capitals(write):
+    assert corpora.read_table(write("LA_1 LA_E_1 - A07 Spoof\nLA_1 LA_E_2 - - BONAFIDE\n")).label.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("text", ["path,label\na.wav,0\nb.wav,1\n", "a.wav,0\nb.wav,1\n", "a.wav 0\nb.wav 1\n"])
+def test_numbers_as_labels_must_be_explained(write, text):
+    path = write(text)
+    with pytest.raises(UserError, match=f":{2 if 'path' in text else 1}: the label 0 .*--bonafide 0 .*--bonafide 1 "):
+        corpora.read_table(path)
+    assert corpora.read_table(path, bonafide="1").label.tolist() == [SPOOF, BONAFIDE]
+    assert corpora.read_table(path, bonafide="0").label.tolist() == [BONAFIDE, SPOOF]
+    assert corpora.read_table(path, need_labels=False).label.tolist() == [UNKNOWN, UNKNOWN]
+    one_class = write(text.replace("1\n", "0\n"), "all.txt")
+    assert corpora.read_table(one_class, bonafide="1").label.tolist() == [SPOOF, SPOOF]
+
+
+def test_the_word_that_means_bona_fide(write):
+    own = write("path,label\na.wav,machine\nb.wav,Person\n")
+    with pytest.raises(UserError, match=":2: .*found machine; --bonafide WORD"):
+        corpora.read_table(own)
+    assert corpora.read_table(own, bonafide="person").label.tolist() == [SPOOF, BONAFIDE]
+    with pytest.raises(UserError, match=":2: .*found machine"):
+        corpora.read_table(own, bonafide="human")
+    assert corpora.read_table(write("a machine\nb person\n"), bonafide="person").label.tolist() == [SPOOF, BONAFIDE]
+    three = write("path,label\na.wav,fake\nb.wav,person\nc.wav,odd\n")
+    with pytest.raises(UserError, match=":4: .*found odd"):
+        corpora.read_table(three, bonafide="person")
+    # A list that has no such word is read as ever.
+    text = "LA_1 LA_E_1 - A07 spoof\nLA_1 LA_E_2 - - bonafide\n"
+    assert corpora.read_table(write(text), bonafide="1").label.tolist() == [SPOOF, BONAFIDE]
+    with pytest.raises(UserError, match=":1: expected bonafide or spoof as the label, found spo"):
+        corpora.read_table(write(text.replace("spoof", "spo")), "ASVspoof2019_LA", need_labels=False)
