@@ -19,7 +19,7 @@ import numpy as np
 from common.atomic import atomic_open
 from common.console import UserError, shown
 from common.safe_pickle import NUMPY, limited_memory
-from corpora.tables import BONAFIDE, SPOOF
+from corpora.labels import BONAFIDE, SPOOF
 from corpora.text import numbers, read_text
 
 Span = tuple[float, float, int]  # start and end in seconds, label
