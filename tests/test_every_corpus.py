@@ -84,6 +84,9 @@ def test_a_corpus_without_a_list(corpus, tmp_path, output):
         audio_dirs.append(tmp_path / name)
         record_audio(audio_dirs[-1], TREES[name])
         path.write_text(output(list_command.main, [name, str(audio_dirs[-1])]))
+        inside = audio_dirs[-1] / "list.csv"  # its audio is then found without a flag
+        inside.write_text(path.read_text())
+        assert [trial.path for trial in corpora.read_trials(inside)] == [str(audio_dirs[-1] / p) for p in TREES[name]]
         table = corpora.read_table(path)
         words = {column: [values.values[code] for code in values.codes] for column, values in table.columns.items()}
         rows = zip(*(words[column] for column in ("attack", "speaker", "language", "split")))
