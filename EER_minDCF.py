@@ -5,6 +5,7 @@
     python EER_minDCF.py SCORES KEYS eval                                       (as ASVspoof 2021's evaluation scripts)
     python EER_minDCF.py --labels_file KEY --path SCORES --calibrate DEV_SCORES DEV_KEY
     python EER_minDCF.py --labels_file KEY --path A B --fuse logistic --calibrate A_DEV B_DEV DEV_KEY --write_scores OUT
+    python EER_minDCF.py --frames FRAME_SCORES --labels_file SEGMENTS --dev DEV_FRAME_SCORES DEV_SEGMENTS
 KEY is a protocol with labels of any corpus (see corpora/), or a folder in which the organisers' key is looked for;
 SCORES has a line `utt_id score` a trial, higher being more bona fide; other programs' forms are read, too. With a
 CtrSVDD key and no other wish the output is that of the published script, its own EER and minDCF included; everything
@@ -26,7 +27,7 @@ import corpora
 from common.atomic import check_outputs
 from common.console import Number, UserError, run
 from corpora import BONAFIDE, SPOOF
-from reports import metrics, plots
+from reports import metrics, plots, segments
 from reports.bootstrap import FEWEST_CLUSTERS, Bootstrap
 from reports.calibration import calibrate_and_fuse
 from reports.conditions import PUBLISHED_REPORTS, conditions_of, read_groups
@@ -64,6 +65,18 @@ def parse_args(argv=None):
         help="warn of trials without a score, scores without a trial, double and infinite ones, and report on the rest",
     )
     corpora.add_score_flags(data)
+    frames = parser.add_argument_group("scores of frames, against labels of segments (corpora/segments.py)")
+    frames.add_argument(
+        "--frames", metavar="FILE", help="frame scores of eval.py --frames; --labels_file: the segments"
+    )
+    frames.add_argument(
+        "--unit", type=Number(float, 0.001), nargs="+", metavar="SECONDS", help="of the trials (1, 2, ... 32 frames)"
+    )
+    frames.add_argument(
+        "--unit_score", choices=segments.RULES, default="mean", help="of a coarser unit, from its frames (%(default)s)"
+    )
+    frames.add_argument("--dev", nargs=2, metavar=("FRAMES", "SEGMENTS"), help="of the dev set, to set thresholds on")
+    frames.add_argument("--plot_utt", metavar="UTT", help="utterance that --plot draws (the first)")
     asv = parser.add_argument_group("speaker verification, for the t-DCF")
     asv.add_argument("--asv_scores", metavar="FILE", help="its scores; not given: the organisers' beside the key")
     asv.add_argument("--asv_key", metavar="FILE", help="its key, for --asv_scores in ASVspoof 2021's form")
@@ -128,6 +141,20 @@ def parse_args(argv=None):
     out.add_argument("--plot", metavar="FILE", help="draw DET curves, histograms and conditions (.png, .pdf, .svg)")
     args = parser.parse_args(argv)
 
+    of_frames = ("frames", "unit", "unit_score", "dev", "plot_utt")
+    both = ("labels_file", "allow_missing", "replicates", "form", "plot")
+    given = [
+        name for name, value in vars(args).items() if name not in both and value not in (parser.get_default(name), [])
+    ]
+    wrong = [f"--{name}" for name in given if (name in of_frames) != bool(args.frames)]
+    if wrong:
+        parser.error(f"{', '.join(wrong)}: not {'with' if args.frames else 'without'} --frames")
+    if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
+        parser.error(f"--plot: expected a file name in .png, .pdf or .svg, found {args.plot}")
+    if args.frames:
+        if not args.labels_file or (args.plot_utt and not args.plot):
+            parser.error("--frames needs --labels_file, and --plot_utt needs --plot")
+        return args
     if args.published:
         if not 2 <= len(args.published) <= 3 or args.path or args.labels_file:
             parser.error("expected SCORES KEY [SUBSET] or --path and --labels_file")
@@ -177,8 +204,6 @@ def parse_args(argv=None):
         args.asv_rates = metrics.ASVSPOOF5_ASV_RATES
     if args.by and any(len(columns) > 2 for columns in args.by):
         parser.error("--by: expected one column or two")
-    if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
-        parser.error(f"--plot: expected a file name in .png, .pdf or .svg, found {args.plot}")
     return args
 
 
@@ -264,6 +289,21 @@ def report_sets(args):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.frames:
+        check_outputs([("--plot", args.plot)], [args.frames, args.labels_file, *(args.dev or [])])
+        segments.report_frames(
+            args.frames,
+            args.labels_file,
+            args.unit,
+            args.unit_score,
+            args.dev,
+            args.replicates,
+            args.allow_missing,
+            args.form,
+            args.plot,
+            args.plot_utt,
+        )
+        return
     check_files(args)
     sasv, places = {}, None
     if args.eval_sets:

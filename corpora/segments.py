@@ -35,6 +35,11 @@ _NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 _MEMORY = 1 << 30  # bytes beside twenty times those of the file that reading an array may take
 
 
+def ticks(seconds: float) -> int:
+    """Seconds as a whole number of ticks."""
+    return round(seconds * TICKS)
+
+
 def read_segments(path: str | os.PathLike) -> dict[str, list[Span]]:
     """Labels of any form as {utt_id: spans}, see above; the form is told by the content.
 
@@ -79,14 +84,14 @@ def write_rttm(path: str | os.PathLike, segments: Mapping[str, Sequence[Span]]) 
             if utt_id.split() != [utt_id]:
                 raise UserError(f"{path}: expected ids without blanks, which RTTM cannot hold, found {shown(utt_id)}")
             for start, end, label in spans:
-                times = f"{start:.7f} {(_ticks(end) - _ticks(start)) / TICKS:.7f}"
+                times = f"{start:.7f} {(ticks(end) - ticks(start)) / TICKS:.7f}"
                 file.write(f"SPEAKER {utt_id} 1 {times} <NA> <NA> {_NAMES[label]} <NA> <NA>\n")
 
 
 def spans_of_labels(labels: np.ndarray, unit: float) -> list[Span]:
     """Labels (n,) of successive units of `unit` seconds as spans, equal neighbours in one. No label: no span."""
     starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] + 1))
-    edges = [int(edge) * _ticks(unit) / TICKS for edge in [*starts, len(labels)]]
+    edges = [int(edge) * ticks(unit) / TICKS for edge in [*starts, len(labels)]]
     return [(edges[i], edges[i + 1], int(labels[start])) for i, start in enumerate(starts)]
 
 
@@ -96,18 +101,18 @@ def unit_labels(spans: Sequence[Span], duration: float, unit: float) -> np.ndarr
 
     Source: the metrics of LlamaPartialSpoof, sensitivity 0.
     """
-    size = _ticks(unit)
-    labels = np.full((2 * _ticks(duration) + size) // (2 * size), BONAFIDE, np.int8)
+    size = ticks(unit)
+    labels = np.full((2 * ticks(duration) + size) // (2 * size), BONAFIDE, np.int8)
     for start, end, label in spans:
         if label == SPOOF:
-            labels[_ticks(start) // size : -(-_ticks(end) // size)] = SPOOF
+            labels[ticks(start) // size : -(-ticks(end) // size)] = SPOOF
     return labels
 
 
 def fit_spans(spans: Sequence[Span], duration: float) -> list[Span]:
     """Spans for a recording of `duration` seconds: cut there, or the last one stretched to it."""
-    end = _ticks(duration)
-    cut = [(start, min(stop, duration), label) for start, stop, label in spans if _ticks(start) < end]
+    end = ticks(duration)
+    cut = [(start, min(stop, duration), label) for start, stop, label in spans if ticks(start) < end]
     return cut and [*cut[:-1], (cut[-1][0], duration, cut[-1][2])]
 
 
@@ -117,18 +122,14 @@ def crop_spans(spans: Sequence[Span], start: float, length: float, duration: flo
     duration: of the recording in seconds, to which spans are fitted first; None: the end of its last span.
     """
     fitted = fit_spans(spans, spans[-1][1] if duration is None else duration)
-    period, first, last = _ticks(fitted[-1][1]), _ticks(start), _ticks(start) + _ticks(length)
+    period, first, last = ticks(fitted[-1][1]), ticks(start), ticks(start) + ticks(length)
     cropped = []
     for offset in range(0, last, period):
         for begin, end, label in fitted:
-            begin, end = max(offset + _ticks(begin), first), min(offset + _ticks(end), last)
+            begin, end = max(offset + ticks(begin), first), min(offset + ticks(end), last)
             if begin < end:
                 cropped.append(((begin - first) / TICKS, (end - first) / TICKS, label))
     return cropped
-
-
-def _ticks(seconds):
-    return round(seconds * TICKS)
 
 
 def _whole(where, spans, duration=None):
@@ -172,7 +173,7 @@ def _word_lines(path):
 
 def _times(path, number, *words):
     """Times of a line in ticks."""
-    return [_ticks(value) for value in numbers(path, [number] * len(words), words, "a time in seconds", finite=True)]
+    return [ticks(value) for value in numbers(path, [number] * len(words), words, "a time in seconds", finite=True)]
 
 
 def _label(path, number, word, words):
@@ -251,7 +252,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _read_arrays(path):
     unit = re.search(r"_seglab_(\d*\.?\d+)\.npy$", os.path.basename(path))
-    if not unit or not _ticks(float(unit[1])):
+    if not unit or not ticks(float(unit[1])):
         raise UserError(f"{path}: expected a name in _seglab_UNIT.npy, UNIT being the seconds of a label, as 0.02")
     unit = float(unit[1])
     arrays = _unpickled(path)

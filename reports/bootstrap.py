@@ -35,7 +35,9 @@ def cluster_weights(
         members = np.flatnonzero(kinds == kind)
         if len(members):
             share = np.full(len(members), 1 / len(members))
-            weights[:, members] = rng.multinomial(len(members), share, size=n_replicates)
+            for start in range(0, n_replicates, 100):  # bounds the memory
+                size = min(100, n_replicates - start)
+                weights[start : start + size, members] = rng.multinomial(len(members), share, size=size)
     return weights
 
 
@@ -58,6 +60,7 @@ def bootstrap_curves(
     points: Sequence[Callable] = (),
     cllr: bool = False,
     strata: Sequence["Stratum"] | None = None,
+    masses: Sequence[np.ndarray] | None = None,
 ) -> list[tuple[Curve, Curve, Curve]]:
     """DET curves of bootstrap replicates of the same trials, for one or several systems.
 
@@ -65,6 +68,7 @@ def bootstrap_curves(
     of `strata`, or whole clusters where a Stratum has some; None: all trials are one, without clusters. All systems see
     the same draws, so that their figures may be subtracted.
     points: functions of a Curve; near to the operating points that they return, a curve is resolved finest.
+    masses: with clusters, what each trial of the classes counts, whole numbers; None: 1.
     Returns for each system (exact, coarse, replicates): Curves of all trials at all points, of all trials at the
     replicates' points, and of the replicates (replicates, points); cllr: whether with Cllr.
     Source: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
@@ -75,7 +79,7 @@ def bootstrap_curves(
     """
     rng = np.random.default_rng(seed)
     classes = [np.atleast_2d(scores) for scores in (bonafide, spoof)]
-    exact = [det_curve(*scores, cllr=cllr) for scores in zip(*classes)]
+    exact = [det_curve(*scores, cllr, masses) for scores in zip(*classes)]
     coarse = []
     for curve in exact:
         kept = kept_points(curve, *(scores.shape[1] for scores in classes), points)
@@ -94,7 +98,8 @@ def bootstrap_curves(
                 counts = _draw_trials(own, sizes, n_replicates, rng)
             else:
                 codes, weights = stratum.clusters[i], stratum.weights
-                counts = [weights @ _table(codes, weights.shape[1], c, size) for c, size in zip(own, sizes)]
+                mass = None if masses is None else masses[i][stratum.trials[i]]
+                counts = [weights @ _table(codes, weights.shape[1], c, size, mass) for c, size in zip(own, sizes)]
             drawn = [x + y for x, y in zip(drawn, counts)]
         total = drawn[0].sum(axis=1, dtype=np.float64)
         total[total == 0] = np.nan  # no trial of the class was drawn: the replicate tells nothing
@@ -147,8 +152,8 @@ def _draw_trials(cells, sizes, n_replicates, rng):
     return drawn
 
 
-def _table(rows, n_rows, columns, n_columns):
-    counts = np.bincount(rows.astype(np.int64) * n_columns + columns, minlength=n_rows * n_columns)
+def _table(rows, n_rows, columns, n_columns, mass):
+    counts = np.bincount(rows.astype(np.int64) * n_columns + columns, mass, minlength=n_rows * n_columns)
     return counts.reshape(n_rows, n_columns).astype(np.float32)
 
 

@@ -25,21 +25,29 @@ P_SPOOF, P_TARGET, P_NONTARGET = 0.05, 0.95 * 0.99, 0.95 * 0.01
 C_MISS, C_FA = 1, 10
 
 
-def det_curve(bonafide: ArrayLike, spoof: ArrayLike, cllr: bool = False) -> Curve:
+def det_curve(
+    bonafide: ArrayLike, spoof: ArrayLike, cllr: bool = False, masses: Sequence[np.ndarray] | None = None
+) -> Curve:
     """The DET curve of scores, a Curve of as many points as there are distinct scores, and one that rejects nothing.
 
+    masses: what each trial of the two classes counts, whole numbers; None: 1.
     Raises UserError for an empty class or a score that is not finite.
     """
     classes = checked(bonafide, spoof)
-    n_bonafide, n_spoof = map(len, classes)
     scores = np.concatenate(classes)
     order = np.argsort(scores)
-    scores = scores[order]
-    rejected_bonafide = np.cumsum(order < n_bonafide)
+    scores, is_bonafide = scores[order], order < len(classes[0])
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of each run of equal scores
+    if masses is None:
+        rejected = np.cumsum(is_bonafide)[last]
+        rejected = rejected, last + 1 - rejected
+    else:
+        masses = np.concatenate(masses)[order]
+        rejected = [np.cumsum(masses * mask)[last] for mask in (is_bonafide, ~is_bonafide)]
+    frr, spoof_rejected = (np.append(0, counts) / counts[-1] for counts in rejected)
     return Curve(
-        np.append(0, rejected_bonafide[last]) / n_bonafide,
-        1 - np.append(0, last + 1 - rejected_bonafide[last]) / n_spoof,
+        frr,
+        1 - spoof_rejected,
         np.append(scores[0] - 0.001, scores[last]),
         cllr_of(*classes) if cllr else None,
     )

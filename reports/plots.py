@@ -8,6 +8,8 @@ import numpy as np
 
 from common.atomic import atomic_open
 from common.console import UserError
+from corpora import BONAFIDE, SPOOF
+from corpora.segments import NON_SPEECH, Span, spans_of_labels
 from reports import curves
 from reports.bootstrap import kept_points
 from reports.conditions import Condition
@@ -20,11 +22,7 @@ def draw(path: str | os.PathLike, parts: list[list[Row]], systems: dict[str, np.
     path: .png, .pdf or .svg; parts: rows of the report, a list a breakdown; systems: {name: scores (trials,)}; pooled:
     Condition of all trials. Raises UserError without matplotlib.
     """
-    try:
-        from matplotlib import figure as drawing
-    except ImportError as error:
-        raise UserError(f"--plot needs matplotlib, which is not installed: {error}") from error
-
+    drawing = _drawing()
     parts = [part for part in parts if part[0].condition.by != "pooled"]
     bars = next((part for part in parts if part[0].condition.by == "attack"), parts[-1] if parts else None)
     figure = drawing.Figure(figsize=(11, 7 if bars else 4.5), layout="constrained")
@@ -41,6 +39,43 @@ def draw(path: str | os.PathLike, parts: list[list[Row]], systems: dict[str, np.
     axes[-1].set_xlabel("score")
     if bars:
         _draw_bars(figure.add_subplot(grid[1, :]), bars, list(systems))
+    _save(figure, path)
+
+
+def draw_segments(
+    path: str | os.PathLike, utt_id: str, step: float, scores: np.ndarray, spans: list[Span], threshold: float
+) -> None:
+    """The scores of an utterance's frames over time, above what is spoofed in truth and what is decided to be.
+
+    step: seconds of a frame; scores: (frames,); spans: its labels; threshold: the highest score of a spoofed frame.
+    """
+    figure = _drawing().Figure(figsize=(11, 4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.stairs(scores, step * np.arange(len(scores) + 1), baseline=None, label="score, higher: bona fide")
+    upper.axhline(threshold, color="0.5", linestyle="--", label=f"threshold {threshold:.4g}")
+    upper.set_title(utt_id, fontsize="medium", loc="left")
+    upper.legend(fontsize="small")
+    decided = spans_of_labels(np.where(scores <= threshold, SPOOF, BONAFIDE), step)
+    colours = {BONAFIDE: "C2", SPOOF: "C3", NON_SPEECH: "0.8"}
+    for y, own in ((1, spans), (0, decided)):
+        for label, colour in colours.items():
+            bars = [(start, end - start) for start, end, own_label in own if own_label == label]
+            lower.broken_barh(bars, (y + 0.1, 0.8), color=colour)
+    lower.set_yticks([0.5, 1.5], ["decided", "truth"])
+    end = max(spans[-1][1], step * len(scores))
+    lower.set(ylim=(0, 2), xlim=(0, end), xlabel="seconds; red: spoofed, green: bona fide, grey: non-speech")
+    _save(figure, path)
+
+
+def _drawing():
+    try:
+        from matplotlib import figure
+    except ImportError as error:
+        raise UserError(f"--plot needs matplotlib, which is not installed: {error}") from error
+    return figure
+
+
+def _save(figure, path):
     with atomic_open(path, "wb") as file:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=120)
 

@@ -93,8 +93,8 @@ def _layout(rows, figures, by_system, head, cells):
 # ------------------------------------------------------------------------------------------------------------- text
 
 
-def _aligned(rows):
-    """Lines of a table, rows of str: the first column to the left, the others to the right."""
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table from its cells: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
@@ -125,7 +125,7 @@ def _print_text(report):
         if " x " in part[0].condition.by:
             _print_grids(part, [f for f in figures if not report.sets or any(f.key in row.figures for row in part)])
         else:
-            print(*_aligned(_text_table(part, figures, report.by_system)), sep="\n")
+            print(*aligned(text_table(part, figures, report.by_system)), sep="\n")
     print()
     if report.sets:
         _print_pooled_only_of_sets(report)
@@ -138,7 +138,7 @@ def _print_text(report):
         _print_comparisons(report)
 
 
-def _text_table(rows, figures, by_system):
+def text_table(rows: list[Row], figures: list[Figure], by_system: bool) -> list[list[str]]:
     """Rows of str for one breakdown: name, figures with their intervals, counts of trials."""
     with_intervals = any(not math.isnan(value.low) for row in rows for value in row.figures.values())
 
@@ -159,7 +159,7 @@ def _print_pooled_only(row, report):
     values = [(figure, row.figures[figure.key]) for figure in pooled_only]
     lines = [[figure.title, _shown(figure, value.value), _interval(figure, value)] for figure, value in values]
     head = "all trials" + (f", {row.system}" if report.by_system else "")
-    print(*_aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
+    print(*aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
 
 
 def _print_pooled_only_of_sets(report):
@@ -173,7 +173,7 @@ def _print_pooled_only_of_sets(report):
         lambda figure, value: [_shown(figure, value.value)],
     )
     lines[0][0] = "set"
-    print(*_aligned(lines), sep="\n")
+    print(*aligned(lines), sep="\n")
 
 
 def _print_comparisons(report):
@@ -183,7 +183,7 @@ def _print_comparisons(report):
         low, high = _shown(figure, c["low"]), _shown(figure, c["high"])
         name = f"{figure.title}: {c['first']} - {c['second']}" + (f", {c['over']}" if "over" in c else "")
         lines.append([name, _shown(figure, c["difference"]), f"{low} to {high}", f"{c['p']:.3f}"])
-    print(*["", *_aligned(lines)], sep="\n")
+    print(*["", *aligned(lines)], sep="\n")
 
 
 def _print_grids(rows, figures):
@@ -195,11 +195,11 @@ def _print_grids(rows, figures):
         for name in down:
             values = [cells.get(f"{name} / {other}") for other in across]
             lines.append([name, *(_shown(figure, value and value.value) for value in values)])
-        print(*_aligned(lines), "", sep="\n")
+        print(*aligned(lines), "", sep="\n")
     counts = {row.condition.name: f"{len(row.condition.bonafide)}+{len(row.condition.spoof)}" for row in rows}
     counts = {f"{name} / {other}": "-" for name in down for other in across} | counts  # a set need not have all
     lines = [["bona fide+spoof", *across]]
-    print(*_aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
+    print(*aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
 
 
 # ------------------------------------------------------------------------------------------------- json, csv, LaTeX

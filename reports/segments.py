@@ -1,0 +1,305 @@
+"""Error rates of frame scores on partially spoofed speech: how well the spoofed stretches are found.
+
+Units of several lengths are trials. A unit is spoofed if more than nothing of it is. The score of a coarser unit is the
+mean or the least of its frames, that of a finer one the score of its frame. Point EER: every unit counts the same.
+Range EER: a stretch of one score and one label counts its length, the last unit being stretched, or cut, to the end of
+the labels. Non-speech counts as bona fide.
+Sources: Zhang et al., "The PartialSpoof database and countermeasures", IEEE/ACM TASLP 31, 2023 (point EER); Zhang et
+al., "Range-based equal error rate for spoof localization", Interspeech 2023; Luong et al., "Robust localization of
+partially fake speech" (arXiv 2507.03468): a threshold must carry over, hence precision, recall and F1 at that of a dev
+set.
+"""
+
+import os
+from collections import namedtuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.console import UserError, shown, warn
+from corpora import BONAFIDE, SPOOF
+from corpora.frame_scores import read_frame_scores
+from corpora.segments import TICKS, Span, read_segments, ticks, unit_labels
+from reports import plots
+from reports.bootstrap import (
+    FEWEST_CLUSTERS,
+    Stratum,
+    bootstrap_curves,
+    bootstrap_figure,
+    cluster_weights,
+    percentile_interval,
+)
+from reports.conditions import Condition
+from reports.curves import curve_eer, det_curve, eer_point
+from reports.figures import NO_VALUE, Figure, Row, Value
+from reports.tables import FORMS, Report, aligned, text_table
+
+MOST_MISSING = 3  # frames by which scores and labels of an utterance may differ: an encoder leaves out one or two
+RULES = ("mean", "least")
+
+# Trials of all utterances. scores, bonafide, utterance (its index): (trials,); masses: (trials,) ticks, None: each 1.
+Trials = namedtuple("Trials", "scores bonafide utterance masses")
+
+FIGURES = [
+    Figure("eer", "EER %", curve_eer, scale=100, digits=3),
+    Figure("range_eer", "range EER %", curve_eer, scale=100, digits=3),
+    Figure("threshold", "threshold", None, of="scores"),
+    Figure("precision", "precision %", None, scale=100, digits=2),
+    Figure("recall", "recall %", None, scale=100, digits=2),
+    Figure("f1", "F1 %", None, scale=100, digits=2),
+]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frame scores joined with labels. step: ticks of a frame; scores: (frames,) of all utterances in succession;
+    counts: (utterances,) frames of each; spans: a list of spans an utterance.
+    """
+
+    utt_ids: list[str]
+    step: int
+    scores: np.ndarray
+    counts: np.ndarray
+    spans: list[list[Span]]
+
+    def units(self, unit: int, rule: str = "mean") -> tuple[np.ndarray, np.ndarray]:
+        """Scores of units of `unit` ticks: (scores of all utterances in succession, counts (utterances,)).
+
+        rule: of RULES, for coarser units; the last unit of an utterance may have fewer frames.
+        Raises UserError for a unit that is neither a multiple nor a divisor of the step.
+        """
+        if self.step % unit == 0:
+            return np.repeat(self.scores, self.step // unit), self.counts * (self.step // unit)
+        if unit % self.step:
+            step = self.step / TICKS
+            raise UserError(f"--unit {unit / TICKS:g}: expected a multiple or a divisor of {step:g}, a frame's seconds")
+        return self._groups(unit // self.step, rule)
+
+    def utterances(self, rule: str) -> Trials:
+        """One trial an utterance, its score the mean or the least of its frames, spoofed if any of it is."""
+        scores, _ = self._groups(int(self.counts.max()), rule)
+        bonafide = np.array([all(label != SPOOF for *_, label in spans) for spans in self.spans])
+        return Trials(scores, bonafide, np.arange(len(scores)), None)
+
+    def _groups(self, n, rule):
+        """Scores of every n successive frames of an utterance, and how many groups each has."""
+        counts = -(-self.counts // n)
+        starts = np.repeat(np.cumsum(self.counts) - self.counts, counts) + n * _within(counts)
+        if rule == "least":
+            return np.minimum.reduceat(self.scores, starts), counts
+        sizes = np.diff(np.append(starts, len(self.scores)))
+        first = self.scores[starts]  # what is left of it is exactly 0 where all are equal, so that ties stay ties
+        return first + np.add.reduceat(self.scores - np.repeat(first, sizes), starts) / sizes, counts
+
+    def point_trials(self, unit: int, rule: str = "mean") -> Trials:
+        """Every unit of `unit` ticks a trial. Labels without a score, or scores without a label, are cut."""
+        scores, n_scores = self.units(unit, rule)
+        labels = [unit_labels(spans, spans[-1][1], unit / TICKS) for spans in self.spans]
+        n_labels = np.array([len(own) for own in labels])
+        n = np.minimum(n_scores, n_labels)
+        bonafide = np.concatenate(labels)[_within(n_labels) < np.repeat(n, n_labels)] == BONAFIDE
+        return Trials(scores[_within(n_scores) < np.repeat(n, n_scores)], bonafide, _owners(n), None)
+
+    def range_trials(self, unit: int, rule: str = "mean") -> Trials:
+        """Every stretch of one score and one label a trial that counts its ticks."""
+        scores, counts = self.units(unit, rule)
+        ends = np.cumsum([ticks(spans[-1][1]) for spans in self.spans])  # utterances end to end on one axis
+        begins = np.append(0, ends[:-1])
+        of_score = np.repeat(begins, counts) + unit * _within(counts)
+        kept = of_score < np.repeat(ends, counts)
+        of_score, scores = of_score[kept], scores[kept]
+        n_spans = [len(spans) for spans in self.spans]
+        of_label = np.repeat(begins, n_spans) + [ticks(start) for spans in self.spans for start, *_ in spans]
+        labels = np.array([label for spans in self.spans for *_, label in spans])
+        edges = np.union1d(of_score, of_label)
+        label = np.searchsorted(of_label, edges, side="right") - 1
+        score = np.searchsorted(of_score, edges, side="right") - 1
+        masses = np.diff(np.append(edges, ends[-1]))
+        return Trials(scores[score], labels[label] != SPOOF, _owners(n_spans)[label], masses)
+
+
+def _owners(counts):
+    """The utterance of each of their trials in succession."""
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def _within(counts):
+    """0, 1, ... for the trials of each utterance."""
+    counts = np.asarray(counts)
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def read_frames(frames: str | os.PathLike, labels: str | os.PathLike, allow_missing: bool = False) -> Frames:
+    """Frame scores and labels of segments, joined by utterance, in the order of the scores.
+
+    Raises UserError where a file does not fit, utterances of one are not in the other (allow_missing: warns, and takes
+    the rest), steps differ, or scores end elsewhere than labels by more than 3 frames.
+    """
+    scored, segments = read_frame_scores(frames), read_segments(labels)
+    both = [utt_id for utt_id in scored if utt_id in segments]
+    problems = []
+    for what, own in (("with scores have no labels", scored), ("with labels have no scores", segments)):
+        if alone := [utt_id for utt_id in own if utt_id not in scored or utt_id not in segments]:
+            problems.append(f"{len(alone)} utterances {what} (first {shown(alone[0])})")
+    if problems:
+        problem = f"{frames} does not match {labels}: {', '.join(problems)}"
+        if not both or not allow_missing:
+            raise UserError(f"{problem}; --allow_missing reports on the rest")
+        warn(problem)
+    step = scored[both[0]].step
+    for utt_id in both:
+        end, n = segments[utt_id][-1][1], len(scored[utt_id].scores)
+        if scored[utt_id].step != step:
+            found = f"{scored[utt_id].step:g} s for {shown(utt_id)}"
+            raise UserError(f"{frames}: expected frames of {step:g} s throughout, found {found}")
+        if abs(end / step - n) > MOST_MISSING + 0.5:
+            raise UserError(
+                f"{frames}: expected scores for the {end:g} s that {labels} labels of {shown(utt_id)}, found {n} of "
+                f"{step:g} s each"
+            )
+    scores = [scored[utt_id].scores for utt_id in both]
+    counts = np.array(list(map(len, scores)))
+    return Frames(both, ticks(step), np.concatenate(scores), counts, [segments[utt_id] for utt_id in both])
+
+
+def trials_eer(trials: Trials, weights: np.ndarray | None = None) -> tuple[Value, float]:
+    """(EER with its interval, threshold) of Trials. weights: (replicates, utterances) of cluster_weights; None: no
+    interval. Raises UserError if a class has no trial.
+    """
+    masks = trials.bonafide, ~trials.bonafide
+    classes = [trials.scores[mask] for mask in masks]
+    masses = None if trials.masses is None else [trials.masses[mask] for mask in masks]
+    if weights is None:
+        curve = det_curve(*classes, masses=masses)
+        value = NO_VALUE._replace(value=float(curve_eer(curve)))
+    else:
+        strata = [Stratum(clusters=[trials.utterance[mask] for mask in masks], weights=weights)]
+        drawn = bootstrap_curves(*classes, len(weights), points=[eer_point], strata=strata, masses=masses)
+        curve = drawn[0][0]
+        eer, replicates = bootstrap_figure(curve_eer, *drawn[0])
+        value = Value(eer, *percentile_interval(replicates))
+    return value, float(curve.thresholds[eer_point(curve)])
+
+
+def decisions(trials: Trials, threshold: float, n_utterances: int, weights: np.ndarray | None = None) -> list[Value]:
+    """Precision, recall and F1 of spoofed trials, with intervals: those are spoofed whose score is not above threshold.
+
+    Without a trial that a rate is a share of it is NaN.
+    """
+    decided = trials.scores <= threshold
+    hits = np.bincount(trials.utterance, decided & ~trials.bonafide, n_utterances)
+    false_alarms = np.bincount(trials.utterance, decided & trials.bonafide, n_utterances)
+    misses = np.bincount(trials.utterance, ~decided & ~trials.bonafide, n_utterances)
+
+    def rates(counts):
+        hits, false_alarms, misses = counts.T
+        with np.errstate(invalid="ignore"):
+            return hits / (hits + false_alarms), hits / (hits + misses), 2 * hits / (2 * hits + false_alarms + misses)
+
+    counts = np.stack([hits, false_alarms, misses], axis=1)
+    values = [NO_VALUE._replace(value=float(rate)) for rate in rates(counts.sum(axis=0))]
+    if weights is None:
+        return values
+    return [Value(v.value, *percentile_interval(drawn)) for v, drawn in zip(values, rates(weights @ counts))]
+
+
+def measure_frames(
+    frames: Frames, units: Sequence[int], rule: str, dev: Frames | None, weights: np.ndarray | None, system: str
+) -> list[Row]:
+    """A Row for units of each of these ticks, and for utterances by each of RULES.
+
+    dev: where thresholds are those of its EER; None: of the same trials. weights: as for trials_eer.
+    """
+
+    def row(by, name, trials_of, range_trials=None):
+        trials = trials_of(frames)
+        condition = Condition(by, name, {}, *(np.flatnonzero(mask) for mask in (trials.bonafide, ~trials.bonafide)))
+        if not len(condition.bonafide) or not len(condition.spoof):
+            return Row(condition, system, {})
+        figures = {}
+        figures["eer"], threshold = trials_eer(trials, weights)
+        if range_trials:
+            figures["range_eer"], _ = trials_eer(range_trials, weights)
+        if dev:
+            _, threshold = trials_eer(trials_of(dev))
+        figures["threshold"] = NO_VALUE._replace(value=threshold)
+        values = decisions(trials, threshold, len(frames.utt_ids), weights)
+        return Row(condition, system, figures | dict(zip(("precision", "recall", "f1"), values)))
+
+    rows = [
+        row(
+            "unit",
+            f"{unit / TICKS:g} s",
+            partial(Frames.point_trials, unit=unit, rule=rule),
+            frames.range_trials(unit, rule),
+        )
+        for unit in units
+    ]
+    return rows + [row("utterance", f"{name} of its frames", partial(Frames.utterances, rule=name)) for name in RULES]
+
+
+def report_frames(
+    path: str | os.PathLike,
+    labels: str | os.PathLike,
+    units: Sequence[float] | None = None,
+    rule: str = "mean",
+    dev: Sequence[str | os.PathLike] | None = None,
+    replicates: int = 1000,
+    allow_missing: bool = False,
+    form: str | None = None,
+    plot: str | os.PathLike | None = None,
+    utt_id: str | None = None,
+) -> None:
+    """Print the report of EER_minDCF.py --frames, and draw an utterance if `plot` names a file.
+
+    path: frame scores; labels: of segments; units: seconds, None: 1, 2, ... 32 frames; dev: scores and labels of
+    the dev set; form: of FORMS, None: text; utt_id: the utterance drawn, None: the first.
+    Raises UserError as read_frames.
+    """
+    frames = read_frames(path, labels, allow_missing)
+    dev_frames = read_frames(*dev, allow_missing) if dev else None
+    units = [ticks(unit) for unit in units] if units else [frames.step << i for i in range(6)]
+    n, weights, intervals = len(frames.utt_ids), None, "no intervals"
+    if utt_id is not None and utt_id not in frames.utt_ids:
+        raise UserError(f"--plot_utt {shown(utt_id)}: {path} has no such utterance")
+    if replicates and n >= FEWEST_CLUSTERS:
+        owners = _owners([len(spans) for spans in frames.spans])
+        bonafide = np.array([label != SPOOF for spans in frames.spans for *_, label in spans])
+        weights = cluster_weights(owners, bonafide, replicates)
+        intervals = f"intervals: 95 %, {replicates} bootstrap replicates of whole utterances"
+    system = Path(path).stem
+    rows = measure_frames(frames, units, rule, dev_frames, weights, system)
+    if not rows[0].figures:
+        raise UserError(f"{labels}: expected bona fide and spoofed stretches, found none of one class")
+    if rows[0].figures["eer"].value > 0.5:
+        warn(f"{path}: EER above 50 %: are its scores higher for spoofs, or its labels of other utterances?")
+    result = Report(
+        corpus="segments",
+        subset="",
+        key=str(labels),
+        intervals=intervals,
+        calibrated=False,
+        checks={system: {"path": str(path), "utterances": n, "frames": len(frames.scores)}},
+        rows=rows,
+        figures={figure.key: figure for figure in FIGURES},
+        comparisons=[],
+    )
+    if plot:
+        i = frames.utt_ids.index(utt_id) if utt_id is not None else 0
+        scores = np.split(frames.scores, np.cumsum(frames.counts)[:-1])[i]
+        _, threshold = trials_eer((dev_frames or frames).point_trials(frames.step))
+        plots.draw_segments(plot, frames.utt_ids[i], frames.step / TICKS, scores, frames.spans[i], threshold)
+    if form:
+        FORMS[form](result)
+        return
+    n_spoof = n - np.count_nonzero(frames.utterances("mean").bonafide)
+    print(f"segments: {n} utterances, {n_spoof} of them with spoofed stretches")
+    print(f"labels: {labels}")
+    print(f"scores: {path}, frames of {frames.step / TICKS:g} s; of a coarser unit the {rule} of its frames")
+    print(f"thresholds: those of the EER of {dev[0] if dev else 'these very trials; --dev sets them on others'}")
+    print(intervals)
+    for part in result.parts():
+        print(*["", *aligned(text_table(part, FIGURES, False))], sep="\n")
