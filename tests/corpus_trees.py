@@ -6,7 +6,9 @@ import textwrap
 from collections import namedtuple
 
 import numpy as np
+import pyarrow
 import soundfile
+from pyarrow import parquet
 
 
 def expand(layout):
@@ -98,8 +100,9 @@ TREES = {  # a speaker may hold blanks, which no other column does
     for corpus, files in TREES.items()
 }
 
-# A list: its path, what the path of an utterance's audio is, its text, and what is to be read, utterance:label:attack.
-Listed = namedtuple("Listed", "path audio text trials")
+# A list: its path, what the path of an utterance's audio is, its text, what is to be read, utterance:label:attack, and
+# the folder to be named as that of the audio, if it is not found around the list. ROOT: the corpus's folder.
+Listed = namedtuple("Listed", "path audio text trials audio_dir", defaults=(None,))
 LISTS = {
     "ASVspoof2019_LA": Listed(
         "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt",
@@ -191,6 +194,122 @@ LISTS = {
         """,
         "0:spoof:- 1:spoof:- 2:bonafide:- 3:bonafide:-",
     ),
+    "ASVspoof2019_PA": Listed(
+        "PA/ASVspoof2019_PA_cm_protocols/ASVspoof2019.PA.cm.dev.trl.txt",
+        "PA/ASVspoof2019_PA_dev/flac/{}.flac",
+        """
+        PA_0069 PA_D_0000001 aaa - bonafide
+        PA_0069 PA_D_0000002 ccb - bonafide
+        PA_0069 PA_D_0005401 aaa AA spoof
+        PA_0070 PA_D_0005402 ccb CB spoof
+        """,
+        "PA_D_0000001:bonafide:- PA_D_0000002:bonafide:- PA_D_0005401:spoof:AA PA_D_0005402:spoof:CB",
+    ),
+    "ASVspoof2021_PA": Listed(
+        "keys/PA/CM/trial_metadata.txt",
+        "ASVspoof2021_PA_eval/flac/{}.flac",
+        """
+        PA_0010 PA_E_1000001 R1 M1 d1 r1 m1 s1 c1 spoof notrim eval
+        PA_0010 PA_E_1000002 R2 M2 d1 r1 m1 s2 c1 spoof notrim eval
+        PA_0011 PA_E_1000003 R1 M1 d1 - - - - bonafide notrim eval
+        PA_0011 PA_E_1000004 R2 M2 d1 - - - - bonafide notrim eval
+        """,
+        "PA_E_1000001:spoof:- PA_E_1000002:spoof:- PA_E_1000003:bonafide:- PA_E_1000004:bonafide:-",
+    ),
+    "ASVspoof2015": Listed(
+        "CM_protocol/cm_develop.ndx.txt",
+        "wav/{}.wav",
+        """
+        D1 D1_1000001 human human
+        D2 D2_1000001 human human
+        D1 D1_1001001 S1 spoof
+        D2 D2_1001001 S5 spoof
+        """,
+        "D1_1000001:bonafide:- D2_1000001:bonafide:- D1_1001001:spoof:S1 D2_1001001:spoof:S5",
+    ),
+    "partially_spoofed": Listed(
+        "HAD_dev_label.txt",
+        "con_wav/{}.wav",
+        """
+        HAD_dev_fake_1 0.3 spoof 0.00-0.10-T 0.10-0.20-F 0.20-0.30-T
+        HAD_dev_fake_2 0.3 spoof 0.00-0.30-F
+        HAD_dev_real_1 0.3 bonafide 0.00-0.30-T
+        HAD_dev_real_2 0.3 bonafide
+        """,
+        "HAD_dev_fake_1:spoof:- HAD_dev_fake_2:spoof:- HAD_dev_real_1:bonafide:- HAD_dev_real_2:bonafide:-",
+    ),
+    "Codecfake": Listed(
+        "label/C3.txt",
+        "C3/{}.wav",
+        """
+        SSB13650058.wav real 0
+        p225_001.wav real 0
+        F03_SSB13650058.wav fake 3
+        F03_p225_001.wav fake 3
+        """,
+        "SSB13650058:bonafide:- p225_001:bonafide:- F03_SSB13650058:spoof:- F03_p225_001:spoof:-",
+    ),
+    "ADD2022": Listed(
+        "label.txt",
+        "wav/{}.wav",
+        """
+        ADD_T_00000000.wav genuine
+        ADD_T_00000001.wav fake
+        ADD_T_00000002.wav genuine
+        ADD_T_00000003.wav fake
+        """,
+        "ADD_T_00000000:bonafide:- ADD_T_00000001:spoof:- ADD_T_00000002:bonafide:- ADD_T_00000003:spoof:-",
+    ),
+    "ADD2023": Listed(
+        "ADD2023_T1.2R2/label.txt",
+        "ADD2023_T1.2R2/wav/{}.wav",
+        """
+        ADD2023_T1.2R2_E_00000001.wav genuine
+        ADD2023_T1.2R2_E_00000002.wav fake
+        ADD2023_T1.2R2_E_00000003.wav genuine
+        ADD2023_T1.2R2_E_00000004.wav fake
+        """,
+        "ADD2023_T1.2R2_E_00000001:bonafide:- ADD2023_T1.2R2_E_00000002:spoof:- "
+        "ADD2023_T1.2R2_E_00000003:bonafide:- ADD2023_T1.2R2_E_00000004:spoof:-",
+    ),
+    "SpoofCeleb": Listed(
+        "metadata/development.csv",
+        "flac/development/{}.flac",
+        """
+        file,speaker,attack
+        a00/id10936/0hIuZd2X-00003.flac,id10936,a00
+        a00/id10937/0hIuZd2X-00003.flac,id10937,a00
+        a06/id10936/0hIuZd2X-00003.flac,id10936,a06
+        a07/id10937/0hIuZd2X-00003.flac,id10937,a07
+        """,
+        "a00/id10936/0hIuZd2X-00003:bonafide:- a00/id10937/0hIuZd2X-00003:bonafide:- "
+        "a06/id10936/0hIuZd2X-00003:spoof:a06 a07/id10937/0hIuZd2X-00003:spoof:a07",
+    ),
+    "AntiDeepfake": Listed(
+        "protocols/CodecFake.csv",
+        "data/CodecFake/{}.wav",
+        """
+        ID,Label,Duration,SampleRate,Path,Attack,Speaker,Proportion,AudioChannel,AudioEncoding,AudioBitSample,Language
+        C-1,fake,0.3,16000,$ROOT/CodecFake/C-1.wav,encodec_24khz,p272,-,1,PCM_S,16,EN
+        C-2,fake,0.3,16000,$ROOT/CodecFake/C-2.wav,funcodec,p273,-,1,PCM_S,16,EN
+        C-3,real,0.3,16000,$ROOT/CodecFake/C-3.wav,-,p273,-,1,PCM_S,16,EN
+        C-4,real,0.3,16000,$ROOT/CodecFake/C-4.wav,-,p272,-,1,PCM_S,16,EN
+        """,
+        "C-1:spoof:encodec_24khz C-2:spoof:funcodec C-3:bonafide:- C-4:bonafide:-",
+        "data",
+    ),
+    "DeepFense": Listed(
+        "test.parquet",
+        "audio/{}.flac",
+        """
+        ID,path,label,dataset_name
+        u1,audio/u1.flac,bonafide,ASV19
+        u2,audio/u2.flac,spoof,ASV19
+        u3,audio/u3.flac,bonafide,MLAAD
+        u4,audio/u4.flac,spoof,MLAAD
+        """,
+        "u1:bonafide:- u2:spoof:- u3:bonafide:- u4:spoof:-",
+    ),
     "csv": Listed(  # of one's own
         "mine.csv",
         "{}.wav",
@@ -216,9 +335,14 @@ def record_audio(folder, paths):
 def unpack(folder, corpus):
     """A corpus in its official layout: (its list, {utterance: (label, attack, path of its audio)})."""
     listed = LISTS[corpus]
-    trials = [trial.split(":") for trial in listed.trials.split()]
+    trials = [trial.split(":") for trial in listed.trials.replace("ROOT", str(folder)).split()]
     trials = {utt_id: (label, attack, str(folder / listed.audio.format(utt_id))) for utt_id, label, attack in trials}
     record_audio(folder, [path for _, _, path in trials.values()])
-    (folder / listed.path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / listed.path).write_text(textwrap.dedent(listed.text).lstrip())
-    return folder / listed.path, trials
+    key, text = folder / listed.path, textwrap.dedent(listed.text).lstrip()
+    key.parent.mkdir(parents=True, exist_ok=True)
+    if key.suffix == ".parquet":
+        names, *rows = (line.split(",") for line in text.splitlines())
+        parquet.write_table(pyarrow.table(dict(zip(names, zip(*rows)))), key)
+    else:
+        key.write_text(text if "$ROOT" in text else text.replace("ROOT", str(folder)))
+    return key, trials
