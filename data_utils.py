@@ -12,8 +12,8 @@ import torch
 from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError, progress, warn
 from common.workers import Workers
-from corpora import Trial
-from front_ends import FrontEnd
+from corpora import BONAFIDE, SPOOF, Trial
+from front_ends import FrontEnd, n_units
 
 LONG = 60  # seconds of an utterance that are augmented before the crop is taken
 # Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
@@ -28,21 +28,22 @@ def _warn_of_silence(path, x):
 
 
 def repeat_pad(x: np.ndarray, length: int) -> np.ndarray:
-    """Repeat a waveform (samples,) from its start until it has at least `length` samples."""
-    return np.tile(x, -(-length // len(x))) if len(x) < length else x
+    """Repeat a waveform (..., samples) from its start until it has at least `length` samples."""
+    return np.tile(x, -(-length // x.shape[-1])) if x.shape[-1] < length else x
 
 
 def first_samples(x: np.ndarray, length: int) -> np.ndarray:
     """The first `length` samples of a waveform, repeated from its start where it is shorter."""
-    return repeat_pad(x, length)[:length]
+    return repeat_pad(x, length)[..., :length]
 
 
 def random_samples(x: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """`length` samples of a waveform from a random place; a shorter one is repeated first, past `length`."""
-    if len(x) <= length:
-        x = np.tile(x, length // len(x) + 1)
-    start = rng.integers(len(x) - length + 1)
-    return x[start : start + length]
+    n = x.shape[-1]
+    if n <= length:
+        x = np.tile(x, length // n + 1)
+    start = rng.integers(x.shape[-1] - length + 1)
+    return x[..., start : start + length]
 
 
 def expected_samples(path: Path | str) -> int:
@@ -92,6 +93,35 @@ def plan_batches(
     return batches_of(map(front_end.samples_seen, repeated), batch_samples)
 
 
+class UnitLabels:
+    """Labels of the units of a crop, that a detector on front_end scores every `unit` seconds.
+
+    Raises ValueError if a unit has no whole number of frames.
+    """
+
+    def __init__(self, front_end: FrontEnd, unit: float) -> None:
+        self.front_end, self.frames_per_unit = front_end, front_end.frames_per(unit)
+        self.samples = self.frames_per_unit * front_end.stride
+
+    def spoofed(self, trial: Trial, n_samples: int) -> np.ndarray:
+        """(n_samples,) 1 where a trial is spoofed, else 0; one without spans is so from end to end or nowhere."""
+        if trial.spans is None:
+            return np.full(n_samples, trial.label == SPOOF, np.float32)
+        spoofed = np.zeros(n_samples, np.float32)
+        for start, end, label in trial.spans:
+            if label == SPOOF:
+                spoofed[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] = 1
+        return spoofed
+
+    def __call__(self, spoofed: np.ndarray) -> np.ndarray:
+        """(samples,) of a crop, 1 where it is spoofed, to labels (1 + U,): of the crop and its U units, bona fide those
+        without one spoofed sample. Source: the segment labels of PartialSpoof (Zhang et al., IEEE/ACM TASLP 2023).
+        """
+        n = n_units(self.front_end.n_frames(len(spoofed)), self.frames_per_unit)
+        units = np.maximum.reduceat(spoofed[: n * self.samples], np.arange(n) * self.samples)
+        return np.where(np.concatenate([[spoofed.max()], units]) > 0, SPOOF, BONAFIDE)
+
+
 class TrialDataset:
     """Trials as (waveform (samples,), label, index).
 
@@ -101,7 +131,7 @@ class TrialDataset:
     its start. augment: function (x, rng=Generator) of a waveform, before the crop; see augmentation.AUGMENTATIONS.
     seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from (seed, epoch,
     index) alone, so that it does not depend on the worker that makes it. bad_audio: given, the next trial whose audio
-    can be read takes the place of one whose cannot.
+    can be read takes the place of one whose cannot. units: the label is then an array (1 + U,), see UnitLabels.
     """
 
     def __init__(
@@ -113,8 +143,10 @@ class TrialDataset:
         seed: int = 0,
         front_end: FrontEnd | None = None,
         bad_audio: "BadAudio | None" = None,
+        units: UnitLabels | None = None,
     ) -> None:
         self.trials = trials
+        self.units = units
         self.length = length
         self.place = place
         self.augment = augment
@@ -134,17 +166,20 @@ class TrialDataset:
         trial = self.trials[index]
         rng = np.random.default_rng([self.seed, epoch, index])
         is_random = self.place == "random" or (self.place == "random_if_longer" and len(x) > self.length)
+        rows = np.stack([x, self.units.spoofed(trial, len(x))]) if self.units else x[None]  # cropped alike
         if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
             longest = max(LONG * SAMPLE_RATE, self.length)
-            x = random_samples(x, longest, rng) if is_random else x[:longest]
+            rows = random_samples(rows, longest, rng) if is_random else rows[:, :longest]
         if self.augment:
-            x = self.augment(x, rng=rng)
+            rows = np.stack([self.augment(rows[0], rng=rng), *rows[1:]])
         if self.length:
-            x = random_samples(x, self.length, rng) if is_random else first_samples(x, self.length)
+            rows = random_samples(rows, self.length, rng) if is_random else first_samples(rows, self.length)
         elif self.front_end:
-            x = self.front_end.ready(repeat_pad(x, self.front_end.least_samples))
+            rows = repeat_pad(rows, self.front_end.least_samples)
         # Trials of unknown label have label -1; nothing that is trained on has.
-        return np.ascontiguousarray(x, dtype=np.float32), -1 if trial.label is None else trial.label, index
+        label = self.units(rows[1]) if self.units else -1 if trial.label is None else trial.label
+        x = self.front_end.ready(rows[0]) if self.front_end and not self.length else rows[0]
+        return np.ascontiguousarray(x, dtype=np.float32), label, index
 
     def _read(self, index):
         """The first readable trial from `index` on: (its index, waveform, [(path, why)] of those before it)."""
@@ -265,7 +300,7 @@ class PlannedSampler:
 
 
 class TrialLoader:
-    """Batches of a TrialDataset: waveforms (B, samples), labels (B,), indices (B,)."""
+    """Batches of a TrialDataset: waveforms (B, samples), labels (B,), or (B, 1 + U) of units, and indices (B,)."""
 
     def __init__(
         self,
@@ -285,7 +320,8 @@ class TrialLoader:
         for stacks, (labels, indices, skipped) in self.workers.results(self.batch_sampler):
             for path, error in skipped:
                 self.dataset.bad_audio.skip(path, error)
-            yield from zip(stacks, map(torch.tensor, labels), map(torch.tensor, indices))
+            # Labels of units come as arrays.
+            yield from zip(stacks, (torch.from_numpy(np.array(part)) for part in labels), map(torch.tensor, indices))
 
 
 def make_loader(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from back_ends import BACK_ENDS, build_back_end
 from common.console import Number, UserError, shown, unfit, warn
 from common.values import fitted, key_value, options_text
-from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights
+from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights, n_units
 
 _PRESETS = dict.fromkeys(name for front_end in FRONT_ENDS.values() for name in front_end.presets)
 CHOICES = {
@@ -19,12 +20,15 @@ CHOICES = {
     "agg": [*AGGREGATIONS],
     "n_output_logits": [1, 2],
     "output": ["linear", "cosine"],
+    "utterance": ["pooled", "worst"],
 }
 # Options of a back-end that have a flag and a field of their own, and what the published programs, which took these
 # flags beside any back-end, set them to.
 OPTION_FLAGS = {"pool_func": ["mean"], "dilation": [1, 2], "Nes_ratio": [[8, 8]], "SE_ratio": [[1]]}
 
 
+# Fields of ModelConfig that are not flags.
+NO_FLAGS = ("output", "ssl_config", "unit", "utterance")
 MODEL_NAME = f"one of {', '.join(FRONT_ENDS)}, then _, then one of {', '.join(BACK_ENDS)}"
 
 
@@ -47,6 +51,10 @@ class ModelConfig:
     Nes_ratio: tuple = None  # splits of Nes2Net: outer, inner
     SE_ratio: tuple = None  # channels over width of Nes2Net's gates
     n_output_logits: int = None  # 1: one score; 2: spoof, bona fide
+    # Seconds of a unit, if it scores the units of an utterance as well, see Detector.forward; and what utterances are
+    # scored by, the back-end's pooling or the worst of their units. Not flags: training's --labels says them.
+    unit: float = None
+    utterance: str = "pooled"
     output: str = "linear"  # the last layer: linear, or cosine (of an embedding and a direction each); not a flag
     ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of the front-end's class
     # The back-end's options, see BackEnd.options: any of them when given; then all, but for those with a field above.
@@ -74,6 +82,8 @@ class ModelConfig:
             raise UserError(
                 f"--ssl {self.ssl}: is an encoder for {' or '.join(others)}, found --model_name {self.model_name}"
             )
+        if self.unit is not None:
+            self._check("unit", self.unit, Number(float, 0.001, 60))
         if (self.ssl == FROM_FILE) != isinstance(self.ssl_config, dict):
             raise UserError(f"--ssl {self.ssl}: needs --ssl_path, a file of pre-trained weights that says its shape")
         if self.ssl == FROM_FILE:
@@ -127,6 +137,8 @@ class ModelConfig:
         config = dataclasses.asdict(self)
         options = config.pop("back_end_options")
         config |= {"back_end_options": _listed(options)} if options else {}
+        if self.unit is None:  # as before there were units
+            del config["unit"], config["utterance"]
         return _listed(config)
 
     @classmethod
@@ -200,7 +212,7 @@ def _model_name(text):
 
 def given_model_flags(args: argparse.Namespace) -> dict:
     """The model flags that the user gave, {name: value}: what a checkpoint's configuration must agree with."""
-    names = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in ("output", "ssl_config")]
+    names = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in NO_FLAGS]
     flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "back_end_options" in flags:
         flags["back_end_options"] = dict(flags["back_end_options"])
@@ -220,6 +232,8 @@ class Detector(nn.Module):
 
     With two outputs, column 1 speaks for bona fide.
     """
+
+    WORST = 10  # of so many units one, the worst, speaks for an utterance
 
     crop = None  # samples of an utterance that it was trained on, where its checkpoint says so
 
@@ -247,8 +261,19 @@ class Detector(nn.Module):
             has_flag = name in OPTION_FLAGS or name in ("n_output_logits", "loss")
             raise UserError(f"--{error}" if has_flag else f"--back_end_options {error}") from error
 
+        self.frames_per_unit = None
+        if config.unit is not None:
+            if why := self.back_end.why_no_frames():
+                raise UserError(f"--labels: {config.back_end} scores no frames: it {why}")
+            try:
+                self.frames_per_unit = self.front_end.frames_per(config.unit)
+            except ValueError as error:
+                raise UserError(f"--label_step: {config.front_end}: {error}") from error
+
     def forward(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
-        """normalized: see front_ends.FrontEnd.forward."""
+        """normalized: see front_ends.FrontEnd.forward. If the detector scores units, U of them: logits
+        (B, 1 + U, n_output_logits), the utterance's and then those of its units, in their order.
+        """
         if not normalized:
             waveforms = self.front_end.normalized(waveforms)
         return self.classify(self.front_end(waveforms, normalized=True, raw_last=self.back_end.raw_last))
@@ -259,8 +284,26 @@ class Detector(nn.Module):
         # The back-end computes in float32, whatever the precision: its part of the products is small, gradients of MoE
         # in bfloat16 were 12 % off, and hundreds of weights need no cast.
         with torch.autocast(states[0].device.type, enabled=False):
-            logits = self.back_end(_at_least_float32(features))
+            features = _at_least_float32(features)
+            logits = self.with_units(features) if self.frames_per_unit else self.back_end(features)
         return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
+
+    def with_units(self, features: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+        """What the back-end takes to logits (B, 1 + U, n_output_logits), see forward.
+
+        A unit's logits are the mean of its frames'.
+        """
+        utterance, frames = self.back_end.forward_with_frames(features)
+        n = n_units(frames.shape[1], self.frames_per_unit)
+        units = F.avg_pool1d(
+            frames.transpose(1, 2), self.frames_per_unit, ceil_mode=True, count_include_pad=False
+        ).transpose(1, 2)[:, :n]
+        if self.config.utterance == "worst":
+            column = self.back_end.bonafide_column
+            bonafide = units[..., column] - units[..., 1 - column] if units.shape[2] == 2 else units[..., 0]
+            worst = bonafide.topk(-(-n // self.WORST), dim=1, largest=False).indices
+            utterance = units.gather(1, worst.unsqueeze(2).expand(-1, -1, units.shape[2])).mean(dim=1)
+        return torch.cat([utterance.unsqueeze(1), units], dim=1)
 
     def set_trained(self, front_end: bool) -> None:
         """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`."""
@@ -275,8 +318,15 @@ class Detector(nn.Module):
         return self.scores_of(self(waveforms, normalized))
 
     def scores_of(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scores (B,) of logits (B, n_output_logits): the bona fide logit, or what the back-end's authors score by."""
+        """Scores (B,) of logits as `forward` gives them: the bona fide logit, or what its authors score by."""
+        logits = logits[:, 0] if self.frames_per_unit else logits
         return self.back_end.score(logits) if self.config.n_output_logits == 2 else logits[:, 0]
+
+    def unit_scores_of(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scores (B, U), of units, of logits as `forward` gives them."""
+        logits = logits[:, 1:]
+        scores = self.back_end.score(logits.flatten(0, 1)) if self.config.n_output_logits == 2 else logits[..., 0]
+        return scores.view(logits.shape[:2])
 
 
 def _at_least_float32(features):

@@ -41,6 +41,7 @@ from data_utils import (
     PlannedSampler,
     TrialDataset,
     TrialLoader,
+    UnitLabels,
     check_audio,
     make_loader,
     plan_batches,
@@ -49,7 +50,7 @@ from front_ends import FRONT_ENDS
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from training import distributed, encoder_settings, memory, run_folder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
-from training.losses import LOSSES, losses_for
+from training.losses import LOSSES, UnitLoss, losses_for
 from training.options import add_flags, given_flags, saved_settings
 from training.recipes import RECIPES
 from training.trainer import Training
@@ -303,6 +304,10 @@ def main(argv=None):
         if config.loss and LOSSES[config.loss].output != "linear":
             model_flags["output"] = LOSSES[config.loss].output
         model_config = checkpoints.resolve_encoder(model_flags, config.ssl_path)
+    scored = {"unit": config.unit, "utterance": config.utterance_score or "pooled"}
+    model_config = dataclasses.replace(model_config, **scored)
+    if start:
+        start["config"] = model_config.to_dict()
     check_parts(config, model_config.back_end, [config.batch_size])
     name = config.foldername or config.folder_name(model_config.model_name)
     if not config.resume_checkpoint_path:
@@ -344,6 +349,8 @@ def main(argv=None):
         detector = checkpoints.detector_to_fine_tune(config.model_path, start, config.ssl_path)
     else:
         detector = checkpoints.new_detector(model_config, config.ssl_path) if new else build_detector(model_config)
+    if config.unit:
+        train_set.units = plain["units"] = augmented["units"] = UnitLabels(detector.front_end, config.unit)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory.explained(config, detector))
         detector.to(device)
@@ -357,7 +364,8 @@ def main(argv=None):
                 "": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options),
                 "_augmented": make_loader(TrialDataset(dev_trials, crop, **augmented), batch_size, **options),
             }
-        criterion = LOSSES[config.loss](config.class_weights).to(device)
+        criterion = LOSSES[config.loss](config.class_weights)
+        criterion = (UnitLoss(criterion, config.labels) if config.unit else criterion).to(device)
         signals = stack.enter_context(StopSignals())
         training = Training(config, detector, criterion, device, folder, train_loader, dev_loaders, signals)
         if rank == 0:

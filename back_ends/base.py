@@ -78,9 +78,21 @@ class BackEnd(nn.Module):
         """Scores (B,), higher is more bona fide, from logits (B, 2) with bona fide in column 1."""
         return logits[:, 1]
 
+    def forward_with_frames(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `forward` takes, to (its logits (B, n_output_logits), logits of every frame (B, T, n_output_logits)).
+
+        For back-ends that can say where in an utterance the speech is spoofed; others leave it as it is.
+        """
+        raise NotImplementedError
+
+    def why_no_frames(self) -> str:
+        """Why it gives no logits of frames, in words; "" if it does."""
+        has_them = type(self).forward_with_frames is not BackEnd.forward_with_frames
+        return "" if has_them else "pools over time before its decision"
+
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
         """[(module, its method)] that --compile translates; a loop over frames is better left as it is."""
-        return [(self, "forward")]
+        return [(self, "forward"), (self, "forward_with_frames")]  # of which a training calls one
 
     def use_cosine_output(self) -> None:
         """Let the output layer, the last of the linear layers, give cosines, which angular losses train.

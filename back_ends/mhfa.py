@@ -54,7 +54,23 @@ class MHFA(BackEnd):
         self.projection = Projection(embedding, n_output_logits)
 
     def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
-        keys = self.cmp_linear_k(weighted_layer_sum(states, self.weights_k))
-        values = self.cmp_linear_v(weighted_layer_sum(states, self.weights_v))
-        pooled = attentive_mean(values, self.att_head(keys))  # (B, heads, compressed)
+        values, attention = self._values(states)
+        pooled = attentive_mean(values, attention)  # (B, heads, compressed)
         return self.projection(self.pooling_fc(pooled.flatten(1)))
+
+    def forward_with_frames(self, states: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A frame is decided on as an utterance is, by its values times T times the heads' attention to it, whose mean
+        over the frames is what an utterance is decided by. This project's own reading.
+        """
+        values, attention = self._values(states)
+        share = attention.shape[1] * torch.softmax(attention, dim=1)  # (B, T, heads)
+        frames = (share.unsqueeze(3) * values.unsqueeze(2)).flatten(2)  # (B, T, heads * compressed)
+        embedded = self.pooling_fc(torch.cat([frames.mean(dim=1, keepdim=True), frames], dim=1))
+        # One batch norm of both: a second would leave its running statistics between the two.
+        logits = self.projection(embedded.flatten(0, 1)).unflatten(0, embedded.shape[:2])
+        return logits[:, 0], logits[:, 1:]
+
+    def _values(self, states):
+        """(values (B, T, compressed), attention of the heads before its softmax (B, T, heads))."""
+        keys = self.cmp_linear_k(weighted_layer_sum(states, self.weights_k))
+        return self.cmp_linear_v(weighted_layer_sum(states, self.weights_v)), self.att_head(keys)

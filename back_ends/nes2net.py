@@ -163,13 +163,27 @@ class NestedRes2Net(BackEnd):
         self.fc = nn.Linear(in_channels * (2 if pool_func == "ASTP" else 1), n_output_logits)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.fc(self._pooled(self._nested(features)))
+
+    def forward_with_frames(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The output layer decides on every frame too; with the mean as pooling, an utterance's logits are theirs."""
+        out = self._nested(features)
+        return self.fc(self._pooled(out)), self.fc(out.transpose(1, 2))
+
+    def why_no_frames(self) -> str:
+        return "pool_func ASTP gives its output layer statistics over time" if self.pooling is not None else ""
+
+    def _pooled(self, out):
+        return self.pooling(out) if self.pooling is not None else out.mean(dim=2)
+
+    def _nested(self, features):
+        """(B, T, C) -> (B, C, T)."""
         splits = features.transpose(1, 2).split(self.width, dim=1)  # (B, W, T) each
         outputs = []
         for block, bn, split in zip(self.Build_in_Res2Nets, self.bns, splits):
             out = outputs[-1] + split if outputs else split
             outputs.append(bn(self.activation(block(out))))
-        out = self.activation(self.bn(torch.cat([*outputs, splits[-1]], dim=1)))
-        return self.fc(self.pooling(out) if self.pooling is not None else out.mean(dim=2))
+        return self.activation(self.bn(torch.cat([*outputs, splits[-1]], dim=1)))
 
 
 class Nes2Net(NestedRes2Net):

@@ -19,6 +19,7 @@ def data_facts(trials: list[Trial], unit: int = SECOND) -> dict[str, int | str]:
     """
     ids = [trial.utt_id for trial in trials]
     labels = [trial.label for trial in trials]
+    has_spans = any(trial.spans is not None for trial in trials)
     files = _sizes_and_times(trials)
     return {
         "trials": len(trials),
@@ -26,7 +27,7 @@ def data_facts(trials: list[Trial], unit: int = SECOND) -> dict[str, int | str]:
         "spoof": labels.count(SPOOF),
         "ids": _digest(ids),
         "ids, sorted": _digest(sorted(ids)),
-        "labels": _digest(labels),
+        "labels": _digest([[trial.label, trial.spans] for trial in trials] if has_spans else labels),
         "sizes": _digest([size for size, _ in files]),
         "times": _digest([time and time // unit for _, time in files]),
         "newest": max((time for _, time in files if time is not None), default=0),

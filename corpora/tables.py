@@ -27,6 +27,7 @@ class Trial:
     path: str | None = None
     codec: str = "-"
     file: str | None = field(default=None, compare=False)  # how its list calls its audio, if not by the name alone
+    spans: tuple | None = None  # if parts of it are spoofed: see segments.py
 
 
 @dataclass

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from front_ends.aggregation import AGGREGATIONS, build_aggregation
 from front_ends.attention import attention_for_any_length
-from front_ends.base import FROM_FILE, FrontEnd, OtherFrontEnd, empty_weights
+from front_ends.base import FROM_FILE, FrontEnd, OtherFrontEnd, empty_weights, n_units
 from front_ends.log_mel import LogMel
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from front_ends.whisper import Whisper
@@ -30,6 +30,7 @@ __all__ = [
     "build_aggregation",
     "build_front_end",
     "empty_weights",
+    "n_units",
 ]
 
 

@@ -3,6 +3,7 @@
 A front-end is one class in one file, and a line in front_ends/__init__.py. Axes: B trials, T frames, C channels.
 """
 
+import bisect
 from collections import namedtuple
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from common.audio import SAMPLE_RATE
 from common.console import check, shown
 
 # --ssl from_file: the shape is that of the file of pre-trained weights.
@@ -66,6 +68,20 @@ class FrontEnd(nn.Module):
     def n_frames(self, n_samples: int) -> int:
         """Number of frames, T, that n_samples give."""
         raise NotImplementedError
+
+    @property
+    def stride(self) -> int:
+        """Samples from a frame to the next."""
+        some = range(self.least_samples, self.least_samples + 10_000_000)
+        first, later = (bisect.bisect_left(some, n, key=self.n_frames) for n in (101, 201))
+        return (later - first) // 100
+
+    def frames_per(self, seconds: float) -> int:
+        """Number of frames in a unit of that length. Raises ValueError if it is not whole."""
+        n = seconds * SAMPLE_RATE / self.stride
+        if round(n) < 1 or abs(n - round(n)) > 1e-6:
+            raise ValueError(f"expected a multiple of {self.stride / SAMPLE_RATE:g} s, its frames, found {seconds:g}")
+        return round(n)
 
     def samples_seen(self, n_samples: int) -> int:
         """How many of n_samples, once normalised, decide the hidden states. Waveforms cut to as many share a batch."""
@@ -163,6 +179,11 @@ class FrontEnd(nn.Module):
     def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state dict of a deeper encoder of this kind without the layers that this one lacks."""
         return state_dict
+
+
+def n_units(n_frames: int, frames_per_unit: int) -> int:
+    """How many units frames make. The last may have fewer frames than others, but at least half of them."""
+    return max(int(n_frames / frames_per_unit + 0.5), 1)
 
 
 class empty_weights(TorchFunctionMode):

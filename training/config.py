@@ -20,6 +20,7 @@ from training.schedules import BY_LENGTH, SCHEDULES
 SHARE = Number(float, 0, 1)
 ENCODER_SETTINGS = {name for front_end in FRONT_ENDS.values() for name in front_end.in_training}
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PUBLISHED_LOSSES = ("loss_published", "loss_augmented_published")  # see trainer.published_mean
 # Groups of the help. The parameters of RawBoost, which are of no group, are in the last.
 GROUPS = {
     "data": "data: one of --base_dir, --database_path and --train_protocol",
@@ -70,6 +71,14 @@ class TrainingConfig(RawBoostParams):
         action="append",
         metavar="DIR",
     )
+    train_segments: tuple = _data(
+        None,
+        "--labels frames, both: where the utterances of each --train_protocol are spoofed: RTTM, a folder of .vad "
+        "files, a list with spans, or PartialSpoof's _seglab_ .npy; not given: the list itself, if it has spans",
+        action="append",
+        metavar="FILE",
+    )
+    dev_segments: tuple = _data(None, "the same for each --dev_protocol", action="append", metavar="FILE")
     corpus: str = option(
         None,
         "what the data are of, which says their layout and recipe; not given: CtrSVDD for --base_dir, ASVspoof 2019 LA "
@@ -101,6 +110,21 @@ class TrainingConfig(RawBoostParams):
     )
     epochs: int = _training(None, "passes over the training set", kind=AT_LEAST_1, aliases=("--num_epochs",))
     batch_size: int = _training(None, "trials of a step, of all processes together", kind=AT_LEAST_1)
+    labels: str = _training(
+        "utterance",
+        "what is trained and scored: whole utterances; frames, which is units of --label_step; or both, their losses "
+        "added. For corpora of partially spoofed speech and back-ends that score frames (Nes2Net, MHFA, Linear)",
+        choices=("utterance", "frames", "both"),
+    )
+    label_step: float = _training(
+        None, "--labels frames, both: seconds of a unit that has a label (0.16)", kind=Number(float, 0.001, 60)
+    )
+    utterance_score: str = _training(
+        None,
+        "--labels frames, both: an utterance is scored by the back-end's pooling, or by the mean of the worst tenth of "
+        "its units (frames: worst; both: pooled)",
+        choices=("pooled", "worst"),
+    )
     optimizer: str = _training(None, choices=("Adam", "AdamW"))
     lr: float = _training(None, "highest learning rate", kind=Number(float, 0))
     weight_decay: float = _training(1e-4, kind=Number(float, 0))
@@ -211,7 +235,7 @@ class TrainingConfig(RawBoostParams):
         None,
         "figure that ranks them; ..._published: the mean of the losses of batches, as the authors ranked theirs; not "
         "given: that of --validation",
-        choices=("eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published", "train_loss"),
+        choices=("eer", "unit_eer", "loss", "loss_augmented", *PUBLISHED_LOSSES, "train_loss"),
     )
     early_stop: int = _validation(
         None,
@@ -264,12 +288,14 @@ class TrainingConfig(RawBoostParams):
     def __post_init__(self):
         recipe = recipe_of(self.corpus)
         validation = self.validation or recipe["validation"]
-        of_validation = {"keep": "every" if validation == "eer" else "improved", "average_by": validation}
+        average_by = "unit_eer" if validation == "eer" and self.labels != "utterance" else validation
+        of_validation = {"keep": "every" if validation == "eer" else "improved", "average_by": average_by}
         drop_last = CORPORA.get(self.corpus, CORPORA[DEFAULT_CORPUS]).drop_last
         for name, value in {**recipe, **of_validation, "drop_last": drop_last}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         check_values(self)
+        self._check_units()
         if self.loss == "WCE":
             object.__setattr__(self, "loss", "weighted_CCE")
         try:
@@ -292,6 +318,28 @@ class TrainingConfig(RawBoostParams):
             n_folders = len(getattr(self, f"{split}_audio_dir") or ())
             if n_folders > len(getattr(self, f"{split}_protocol") or ()):
                 raise UserError(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
+
+    def _check_units(self):
+        if self.labels == "utterance":
+            for name in ("label_step", "utterance_score", "train_segments", "dev_segments"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"--{name} needs --labels frames or both")
+            if self.average_by == "unit_eer":
+                raise UserError("--average_by unit_eer needs --labels frames or both")
+            return
+        if self.label_step is None:
+            object.__setattr__(self, "label_step", 0.16)
+        if self.utterance_score is None:
+            object.__setattr__(self, "utterance_score", "worst" if self.labels == "frames" else "pooled")
+        for split in ("train", "dev"):
+            n_files = len(getattr(self, f"{split}_segments") or ())
+            if n_files > len(getattr(self, f"{split}_protocol") or ()):
+                raise UserError(f"--{split}_segments: expected at most one a --{split}_protocol, found {n_files}")
+
+    @property
+    def unit(self) -> float | None:
+        """Seconds of a unit that is scored, None for whole utterances."""
+        return None if self.labels == "utterance" else self.label_step
 
     @classmethod
     def of_corpus(cls, corpus: str | None, model_name: str | None = None, **given: object) -> "TrainingConfig":

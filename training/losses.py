@@ -96,6 +96,38 @@ class AdditiveMarginSoftmax(Loss):
         return F.cross_entropy(self.SCALE * less_margin, labels, reduction="sum")
 
 
+class UnitLoss(Loss):
+    """A loss of units, and of utterances as well if labels are "both": its two means are added. outputs
+    (B, 1 + U, n_outputs), as a Detector that scores units gives them; labels (B, 1 + U), the crop's and those of its
+    units, -1 for none.
+    """
+
+    def __init__(self, loss: Loss, labels: str) -> None:
+        super().__init__()
+        self.loss, self.labels = loss, labels
+
+    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (self.total(outputs, labels) / self.weight(labels)).sum()
+
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(1,), or (2,) of both."""
+        units, targets = outputs[:, 1:].flatten(0, 1), labels[:, 1:].flatten()
+        totals = [self.loss.total(units[there := self._there(targets)], targets[there])]
+        totals += [self.loss.total(outputs[:, 0], labels[:, 0])] if self.labels == "both" else []
+        return torch.stack(totals)
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        targets = labels[:, 1:].flatten()
+        weights = [self.loss.weight(targets[self._there(targets)])]
+        weights += [self.loss.weight(labels[:, 0])] if self.labels == "both" else []
+        return torch.stack(weights)
+
+    @staticmethod
+    def _there(targets):
+        # Crops of training have a label for every unit, and to look for those without would wait for a GPU.
+        return slice(None) if torch.is_grad_enabled() else targets >= 0
+
+
 LOSSES = {
     "focal": Focal,
     "weighted_CCE": WeightedCrossEntropy,

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recomputed
 
 import checkpoints
 from common.console import StopSignals, UserError, progress, warn
-from corpora import BONAFIDE
+from corpora import BONAFIDE, SPOOF
 from data_utils import TrialLoader
 from front_ends import attention_for_any_length
 from model import Detector
+from reports.metrics import compute_eer
 from training import distributed, run_folder
 from training.config import PRECISIONS, TrainingConfig
 from training.cuda_graph import GraphedGradients
@@ -379,7 +381,7 @@ class Training:
                 with self.autocast():
                     logits = self.network(x_part)
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-                part = self.criterion.total(logits, labels_part) / weight
+                part = (self.criterion.total(logits, labels_part) / weight).sum()  # of several terms
                 self.scaler.scale(part * world).backward()
             loss += part.detach()
         return distributed.total(loss)
@@ -468,12 +470,12 @@ class Training:
                     rows.append((logits.float(), labels, indices))
                     if self.signals.received:
                         break
-            found[suffix] = [torch.cat([row[i] for row in rows]).cpu() if rows else None for i in range(3)]
+            found[suffix] = [_joined([row[i] for row in rows]).cpu() if rows else None for i in range(3)]
         self.stop_if_asked()
         figures = {}
         for suffix, share in found.items():
             shares = [share for share in distributed.gather(share) if share[0] is not None]
-            logits, labels, indices = (torch.cat([share[i] for share in shares]) for i in range(3))
+            logits, labels, indices = (_joined([share[i] for share in shares]) for i in range(3))
             _, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
             logits, labels = logits[first], labels[first]
             outputs, targets = logits.to(self.device), labels.to(self.device)
@@ -481,9 +483,20 @@ class Training:
             published = published_mean(self.criterion, outputs, targets, self.config.batch_size)
             figures[f"loss{suffix}_published"] = published
             if not suffix:
-                scores, is_bonafide = self.detector.scores_of(logits).numpy(), labels.numpy() == BONAFIDE
-                figures |= checkpoints.dev_figures(scores[is_bonafide], scores[~is_bonafide])
+                figures |= self.dev_figures(logits, labels)
         return figures
+
+    def dev_figures(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """checkpoints.dev_figures of logits and labels as `validate` collects them; if units are scored, unit_eer and
+        unit_threshold too.
+        """
+        scores = self.detector.scores_of(logits).numpy()
+        if not self.config.unit:
+            return checkpoints.dev_figures(scores[labels == BONAFIDE], scores[labels == SPOOF])
+        units, of_units, labels = self.detector.unit_scores_of(logits).numpy(), labels[:, 1:], labels[:, 0]
+        eer, threshold = compute_eer(units[of_units == BONAFIDE], units[of_units == SPOOF])
+        figures = checkpoints.dev_figures(scores[labels == BONAFIDE], scores[labels == SPOOF])
+        return {**figures, "unit_eer": eer, "unit_threshold": threshold}
 
     def average_best(self) -> None:
         """Average the best checkpoints, validate the average and keep it as average_best_N.pth."""
@@ -502,6 +515,17 @@ class Training:
         figures = self.validate("average")
         self.save_weights(out.name, figures, averaged=averaged)
         distributed.say(f"average of {', '.join(averaged)}: {_figures(figures, config.average_by)} saved {out}")
+
+
+def _joined(parts):
+    """Tensors joined along their first axis; units, the second axis, are padded where there are fewer: logits with 0,
+    labels with -1.
+    """
+    if parts[0].dim() < 2 or len({part.shape[1] for part in parts}) == 1:
+        return torch.cat(parts)
+    most, padding = max(part.shape[1] for part in parts), 0 if parts[0].is_floating_point() else -1
+    last = [0, 0] * (parts[0].dim() - 2)
+    return torch.cat([F.pad(part, (*last, 0, most - part.shape[1]), value=padding) for part in parts])
 
 
 def _translated_in_training(method, module):
@@ -529,4 +553,5 @@ def _figures(figures, average_by):
     names = [name for name in ("loss", "loss_augmented") if name in figures]
     names += [average_by] if average_by.endswith("_published") else []
     text = [f"dev_{name} {figures[name]:.5f}" for name in names]
-    return " ".join([*text, f"dev_eer {100 * figures['eer']:.3f}%"])
+    names = [name for name in ("eer", "unit_eer") if name in figures]
+    return " ".join([*text, *(f"dev_{name} {100 * figures[name]:.3f}%" for name in names)])
