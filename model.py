@@ -285,25 +285,26 @@ class Detector(nn.Module):
         # in bfloat16 were 12 % off, and hundreds of weights need no cast.
         with torch.autocast(states[0].device.type, enabled=False):
             features = _at_least_float32(features)
-            logits = self.with_units(features) if self.frames_per_unit else self.back_end(features)
-        return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
+            logits = self._with_units(features) if self.frames_per_unit else self.back_end(features)
+        logits = logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
+        if self.frames_per_unit and self.config.utterance == "worst":
+            return torch.cat([self.worst_of(logits[:, 1:]).unsqueeze(1), logits[:, 1:]], dim=1)
+        return logits
 
-    def with_units(self, features: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
-        """What the back-end takes to logits (B, 1 + U, n_output_logits), see forward.
-
-        A unit's logits are the mean of its frames'.
-        """
+    def _with_units(self, features):
+        """The logits of the back-end and, as the means of their frames', those of units, see forward."""
         utterance, frames = self.back_end.forward_with_frames(features)
-        n = n_units(frames.shape[1], self.frames_per_unit)
-        units = F.avg_pool1d(
-            frames.transpose(1, 2), self.frames_per_unit, ceil_mode=True, count_include_pad=False
-        ).transpose(1, 2)[:, :n]
-        if self.config.utterance == "worst":
-            column = self.back_end.bonafide_column
-            bonafide = units[..., column] - units[..., 1 - column] if units.shape[2] == 2 else units[..., 0]
-            worst = bonafide.topk(-(-n // self.WORST), dim=1, largest=False).indices
-            utterance = units.gather(1, worst.unsqueeze(2).expand(-1, -1, units.shape[2])).mean(dim=1)
-        return torch.cat([utterance.unsqueeze(1), units], dim=1)
+        size = self.frames_per_unit
+        means = F.avg_pool1d(frames.transpose(1, 2), size, ceil_mode=True, count_include_pad=False).transpose(1, 2)
+        return torch.cat([utterance.unsqueeze(1), means[:, : n_units(frames.shape[1], size)]], dim=1)
+
+    def worst_of(self, units: torch.Tensor) -> torch.Tensor:
+        """Logits (B, n_output_logits) of utterances that their worst units decide: the mean of the tenth of them that
+        speaks least for bona fide. units: logits (B, U, n_output_logits) as `forward` gives them.
+        """
+        bonafide = units[..., 1] - units[..., 0] if units.shape[2] == 2 else units[..., 0]
+        worst = bonafide.topk(-(-units.shape[1] // self.WORST), dim=1, largest=False).indices
+        return units.gather(1, worst.unsqueeze(2).expand(-1, -1, units.shape[2])).mean(dim=1)
 
     def set_trained(self, front_end: bool) -> None:
         """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`."""

@@ -4,12 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import data_utils
+from back_ends import BACK_ENDS
+from back_ends.base import BackEnd
 from common.console import UserError
 from corpora import BONAFIDE, SPOOF, Trial
 from data_utils import TrialDataset, UnitLabels
+from inference.units import score_units, windows_of
 from model import ModelConfig, build_detector
 from training.losses import LOSSES, UnitLoss, WeightedCrossEntropy
 
@@ -133,3 +137,44 @@ def test_only_what_the_labels_say_is_trained():
         outputs = torch.randn(2, 4, 2, requires_grad=True)
         UnitLoss(WeightedCrossEntropy(), labels)(outputs, torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])).backward()
         assert bool(outputs.grad[:, 0].any()) == utterance_learns and outputs.grad[:, 1:].all()
+
+
+def test_windows_follow_each_other_with_their_context():
+    rng = np.random.default_rng(0)
+    for seconds in (0.5, 29.9, 30.0, 30.01, 50.0, 55.2, 131.7):
+        x = np.arange(int(seconds * 16000), dtype=np.float32)
+        edges = np.sort(rng.integers(0, len(x), 7))
+        windows = list(windows_of(np.split(x, edges), 2560))
+        own = [window[lead : lead + n] for window, lead, n in windows]
+        np.testing.assert_array_equal(np.concatenate(own), x)
+        assert all(n % 2560 == 0 for _, _, n in windows[:-1])
+        for i, (window, lead, n) in enumerate(windows):
+            assert len(window) <= 30 * 16000 and (lead >= 5 * 16000 or i == 0)
+            assert len(window) - lead - n >= 5 * 16000 or i == len(windows) - 1
+        assert len(windows) == 1 or seconds > 30
+
+
+class Local(BackEnd):
+    """Hears 25 frames on either side, so that windows with their context give the scores of the whole."""
+
+    def __init__(self, in_channels, n_output_logits=2):
+        super().__init__()
+        self.conv = torch.nn.Conv1d(in_channels, n_output_logits, 51, padding=25)
+
+    def forward_with_frames(self, x):
+        frames = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return frames.mean(dim=1), frames
+
+
+@pytest.mark.parametrize("utterance", ["pooled", "worst"])
+def test_a_long_recording_scores_in_windows_as_in_one_piece(tmp_path, monkeypatch, utterance):
+    monkeypatch.setitem(BACK_ENDS, "Local", Local)
+    detector = build_detector(ModelConfig("LogMel_Local", unit=0.16, utterance=utterance)).eval()
+    x = np.random.default_rng(0).normal(0, 0.1, 16000 * 73 + 77).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", x, 16000, "FLOAT")
+    score, units, n, silent = score_units(detector, tmp_path / "x.wav")
+    with torch.inference_mode():
+        whole = detector(torch.from_numpy(x).unsqueeze(0))
+    assert n == len(x) and not silent
+    np.testing.assert_allclose(units, detector.unit_scores_of(whole)[0].numpy(), atol=1e-5)
+    assert score == pytest.approx(detector.scores_of(whole).item(), abs=0.01 if utterance == "pooled" else 1e-5)

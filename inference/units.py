@@ -1,0 +1,96 @@
+"""Scores of the units of a recording of any length, by detectors that were trained with --labels frames or both.
+
+Up to 30 s are scored in one piece. A longer recording is read and scored in windows, each with five seconds on either
+side that are heard and not scored: memory does not grow with its length, and no unit is at the border of what is heard
+but at the recording's own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.audio import SAMPLE_RATE, audio_blocks
+from data_utils import BATCH_SAMPLES, repeat_pad
+from front_ends import attention_for_any_length
+from inference.precision import autocast
+from model import Detector
+
+LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
+CONTEXT = 5 * SAMPLE_RATE  # samples on either side of a window, at least
+
+
+def windows_of(blocks: Iterable[np.ndarray], step: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Cut a recording, in blocks (samples,), into overlapping windows. Yields (window (samples,), lead, n): n of its
+    samples, behind `lead` of them, are this window's own; the rest is context. Own parts follow each other, a multiple
+    of `step` samples but for the last, which ends with the recording.
+    """
+    context = -(-CONTEXT // step) * step
+    own = (LONGEST_WHOLE - 2 * context) // step * step
+    held, lead, total = np.zeros(0, np.float32), 0, 0  # held: from the context of the next window on
+    for block in blocks:
+        held = np.concatenate([held, block])
+        total += len(block)
+        while total > LONGEST_WHOLE and len(held) > lead + own + context:
+            yield held[: lead + own + context], lead, own
+            held, lead = held[lead + own - context :], context
+    if len(held) > lead:
+        yield held, lead, len(held) - lead
+
+
+def score_units(
+    detector: Detector,
+    path: Path | str,
+    precision: str = "fp32",
+    check: Callable[[float], None] | None = None,
+) -> tuple[float, np.ndarray, int, bool]:
+    """Score a recording: (score, scores of its units (U,), samples read, is there nothing but zeros).
+
+    The score is that of the back-end's pooling, of windows their mean by length; or that of the worst units of all.
+    check: called with the seconds read, for every block; what it raises ends the scoring. Raises UserError if it cannot
+    be read. An empty recording has no units and no score (NaN).
+    """
+    step = detector.frames_per_unit * detector.front_end.stride
+    device = next(detector.parameters()).device
+    n_samples, silent, rows, pooled, weights, waiting = 0, True, [], [], [], []
+
+    def read():
+        nonlocal n_samples, silent
+        for block in audio_blocks(path):
+            n_samples += len(block)
+            silent = silent and not block.any()
+            if check:
+                check(n_samples / SAMPLE_RATE)
+            yield block
+
+    def score(windows):
+        """Windows of one length."""
+        ready = [detector.front_end.ready(repeat_pad(x, detector.front_end.least_samples)) for x, _, _ in windows]
+        with torch.inference_mode(), autocast(precision, device), attention_for_any_length():
+            logits = detector(torch.stack(ready).to(device), normalized=True).float().cpu()
+        for own, (x, lead, n) in zip(logits, windows):
+            last = None if lead + n == len(x) else (lead + n) // step
+            rows.append(own[1:][lead // step : last])
+            pooled.append(own[0])
+            weights.append(n)
+
+    for window in windows_of(read(), step):
+        if waiting and len(waiting[0][0]) != len(window[0]):
+            score(waiting)
+            waiting = []
+        waiting.append(window)
+        if sum(len(x) for x, _, _ in waiting) >= BATCH_SAMPLES[device.type]:
+            score(waiting)
+            waiting = []
+    if waiting:
+        score(waiting)
+    if not rows:
+        return float("nan"), np.zeros(0, np.float32), 0, True
+    units = torch.cat(rows).unsqueeze(0)
+    if detector.config.utterance == "worst":
+        utterance = detector.worst_of(units)
+    else:
+        utterance = torch.stack(pooled).T.mul(torch.tensor(weights)).sum(1, keepdim=True).T / sum(weights)
+    logits = torch.cat([utterance.unsqueeze(1), units], dim=1)
+    return detector.scores_of(logits).item(), detector.unit_scores_of(logits)[0].numpy(), n_samples, silent
