@@ -7,31 +7,41 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.audio import SAMPLE_RATE, load_audio
+from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError
 from common.workers import Workers, share_of_cores
 from data_utils import first_samples, plan_batches, repeat_pad
 from front_ends import attention_for_any_length
 from inference.precision import autocast
+from inference.units import LONGEST_WHOLE, score_units
 from model import Detector
 
 
 class _Waveforms:
-    """Batches of files, ready for the encoder, as a worker makes them."""
+    """Batches of files, ready for the encoder, as a worker makes them. longest: samples beyond which a file is left to
+    be read in windows; None: none is.
+    """
 
-    def __init__(self, front_end, paths, length):
-        self.front_end, self.paths, self.length = front_end, paths, length
+    def __init__(self, front_end, paths, length, longest):
+        self.front_end, self.paths, self.length, self.longest = front_end, paths, length, longest
 
     def __call__(self, batch):
         """Indexes into `paths` to stacks of waveforms (B, samples), one but where a header was wrong, and, in the same
-        order, their indexes; {index: why it cannot be read}; [indexes of files that hold nothing but zeros].
+        order, their indexes; {index: why it cannot be read}; [indexes of files that hold nothing but zeros]; [indexes
+        of long files].
         """
-        by_length, failures, silent = {}, {}, []
+        by_length, failures, silent, long = {}, {}, [], []
         for index in batch:
+            if self.longest and (header_seconds(self.paths[index]) or 0) * SAMPLE_RATE > self.longest:
+                long.append(index)
+                continue
             try:
                 x = load_audio(self.paths[index])
             except UserError as error:
                 failures[index] = str(error)
+                continue
+            if self.longest and len(x) > self.longest:
+                long.append(index)
                 continue
             if not np.any(x):
                 silent.append(index)
@@ -40,20 +50,25 @@ class _Waveforms:
             by_length.setdefault(len(x), []).append((index, x))
         same_lengths = [zip(*same) for _, same in sorted(by_length.items())]
         indexes, stacks = zip(*same_lengths) if same_lengths else ((), ())
-        return [np.stack(stack) for stack in stacks], (indexes, failures, silent)
+        return [np.stack(stack) for stack in stacks], (indexes, failures, silent, long)
 
 
-def score_batch(detector: Detector, waveforms: torch.Tensor, precision: str = "fp32") -> torch.Tensor | None:
+def score_batch(
+    detector: Detector, waveforms: torch.Tensor, precision: str = "fp32", units: bool = False
+) -> torch.Tensor | None:
     """Scores (B,) of what the front-end's `ready` made, stacked; of halves where all at once do not fit in memory; None
-    where one alone does not.
+    where one alone does not. units: (B, 1 + U) instead, those of the units behind that of the utterance.
     """
     try:
         with torch.inference_mode(), autocast(precision, waveforms.device), attention_for_any_length():
-            return detector.score(waveforms, normalized=True).float()
+            logits = detector(waveforms, normalized=True)
+            scores = detector.scores_of(logits).float()
+            return torch.cat([scores.unsqueeze(1), detector.unit_scores_of(logits).float()], 1) if units else scores
     except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-    halves = [score_batch(detector, half, precision) for half in waveforms.chunk(2)] if len(waveforms) > 1 else [None]
+    halves = waveforms.chunk(2) if len(waveforms) > 1 else []
+    halves = [score_batch(detector, half, precision, units) for half in halves] or [None]
     return None if any(half is None for half in halves) else torch.cat(halves)
 
 
@@ -69,6 +84,7 @@ def score_batches(
     length: int | None = None,
     num_workers: int = 0,
     precision: str = "fp32",
+    units: bool = False,
 ) -> Iterator[tuple[dict[int, float], dict[int, str], list[int]]]:
     """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
 
@@ -77,15 +93,17 @@ def score_batches(
     `prepare` has seen is faster. Every index of a batch is either in its scores or in its failures; the silent ones
     hold nothing but zeros, and have a score.
     Scores are those of one file at a time, but for rounding, whatever the headers say of the lengths.
+    units: a score is a list instead, the utterance's and then those of its units; files longer than 30 s are then
+    scored in windows, see units.py.
     """
     device = next(detector.parameters()).device
 
-    def launch(stacks, indexes_of_stacks, failures, silent):
+    def launch(stacks, indexes_of_stacks, failures, silent, long):
         values = []
         for indexes, waveforms in zip(indexes_of_stacks, stacks):
             waveforms = waveforms.to(device, non_blocking=True)
             try:
-                found = score_batch(detector, waveforms, precision)
+                found = score_batch(detector, waveforms, precision, units)
             except ValueError as error:  # one frame has no statistics of its own, see use_utterance_batch_norm
                 failures |= {index: f"{paths[index]}: {error}" for index in indexes}
                 continue
@@ -94,16 +112,29 @@ def score_batches(
                 failures |= {index: f"{paths[index]}: {why}" for index in indexes}
             else:
                 values.append((indexes, found))
+        for index in long:
+            try:
+                score, of_units, _, zeros = score_units(detector, paths[index], precision)
+            except UserError as error:
+                failures[index] = str(error)
+                continue
+            values.append(([index], torch.tensor([[score, *of_units]])))
+            silent += [index] if zeros else []
         return values, failures, silent
 
     def read(values, failures, silent):
         scores = {index: score for indexes, found in values for index, score in zip(indexes, found.tolist())}
-        for index in [index for index, score in scores.items() if not math.isfinite(score)]:
-            failures[index] = f"{paths[index]}: the detector's score is {scores.pop(index)}"
+        for index in [index for index, score in scores.items() if not np.all(np.isfinite(score))]:
+            score = scores.pop(index)
+            bad = next(value for value in np.ravel(score).tolist() if not math.isfinite(value))
+            failures[index] = f"{paths[index]}: the detector's score is {bad}"
         return scores, failures, [index for index in silent if index in scores]
 
     # A GPU copies from pinned memory while it computes.
-    workers = Workers(_Waveforms(detector.front_end, paths, length), num_workers, pin_memory=device.type == "cuda")
+    longest = LONGEST_WHOLE if units and not length else None
+    workers = Workers(
+        _Waveforms(detector.front_end, paths, length, longest), num_workers, pin_memory=device.type == "cuda"
+    )
     pending = None
     for stacks, rest in workers.results(batches):
         launched = launch(stacks, *rest)
