@@ -35,6 +35,7 @@ from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import StopSignals, UserError, run, warn
 from corpora import BONAFIDE, SPOOF, provenance
+from corpora.segments import with_spans
 from data_utils import (
     BATCH_SAMPLES,
     BadAudio,
@@ -139,17 +140,28 @@ def read_trials(config):
     parts = []
     for split in ("train", "dev"):
         if config.train_protocol:
-            audio = getattr(config, f"{split}_audio_dir") or ()
-            sources = list(itertools.zip_longest(getattr(config, f"{split}_protocol"), audio))
+            files = (getattr(config, f"{split}_{what}") or () for what in ("protocol", "audio_dir", "segments"))
+            sources = list(itertools.zip_longest(*files))
         else:
             folder = config.base_dir or config.database_path
-            sources = [corpora.official_files(config.corpus, split, folder, config.protocols_path)]
-        trials = [trial for source in sources for trial in corpora.read_trials(*source)]
+            sources = [(*corpora.official_files(config.corpus, split, folder, config.protocols_path), None)]
+        trials = []
+        for protocol, audio, segments in sources:
+            of_list = corpora.read_trials(protocol, audio)
+            trials += with_spans(of_list, protocol, segments) if config.unit else of_list
         counts = Counter(trial.label for trial in trials)
-        names = ", ".join(str(protocol) for protocol, _ in sources)
+        names = ", ".join(str(protocol) for protocol, *_ in sources)
         distributed.say(
             f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}"
         )
+        if config.unit:
+            n_partial = sum(trial.spans is not None for trial in trials)
+            distributed.say(f"{split}: {n_partial} trials have spans; the others are of one class from end to end")
+            if not n_partial:
+                raise UserError(
+                    f"--labels {config.labels}: expected labels of segments, found none in or around {names}; "
+                    f"--{split}_segments names them"
+                )
         if counts[None]:
             raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
         parts.append(check_classes(trials, names))

@@ -36,6 +36,8 @@ class Corpus:
     list_folders: tuple = (".",)
     audio: dict = field(default_factory=dict)
     keys: tuple = ()
+    # Labels of segments, where utterances are spoofed in part: places around its lists, {split} being the list's.
+    segments: tuple = ()
     # Scores and key of the organisers' speaker verification, a pattern and a place beside the folder of the key;
     # {split} is the split in the key's name.
     asv_scores: str | None = None
@@ -151,6 +153,7 @@ CORPORA = {
         list_folders=("protocols/PartialSpoof_LA_cm_protocols", "PartialSpoof_LA_cm_protocols", "."),
         audio={split: (f"{split}/con_wav",) for split in ("train", "dev", "eval")},
         keys=tuple(f"{folder}PartialSpoof.LA.cm.eval.trl.txt" for folder in _PARTIAL_FOLDERS),
+        segments=tuple(f"segment_labels/{{split}}_seglab_{unit}.npy" for unit in ("0.01", "0.02")),
     ),
     "ASVspoof2021_LA": Corpus(
         columns=("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),

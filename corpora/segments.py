@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from common.atomic import atomic_open
 from common.console import UserError, shown
 from common.safe_pickle import NUMPY, limited_memory
 from corpora.labels import BONAFIDE, SPOOF
+from corpora.records import CORPORA
+from corpora.tables import Trial
 from corpora.text import numbers, read_text
 
 Span = tuple[float, float, int]  # start and end in seconds, label
@@ -66,7 +69,7 @@ def read_segments(path: str | os.PathLike) -> dict[str, list[Span]]:
     number, words = lines[0]
     if words[0] == "SPEAKER" or words[0].startswith(";;"):
         return _read_rttm(path, lines)
-    if len(words) >= 3 and re.fullmatch(_NUMBER, words[1]) and words[2] in _WORDS:
+    if _begins_with_spans(words):
         return _read_lines(path, lines)
     raise UserError(
         f"{path}:{number}: expected RTTM (SPEAKER UTT 1 START DURATION ...) or UTT DURATION spoof|bonafide "
@@ -86,6 +89,59 @@ def write_rttm(path: str | os.PathLike, segments: Mapping[str, Sequence[Span]]) 
             for start, end, label in spans:
                 times = f"{start:.7f} {(ticks(end) - ticks(start)) / TICKS:.7f}"
                 file.write(f"SPEAKER {utt_id} 1 {times} <NA> <NA> {_NAMES[label]} <NA> <NA>\n")
+
+
+def with_spans(
+    trials: Sequence[Trial], protocol: str | os.PathLike, segments: str | os.PathLike | None = None
+) -> list[Trial]:
+    """The trials of a list, those that its labels of segments name with their spans; see read_segments.
+
+    segments: where these labels are; None: the list itself if its lines have spans, or where the archive of its corpus
+    keeps them, or nowhere: then every trial is of one class from end to end, as a bona fide one is that has no spans.
+    Raises UserError as read_segments, for a spoofed trial without spans, and where spans contradict a trial's label.
+    """
+    segments = segments or find_segments(protocol)
+    if not segments:
+        return list(trials)
+    spans = read_segments(segments)
+    found = []
+    for trial in trials:
+        own = spans.get(trial.utt_id) or spans.get(trial.utt_id.rpartition("/")[2])
+        if own is None and trial.label == SPOOF:
+            raise UserError(
+                f"{segments}: expected where {shown(trial.utt_id)} of {protocol} is spoofed, found no spans"
+            )
+        if own and trial.label is not None and (trial.label == SPOOF) != any(label == SPOOF for *_, label in own):
+            expected, there = ("a", "none") if trial.label == SPOOF else ("no", "one")
+            raise UserError(
+                f"{segments}: expected {expected} spoofed span of {shown(trial.utt_id)}, as {protocol} labels it, "
+                f"found {there}"
+            )
+        found.append(replace(trial, spans=tuple(own)) if own else trial)
+    return found
+
+
+def find_segments(protocol: str | os.PathLike) -> str | os.PathLike | None:
+    """Where the labels of segments of a list are: itself, if its lines have spans, or where the archive of its corpus
+    keeps them around it; None where there are none.
+    """
+    if os.path.isdir(protocol):
+        return None
+    words = next((line.split() for line in read_text(protocol).split("\n") if line.strip()), [])
+    if _begins_with_spans(words):
+        return protocol
+    for record in CORPORA.values():
+        split = next((split for split, name in record.lists.items() if name == Path(protocol).name), None)
+        for folder in list(Path(protocol).absolute().parents)[:4]:
+            for place in record.segments if split else ():
+                if (folder / place.format(split=split)).exists():
+                    return folder / place.format(split=split)
+    return None
+
+
+def _begins_with_spans(words):
+    """Whether these are the words of a line UTT DURATION spoof|bonafide START-END-LABEL ..."""
+    return len(words) >= 3 and bool(re.fullmatch(_NUMBER, words[1])) and words[2] in _WORDS
 
 
 def spans_of_labels(labels: np.ndarray, unit: float) -> list[Span]:

@@ -341,6 +341,11 @@ class TrainingConfig(RawBoostParams):
         """Seconds of a unit that is scored, None for whole utterances."""
         return None if self.labels == "utterance" else self.label_step
 
+    @property
+    def figure(self) -> str:
+        """The dev figure whose lowest is the best epoch's: the loss, or the EER of units, or else of utterances."""
+        return "unit_eer" if self.validation == "eer" and self.labels != "utterance" else self.validation
+
     @classmethod
     def of_corpus(cls, corpus: str | None, model_name: str | None = None, **given: object) -> "TrainingConfig":
         """The configuration of given values; others are those of the corpus's recipe, and then the defaults.

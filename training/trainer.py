@@ -214,7 +214,7 @@ class Training:
     def keep_validated(self, epoch: int, figures: dict[str, float]) -> list[str]:
         """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
         config, best = self.config, self.state["best"]
-        watched = ["eer"] if config.validation == "eer" else ["loss", "loss_augmented"]
+        watched = [config.figure] if config.validation == "eer" else ["loss", "loss_augmented"]
         watched += [config.average_by] if config.average_by not in watched else []
         better = operator.le if config.keep == "not_worse" else operator.lt
         improved = [name for name in watched if better(figures[name], best.get(name, math.inf))]
@@ -232,7 +232,7 @@ class Training:
         return names
 
     def save_weights(self, name: str, figures: dict[str, float], **facts: object) -> None:
-        facts |= {"valid": {**figures, "selected_by": self.config.validation}, "trained_on": self.config.source}
+        facts |= {"valid": {**figures, "selected_by": self.config.figure}, "trained_on": self.config.source}
         facts["crop"] = self.config.crop
         if distributed.rank() == 0:
             self.check_folder()
@@ -243,7 +243,7 @@ class Training:
         """Delete checkpoints that --keep_last and --keep_best do not name and the average does not need."""
         config = self.config
         if distributed.rank() == 0 and (config.keep_last or config.keep_best):
-            best = [(config.validation, config.keep_best or 0), (config.average_by, config.average_best)]
+            best = [(config.figure, config.keep_best or 0), (config.average_by, config.average_best)]
             paths = {epoch: self.path_of(epoch) for epoch in self.state["kept"]}
             run_folder.prune(paths, self.state["kept"], config.keep_last, best)
 
@@ -451,6 +451,7 @@ class Training:
 
     # ------------------------------------------------------------------------------------------ validation
 
+    @torch.no_grad()
     def validate(self, title: int | str) -> dict[str, float]:
         """Figures on the dev set, lower is better: {loss, loss_published, eer, threshold}, and loss_augmented and
         loss_augmented_published where that loader exists.

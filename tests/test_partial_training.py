@@ -1,0 +1,156 @@
+"""Training on partially spoofed speech: where the spans come from, what is learnt, going on, several processes."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import checkpoints
+import train
+from corpora.segments import spans_of_labels, write_rttm
+
+FLAGS = [
+    *("--model_name", "LogMel_Nes2Net_X", "--epochs", "4", "--batch_size", "8", "--crop", "16000", "--lr", "0.003"),
+    *("--crop_place", "random", "--algo", "0", "--schedule", "constant", "--keep", "every", "--num_workers", "0"),
+    *("--class_weights", "0.5", "0.5", "--validation", "eer", "--seed", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def partial(tmp_path_factory):
+    """A corpus in the layout of PartialSpoof: white noise, low-passed where it is spoofed."""
+    folder = tmp_path_factory.mktemp("partial")
+    lists = folder / "protocols" / "PartialSpoof_LA_cm_protocols"
+    lists.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 32), ("dev", 16)):
+        (folder / split / "con_wav").mkdir(parents=True)
+        lines, segments, arrays = [], {}, {}
+        for i in range(n):
+            name, labels = f"CON_{split[0].upper()}_{i:04}", np.ones(rng.integers(60, 100), int)
+            if i % 2:
+                start = rng.integers(5, 30)
+                labels[start : start + rng.integers(15, 30)] = 0
+            x = rng.normal(0, 0.1, 320 * len(labels)).astype(np.float32)
+            x = np.where(np.repeat(labels, 320), x, np.convolve(x, np.ones(4) / 2, "same")).astype(np.float32)
+            soundfile.write(folder / split / "con_wav" / f"{name}.wav", x, 16000)
+            lines.append(f"LA_{i % 4:04} {name} - {'CON spoof' if i % 2 else '- bonafide'}\n")
+            segments[name], arrays[name] = spans_of_labels(labels, 0.02), labels.astype(str)
+        (lists / f"PartialSpoof.LA.cm.{split}.trl.txt").write_text("".join(lines))
+        write_rttm(folder / f"{split}.rttm", segments)
+        (folder / "segment_labels").mkdir(exist_ok=True)
+        np.save(folder / "segment_labels" / f"{split}_seglab_0.02.npy", arrays, allow_pickle=True)
+    return folder
+
+
+def lists(folder):
+    names = (
+        folder / "protocols" / "PartialSpoof_LA_cm_protocols" / f"PartialSpoof.LA.cm.{split}.trl.txt"
+        for split in ("train", "dev")
+    )
+    return [word for flag, name in zip(("--train_protocol", "--dev_protocol"), names) for word in (flag, str(name))]
+
+
+def trained(tmp_path, *flags):
+    train.main([*FLAGS, *flags, "--log_dir", str(tmp_path), "--foldername", "run"])
+    (run,) = (tmp_path / "run").iterdir()
+    return run
+
+
+def weights(run, epoch=4):
+    return checkpoints.read_checkpoint(next((run / "checkpoints").glob(f"*[_]{epoch}_EER*")))
+
+
+@pytest.mark.parametrize("labels", ["frames", "both"])
+def test_where_it_is_spoofed_is_learnt(tmp_path, partial, labels, capsys):
+    run = trained(tmp_path, *lists(partial), "--labels", labels)
+    content = weights(run)
+    assert content["valid"]["unit_eer"] < 0.1 and content["valid"]["selected_by"] == "unit_eer"
+    assert (
+        content["config"]["unit"] == 0.16
+        and content["config"]["utterance"] == {"frames": "worst", "both": "pooled"}[labels]
+    )
+    printed = capsys.readouterr().out
+    assert "train: 32 trials have spans" in printed and "dev_unit_eer" in printed
+    detector = checkpoints.load_detector(next((run / "checkpoints").glob("*_4_EER*")))
+    x, _ = soundfile.read(partial / "dev" / "con_wav" / "CON_D_0001.wav", dtype="float32")
+    assert detector.unit_scores_of(detector(torch.from_numpy(x)[None])).shape == (1, int(len(x) / 2560 + 0.5))
+
+
+def test_every_form_of_the_labels_trains_the_same(tmp_path, partial):
+    segments = ("--train_segments", str(partial / "train.rttm"), "--dev_segments", str(partial / "dev.rttm"))
+    runs = {"arrays": lists(partial), "rttm": [*lists(partial), *segments]}
+    states = []
+    for name, flags in runs.items():
+        run = trained(tmp_path / name, *flags, "--labels", "frames", "--epochs", "1", "--corpus", "PartialSpoof")
+        states.append(weights(run, 1)["model"])
+    for other in states[1:]:
+        assert all(torch.equal(other[name], states[0][name]) for name in other)
+
+
+def test_a_killed_run_goes_on_in_the_same_weights(tmp_path, partial, processes):
+    flags = [*FLAGS, *lists(partial), "--labels", "both", "--validation", "loss", "--save_every_minutes", "0"]
+    whole = trained(tmp_path / "whole", *flags[len(FLAGS) :])
+    flags += ["--log_dir", str(tmp_path / "cut"), "--foldername", "run", "--resume", "auto"]
+    statuses, log = processes({"flags": flags, "at": ["step", 7, signal.SIGKILL]})
+    assert statuses == [-signal.SIGKILL], log
+    statuses, log = processes({"flags": flags})
+    assert statuses == [0], log
+    (cut,) = (tmp_path / "cut" / "run").iterdir()
+    for path in (whole / "checkpoints").glob("*_4*"):
+        one, other = (
+            checkpoints.read_checkpoint(folder / "checkpoints" / path.name)["model"] for folder in (whole, cut)
+        )
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_does_not_fit_is_one_line(tmp_path, partial, corpus, fails):
+    flags = [*FLAGS, "--log_dir", str(tmp_path), *lists(partial)]
+    fails(train.main, [*flags, "--label_step", "0.16"], "--label_step needs --labels frames or both")
+    fails(train.main, [*flags, "--labels", "frames", "--label_step", "0.155"], "--label_step", "multiple of 0.01 s")
+    rttm = partial / "train.rttm"
+    short = tmp_path / "short.rttm"
+    short.write_text("".join(line for line in rttm.read_text().splitlines(True) if "CON_T_0003" not in line))
+    fails(
+        train.main,
+        [*flags, "--labels", "frames", "--train_segments", str(short)],
+        "short.rttm",
+        "CON_T_0003",
+        "found no spans",
+    )
+    wrong = tmp_path / "wrong.rttm"
+    wrong.write_text(rttm.read_text().replace(" spoof ", " bonafide "))
+    fails(
+        train.main,
+        [*flags, "--labels", "frames", "--train_segments", str(wrong)],
+        "wrong.rttm",
+        "CON_T_0001",
+        "found none",
+    )
+    whole = ["--database_path", str(corpus), *FLAGS, "--labels", "frames", "--log_dir", str(tmp_path)]
+    fails(train.main, whole, "--labels frames", "expected labels of segments", "--train_segments")
+    other = [*flags, "--labels", "frames"]
+    fails(
+        train.main,
+        [*other, "--model_name", "wav2vec2_AASIST", "--ssl", "tiny", "--ssl_path", "none"],
+        "AASIST scores no frames",
+    )
+
+
+def test_a_run_that_goes_on_finds_other_spans(tmp_path, partial, fails):
+    rttm = tmp_path / "train.rttm"
+    rttm.write_text((partial / "train.rttm").read_text())
+    flags = [*lists(partial), "--labels", "frames", "--train_segments", str(rttm), "--epochs", "1"]
+    run = trained(tmp_path, *flags)
+    assert json.loads((run / "config.json").read_text())["training"]["labels"] == "frames"
+    lines = rttm.read_text().splitlines(True)
+    place = next(i for i, line in enumerate(lines) if " spoof " in line)
+    words = lines[place].split()
+    words[4] = f"{float(words[4]) - 0.02:.7f}"
+    lines[place] = " ".join(words) + "\n"
+    rttm.write_text("".join(lines))
+    again = [*FLAGS, *flags, "--log_dir", str(tmp_path), "--foldername", "run", "--resume", "auto"]
+    fails(train.main, again, "other data", "labels")
