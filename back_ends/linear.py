@@ -30,3 +30,6 @@ class Linear(BackEnd):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.proj_fc(features.mean(dim=1))
+
+    def forward_with_frames(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self(features), self.proj_fc(features)
