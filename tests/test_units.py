@@ -21,6 +21,7 @@ TINY = {
     "wav2vec2_Nes2Net_X": {"ssl": "tiny", "Nes_ratio": (4, 4)},
     "wav2vec2_MHFA": {"ssl": "tiny"},
     "LogMel_Nes2Net": {},
+    "LogMel_Linear": {},
 }
 
 
