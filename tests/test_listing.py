@@ -143,3 +143,11 @@ def test_a_corpus_of_folders_is_one_record(tmp_path, monkeypatch, output):
         "x/bot10/b.wav": ("spoof", "bot10", "-", "-", "-"),
         "x/human/a.wav": ("bonafide", "-", "-", "-", "-"),
     }
+
+
+def test_pieces_of_one_length_are_listed_by_their_folder(tmp_path, output):
+    plant(tmp_path, [f"data/segmented/test/{n}s/{label}/a_seg_0.wav" for n in (4, 10) for label in ("real", "fake")])
+    assert rows_of(output, "Deepfake_Eval_2024", tmp_path / "data/segmented/test/4s") == {
+        "fake/a_seg_0.wav": ("spoof", "-", "a", "-", "test"),
+        "real/a_seg_0.wav": ("bonafide", "-", "a", "-", "test"),
+    }
