@@ -17,7 +17,8 @@ def in_processes(function, items, shared, jobs):
         raise UserError(f"/dev/shm: {error.strerror}; --jobs {jobs} needs a few bytes of it") from error
     with pool:
         try:
-            yield from pool.map(function, items, *([value] * len(items) for value in shared), chunksize=8)
+            at_once = max(1, min(8, len(items) // jobs))
+            yield from pool.map(function, items, *([value] * len(items) for value in shared), chunksize=at_once)
         except concurrent.futures.process.BrokenProcessPool as error:
             why = "killed perhaps because memory ran out; fewer need less"
             raise UserError(f"--jobs {jobs}: a process that makes trials ended early, {why}") from error

@@ -2,6 +2,7 @@
 
     python tools/make_demo_corpus.py --out demo/corpus
     python tools/make_demo_corpus.py --out my_corpus --speech_dir RECORDINGS      (RECORDINGS/SPEAKER/*.wav, any system)
+    python tools/make_demo_corpus.py --partial --long 2      (partially spoofed utterances, two files of two hours)
 
 Bona fide trials are recordings of people: telephone prompts out of Debian's packages, or --speech_dir. Spoofed
 trials are made here, by speech synthesisers (Debian's, unpacked beside the corpus, never installed) and by
@@ -30,16 +31,20 @@ import numpy as np
 import soundfile
 
 from common.atomic import atomic_open, check_folder
-from common.console import AT_LEAST_1, SEED, UserError, progress, run
+from common.console import ABOVE_0, AT_LEAST_1, SEED, UserError, progress, run
 from corpora import write_scores
+from tools import partial_corpus
 from tools.demo_attacks import ATTACKS, read_recording, sentence
 from tools.demo_chain import RATE_OUT, SHORTEST, telephone
 from tools.demo_jobs import in_processes
 from tools.demo_packages import NOT_SPEECH, RECORDINGS, unpack_packages, unpacked_tools
-from tools.demo_probes import PROBES, probe_scores, probe_table
+from tools.demo_probes import probe_scores, probe_table
+from tools.long_recordings import NAMES, build_long
 
 LONGEST = 6.0  # seconds, of a usable recording of Debian's
 SPLITS = {"train": ("T", "train.trn"), "dev": ("D", "dev.trl"), "eval": ("E", "eval.trl")}
+CHAIN = "Every trial: 250 to 3400 Hz, silence cut to 60 ms, one level, noise 25 to 40 dB below it, random gain."
+SIZES = [900, 200, 400]
 BONAFIDE_SHARE = {"train": 0.4, "dev": 0.4, "eval": 0.35}
 
 
@@ -182,7 +187,28 @@ def write_lists(folder, items, attacks):
     return speaker_ids
 
 
-def describe(settings, items, attacks, left_out, speaker_ids, table):
+def build_whole(folder, recordings, attacks, tools, sizes, seed, jobs):
+    """Make the corpus of whole utterances in `folder`. Returns (items, {voice: speaker id}, lines of the probes)."""
+    for split in SPLITS:
+        (folder / f"ASVspoof2019_LA_{split}" / "flac").mkdir(parents=True)
+    items = plan(recordings, attacks, sizes, seed)
+    n = len(items)
+    made = progress(in_processes(render, items, (tools, folder), jobs), desc="trials", total=n, unit="trial")
+    items = [item for item in made if item]
+    if len(items) < n:
+        print(f"left out: {n - len(items)} trials with too little speech")
+
+    speaker_ids = write_lists(folder, items, attacks)
+    paths = {split: {} for split in SPLITS}
+    for item in items:
+        paths[item.split][item.utt_id] = folder / f"ASVspoof2019_LA_{item.split}" / "flac" / f"{item.utt_id}.flac"
+    scores = probe_scores(paths, {item.utt_id: int(item.attack == "-") for item in items})
+    for probe, values in scores.items():
+        write_scores(folder / f"probe_{probe.split(',')[0].replace(' ', '_')}.txt", values)
+    return items, speaker_ids, probe_table(items, attacks, scores)
+
+
+def describe(settings, items, attacks, left_out, speaker_ids, chain, table):
     """The text of the corpus's own README."""
     counts = Counter((item.split, item.attack) for item in items)
     lines = ["# Demo corpus", "", f"Made by `tools/make_demo_corpus.py`, settings `{json.dumps(settings)}`.", ""]
@@ -204,10 +230,14 @@ def describe(settings, items, attacks, left_out, speaker_ids, table):
         for a, (name, kind) in names.items()
     ]
     lines += ["", *(f"Left out: {reason}" for reason in left_out), ""]
-    lines += ["Every trial: 250 to 3400 Hz, silence cut to 60 ms, one level, noise 25 to 40 dB below it, random gain."]
+    lines += [chain]
     lines += ["", "Speakers and voices: " + ", ".join(f"{number} {voice}" for voice, number in speaker_ids.items()), ""]
     lines += ["Probes (EER on eval, 95 % interval; 50 % is no knowledge):", "", "```", *table, "```", ""]
     return "\n".join(lines)
+
+
+def _words(numbers):
+    return " ".join(map(str, numbers))
 
 
 def parse_args(argv=None):
@@ -215,15 +245,33 @@ def parse_args(argv=None):
         description="Build a small anti-spoofing corpus from real speech, in the layout of ASVspoof 2019 LA.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", default="demo/corpus", help="folder of the corpus")
+    parser.add_argument("--out", help="folder of the corpus; None: demo/corpus, or demo/partial with --partial")
     parser.add_argument("--speech_dir", help="own recordings, a folder a speaker; None: Debian's telephone prompts")
     parser.add_argument("--cache", help="folder for Debian's packages; None: `packages` beside --out")
     parser.add_argument(
-        "--sizes", type=AT_LEAST_1, nargs=3, default=[900, 200, 400], help="trials of train, dev and eval"
+        "--sizes",
+        type=AT_LEAST_1,
+        nargs=3,
+        help=f"trials of train, dev and eval; None: {_words(SIZES)}, or {_words(partial_corpus.SIZES)} with --partial",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="partially spoofed utterances of 4 to 12 s instead, in the layout of PartialSpoof",
+    )
+    parser.add_argument(
+        "--long",
+        type=ABOVE_0,
+        metavar="HOURS",
+        help="beside them a genuine file of HOURS and one with a spoofed minute in every five; requires --partial",
     )
     parser.add_argument("--seed", type=SEED, default=1, help="same seed, same corpus")
     parser.add_argument("--jobs", type=AT_LEAST_1, default=os.cpu_count(), help="processes")
     args = parser.parse_args(argv)
+    if args.long and not args.partial:
+        parser.error("--long: expected --partial beside it")
+    args.out = args.out or ("demo/partial" if args.partial else "demo/corpus")
+    args.sizes = args.sizes or (partial_corpus.SIZES if args.partial else SIZES)
     if min(args.sizes) < 20:
         parser.error(f"--sizes: expected at least 20 trials each, found {args.sizes}")
     if args.jobs < 1:
@@ -240,11 +288,14 @@ def main(argv=None):
     args = parse_args(argv)
     out = Path(args.out)
     settings = {"version": 1, "seed": args.seed, "sizes": args.sizes, "speech_dir": args.speech_dir}
+    settings |= {"partial": True} if args.partial else {}
     summary = out / "corpus.json"
-    if summary.exists() and json.loads(summary.read_text())["settings"] == settings:
+    is_built = summary.exists() and json.loads(summary.read_text())["settings"] == settings
+    long_folder = out / f"long_{args.long:g}h" if args.long else None
+    if is_built and (not long_folder or long_folder.exists()):
         print(f"{out} is already built")
         return
-    if out.exists():
+    if out.exists() and not is_built:
         raise UserError(f"--out {out} exists and was not built with these settings; remove it or name another folder")
 
     building = out.with_name(out.name + ".building")
@@ -264,6 +315,8 @@ def main(argv=None):
         root, missing = unpack_packages(Path(args.cache or out.parent / "packages"))
         recordings, tools, candidates = debian_recordings(root), unpacked_tools(root), ATTACKS
         left_out = [f"package {package}: {reason}" for package, reason in missing.items()]
+    if args.partial:
+        candidates = {a: attack for a, attack in candidates.items() if attack.kind == "copy-synthesis"}
     first_recording = next(iter(recordings["train"].values()))[0]
     attacks, broken = usable_attacks(candidates, tools, first_recording)
     left_out += [f"{attack_id} {reason}" for attack_id, reason in broken.items()]
@@ -272,33 +325,24 @@ def main(argv=None):
     if not any(attack.voices.get("train") for attack in attacks.values()):
         raise UserError("no attack for training works here; the reasons stand above")
 
-    shutil.rmtree(building, ignore_errors=True)
-    for split in SPLITS:
-        (building / f"ASVspoof2019_LA_{split}" / "flac").mkdir(parents=True)
-    items = plan(recordings, attacks, sizes, args.seed)
-    n = len(items)
-    made = progress(in_processes(render, items, (tools, building), args.jobs), desc="trials", total=n, unit="trial")
-    items = [item for item in made if item]
-    if len(items) < n:
-        print(f"left out: {n - len(items)} trials with too little speech")
+    if not is_built:
+        shutil.rmtree(building, ignore_errors=True)
+        build = partial_corpus.build if args.partial else build_whole
+        items, speaker_ids, table = build(building, recordings, attacks, tools, sizes, args.seed, args.jobs)
+        chain = partial_corpus.CHAIN if args.partial else CHAIN
+        (building / "README.md").write_text(describe(settings, items, attacks, left_out, speaker_ids, chain, table))
+        (building / "corpus.json").write_text(json.dumps({"settings": settings, "left_out": left_out}, indent=1) + "\n")
+        os.replace(building, out)
 
-    speaker_ids = write_lists(building, items, attacks)
-    paths = {split: {} for split in SPLITS}
-    for item in items:
-        paths[item.split][item.utt_id] = building / f"ASVspoof2019_LA_{item.split}" / "flac" / f"{item.utt_id}.flac"
-    scores = probe_scores(paths, {item.utt_id: int(item.attack == "-") for item in items})
-    for probe, values in zip(PROBES, scores):
-        write_scores(building / f"probe_{probe.split(',')[0].replace(' ', '_')}.txt", values)
-    table = probe_table(items, attacks, scores)
-    (building / "README.md").write_text(describe(settings, items, attacks, left_out, speaker_ids, table))
-    (building / "corpus.json").write_text(json.dumps({"settings": settings, "left_out": left_out}, indent=1) + "\n")
-    os.replace(building, out)
-
-    counts = Counter(item.split for item in items)
-    print(
-        f"built {out}: " + ", ".join(f"{counts[split]} {split}" for split in SPLITS) + f" trials; see {out}/README.md"
-    )
-    print("probes, EER on eval with 95 % interval (50 % is no knowledge of the class):", *table, sep="\n")
+        counts = ", ".join(f"{n} {split}" for split, n in Counter(item.split for item in items).items())
+        print(f"built {out}: {counts} trials; see {out}/README.md")
+        print("probes, EER on eval with 95 % interval (50 % is no knowledge of the class):", *table, sep="\n")
+    if long_folder:
+        building = long_folder.with_name(long_folder.name + ".building")
+        shutil.rmtree(building, ignore_errors=True)
+        build_long(building, recordings, attacks, tools, args.long, args.seed, args.jobs)
+        os.replace(building, long_folder)
+        print(f"built {long_folder}: {', '.join(f'{name}.flac' for name in NAMES)}, their labels in long.rttm")
 
 
 if __name__ == "__main__":
