@@ -4,7 +4,14 @@ import numpy as np
 import soundfile
 from scipy import signal
 
-from reports.bootstrap import bootstrap_curves, bootstrap_eer, bootstrap_figure, cluster_weights, percentile_interval
+from reports.bootstrap import (
+    Stratum,
+    bootstrap_curves,
+    bootstrap_eer,
+    bootstrap_figure,
+    cluster_weights,
+    percentile_interval,
+)
 from reports.curves import curve_eer, eer_point
 from reports.metrics import compute_eer
 
@@ -131,8 +138,8 @@ def unit_probe_line(scores, unit_labels):
     is_bonafide = labels == 1
     classes = [(values[mask], clusters[mask]) for mask in (is_bonafide, ~is_bonafide)]
     (bonafide, bonafide_of), (spoof, spoof_of) = classes
-    weights = cluster_weights(clusters, is_bonafide)
-    curves = bootstrap_curves(bonafide, spoof, clusters=(bonafide_of, spoof_of), weights=weights, points=[eer_point])
+    stratum = Stratum(clusters=(bonafide_of, spoof_of), weights=cluster_weights(clusters, is_bonafide))
+    curves = bootstrap_curves(bonafide, spoof, points=[eer_point], strata=[stratum])
     eer, replicates = bootstrap_figure(curve_eer, *curves[0])
     low, high = percentile_interval(replicates)
     return (
