@@ -6,6 +6,8 @@
     python EER_minDCF.py --labels_file KEY --path SCORES --calibrate DEV_SCORES DEV_KEY
     python EER_minDCF.py --labels_file KEY --path A B --fuse logistic --calibrate A_DEV B_DEV DEV_KEY --write_scores OUT
     python EER_minDCF.py --frames FRAME_SCORES --labels_file SEGMENTS --dev DEV_FRAME_SCORES DEV_SEGMENTS
+    python EER_minDCF.py --sets TABLE                                                               (many corpora)
+    python EER_minDCF.py --set LA KEY SCORES --set DF KEY SCORES --arena benchmarks SUBMISSION
 KEY is a protocol with labels of any corpus (see corpora/), or a folder in which the organisers' key is looked for;
 SCORES has a line `utt_id score` a trial, higher being more bona fide; other programs' forms are read, too. With a
 CtrSVDD key and no other wish the output is that of the published script, its own EER and minDCF included; everything
@@ -33,6 +35,7 @@ from reports.calibration import calibrate_and_fuse
 from reports.conditions import PUBLISHED_REPORTS, conditions_of, read_groups
 from reports.figures import Setting, compare, measure
 from reports.sets import measure_sets, pooled_condition, read_set_systems, sets_of_flags
+from reports.submissions import SUBMISSIONS, write_submission
 from reports.systems import read_asv, read_systems
 from reports.tables import FORMS, Report
 
@@ -138,6 +141,13 @@ def parse_args(argv=None):
     form = out.add_mutually_exclusive_group()
     for name in ("json", "csv", "latex"):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {name} instead")
+    out.add_argument(
+        "--arena",
+        nargs=2,
+        metavar=("BOARD", "OUT"),
+        help="instead of a report: write the scores of one system on --sets or --set as a submission to dfarena, "
+        "benchmarks (OUT is a folder) or asvspoof5 (a file)",
+    )
     out.add_argument("--plot", metavar="FILE", help="draw DET curves, histograms and conditions (.png, .pdf, .svg)")
     args = parser.parse_args(argv)
 
@@ -174,6 +184,8 @@ def parse_args(argv=None):
         if args.by and any(len(columns) > 1 for columns in args.by):
             parser.error("--by: expected one column, by the sets; the other of the grid is the set")
         args.eval_sets = corpora.read_sets(args.sets) if args.sets else sets_of_flags(args.set)
+    elif args.arena:
+        parser.error("--arena needs --sets or --set")
     elif not args.path:
         parser.error("expected --path")
     elif not args.labels_file and (len(args.path) > 1 or not args.path[0].endswith(".csv")):
@@ -181,6 +193,12 @@ def parse_args(argv=None):
     if args.path and not args.labels_file and (args.score_column or args.higher_is == "spoof"):
         parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has its columns named")
     n = len(args.eval_sets[0].scores if args.eval_sets else args.path)
+    if args.arena:
+        others = ("by", "as_published", "cluster", "calibrate", "fuse", "form", "plot", "allow_missing", "asv_rates")
+        if given := [name for name in others if getattr(args, name)]:
+            parser.error(f"--arena writes a submission, no report, and takes none of {', '.join(given)}")
+        if args.arena[0] not in SUBMISSIONS:
+            parser.error(f"--arena: expected one of {', '.join(SUBMISSIONS)}, found {args.arena[0]}")
     if args.calibrate and len(args.calibrate) != n + 1:
         parser.error(f"--calibrate: expected {n} score files and their key, found {len(args.calibrate)} files")
     if args.fuse and n < 2:
@@ -224,7 +242,8 @@ def check_files(args):
         args.asv_key,
     ]
     inputs += [file for one in args.eval_sets for file in (one.key, *one.scores.values())]
-    check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores)], inputs)
+    out = args.arena[1] if args.arena and args.arena[0] == "asvspoof5" else None
+    check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores), ("--arena", out)], inputs)
 
 
 def note(text):
@@ -306,6 +325,10 @@ def main(argv=None):
         return
     check_files(args)
     sasv, places = {}, None
+    if args.arena:
+        for file in write_submission(*args.arena, args.eval_sets, score_reader(args)):
+            print(f"written: {file}")
+        return
     if args.eval_sets:
         report_sets(args)
         return

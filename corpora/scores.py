@@ -73,8 +73,9 @@ def _told_columns(path, text, wanted):
     index = 0 if utt_id != 0 and _is_index(names[0], columns[0], titles) else None
     scores = [i for i in others if i not in (utt_id, index) and not is_text[i]]
     if score is None and not titles and not separated and label is None:
-        if len(scores) < 2 or len(set(columns[utt_id])) < len(lines):
-            return _last_words(path, text)  # ids that hold blanks
+        in_ids = [i for i in scores[:-1] if all(map(str.isdecimal, columns[i])) and not {*columns[i]} <= {"0", "1"}]
+        if len(scores) < 2 or in_ids or len(set(columns[utt_id])) < len(lines):
+            return _last_words(path, text)  # ids that hold blanks, and numbers: "take 3"
     candidates = [score] if score is not None else named or scores
     if len(candidates) != 1 or utt_id is None:
         found = f"none in {shown(' '.join(rows[0][1]))}"

@@ -36,14 +36,15 @@ def join(
 def align(
     files: Sequence[tuple[str | os.PathLike, corpora.ScoreColumns]],
     table: corpora.TrialTable,
-    allow_missing: bool,
+    allow_missing: bool | None,
     wanted: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[dict[str, int]]]:
     """Score files in the order of a table: (scores (trials, files), NaN where there is none; per file places, counts).
 
     files: pairs (path, ScoreColumns). places: (trials,) where in it a score stands. wanted: (trials,) mask of the
     trials that must have one. Raises UserError for labels other than the table's, and one that counts what
-    does not fit, unless allow_missing: then it is counted and printed as a warning.
+    does not fit, unless allow_missing: then it is counted and printed as a warning. allow_missing None: as False,
+    where the user has no such flag.
     """
     wanted = np.ones(len(table), bool) if wanted is None else wanted
     columns, places, counts, problems = zip(*(_align_one(path, scored, table, wanted) for path, scored in files))
@@ -54,7 +55,7 @@ def align(
     for problem in filter(None, problems):
         if not allow_missing:
             left = table.label[wanted & np.all(np.isfinite(scores), axis=1)]
-            helps = {corpora.BONAFIDE, corpora.SPOOF} <= set(left.tolist())
+            helps = allow_missing is not None and {corpora.BONAFIDE, corpora.SPOOF} <= set(left.tolist())
             raise UserError(problem + ("; --allow_missing reports on the rest" if helps else ""))
         warn(problem)
     return scores, places, counts

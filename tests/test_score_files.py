@@ -69,10 +69,9 @@ def test_numbers_as_ids(tmp_path):
     for text in ("7 spoof 1.5\n9 bonafide 2\n", "id,score\n7,1.5\n9,2\n", "score,who\n1.5,7\n2,9\n"):
         scored = corpora.read_score_columns(write(tmp_path / "s.txt", text))
         assert (scored.utt_ids, scored.scores.tolist()) == (["7", "9"], [1.5, 2])
-    assert corpora.read_score_columns(write(tmp_path / "s.txt", "track 1 0.5\ntrack 2 0.7\n")).utt_ids == [
-        "track 1",
-        "track 2",
-    ]
+    for ids in (["track 1", "track 2"], ["ann 3", "bob 1"], ["2 3", "1 4"]):
+        text = "".join(f"{utt_id} {i}.5\n" for i, utt_id in enumerate(ids))
+        assert corpora.read_score_columns(write(tmp_path / "s.txt", text)).utt_ids == ids
 
 
 @pytest.mark.parametrize(
