@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,3 +275,16 @@ def test_calibration_reads_them_too(case, output, untrained, tmp_path):
     )
     eer_of(output, folder, "--path", str(plain), "--calibrate", str(plain), key, "--write_scores", str(calibrated[1]))
     assert calibrated[0].read_text() == calibrated[1].read_text()
+
+
+def test_the_forms_in_the_documentation(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "reports.md").read_text(encoding="utf-8")
+    table = text[text.index("| form |") : text.index("Columns are separated")]
+    examples = [example for line in table.splitlines()[2:] for example in re.findall(r"`([^`]+)`", line)]
+    assert len(examples) == 7
+    for example in examples:
+        row = example.replace("cm-label", "cm-label\nLA_E_1,2.5,bonafide") if "filename" in example else example
+        row = row.replace("utt_id,score", "utt_id,score\n0,LA_E_1,2.5") if ",utt_id" in row else row
+        more = row.splitlines()[-1].replace("LA_E_1", "LA_E_2")
+        scored = corpora.read_score_columns(write(tmp_path / "s.txt", f"{row}\n{more}\n"))
+        assert scored.utt_ids[0].endswith("LA_E_1") and scored.scores[0] in (2.5, -3.1), example
