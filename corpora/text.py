@@ -180,11 +180,12 @@ def is_number(word: str, finite: bool = False) -> bool:
     return "_" not in word and word.isascii() and (math.isfinite(value) or not finite)
 
 
-def utterance_names(names: list[str]) -> list[str]:
+def utterance_names(names: list[str], endings: bool = False) -> list[str]:
     """Names of audio files, as lists and score files have them, as the names of their utterances.
 
     Folders are separated by `/`, `./` and `$ROOT/` in front are dropped, letters are composed (Unicode's NFC) and the
     ending of an audio file is dropped. Names that differ in their ending, or in their form in Unicode, alone keep it.
+    endings: True keeps all endings.
     """
     joined = "\n".join(names)
     if "\\" in joined:
@@ -195,7 +196,7 @@ def utterance_names(names: list[str]) -> list[str]:
         composed = [unicodedata.normalize("NFC", name) for name in names]
         if len(set(composed)) == len(set(names)):
             names = composed
-    if "." not in joined:
+    if endings or "." not in joined:
         return names
     stems = [stem(name) if name.lower().endswith(AUDIO_EXTENSIONS) else name for name in names]
     if len(set(stems)) == len(stems):

@@ -1,5 +1,8 @@
 """Lists as corpora of today and users write them: tables of every kind, labels in other words, names in other forms."""
 
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -247,3 +250,123 @@ def test_the_word_that_means_bona_fide(write):
     assert corpora.read_table(write(text), bonafide="1").label.tolist() == [SPOOF, BONAFIDE]
     with pytest.raises(UserError, match=":1: expected bonafide or spoof as the label, found spo"):
         corpora.read_table(write(text.replace("spoof", "spo")), "ASVspoof2019_LA", need_labels=False)
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def located(write, tmp_path, text, folder="audio", name="list.csv"):
+    """{utt_id: path below `folder`} of a list."""
+    trials = corpora.read_trials(write(text, name), tmp_path / folder)
+    return {trial.utt_id: os.path.relpath(trial.path, tmp_path / folder) for trial in trials}
+
+
+def test_backslashes_and_dots_in_names(write, tmp_path):
+    touch(tmp_path, "audio/sub/a.wav", "audio/b.wav", "audio/v1.2/c.wav")
+    text = "path,label\nsub\\a.wav,spoof\n./b.wav,bonafide\n.\\v1.2\\c.wav,spoof\n"
+    assert located(write, tmp_path, text) == {"sub/a": "sub/a.wav", "b": "b.wav", "v1.2/c": "v1.2/c.wav"}
+    with pytest.raises(UserError, match=":5: b stands already in line 3"):
+        corpora.read_table(write(text + ".\\b.wav,spoof\n"))
+    # As the score file of the same names has them.
+    assert corpora.read_scores(write("sub\\a.wav 1\n./b 2\nv1.2/c 3\n")) == {"sub/a": 1, "b": 2, "v1.2/c": 3}
+
+
+@pytest.mark.parametrize("of_list, of_disk", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_both_forms_of_a_letter_in_unicode(write, tmp_path, of_list, of_disk):
+    plain, listed = (unicodedata.normalize(form, "Ä/Größe é") for form in (of_disk, of_list))
+    touch(tmp_path, f"audio/{plain}.wav")
+    (trial,) = corpora.read_trials(write(f"path,label\n{listed}.wav,spoof\n"), tmp_path / "audio")
+    assert (trial.utt_id, trial.path) == (unicodedata.normalize("NFC", listed), str(tmp_path / f"audio/{plain}.wav"))
+    write(f"path,label\n{listed}.wav,spoof\n", "audio/list.csv")
+    assert corpora.read_trials(tmp_path / "audio/list.csv")[0].path == trial.path  # found without a folder, too
+    assert list(corpora.read_scores(write(f"{plain} 1\n"))) == [trial.utt_id]
+
+
+def test_two_files_whose_names_differ_in_unicode_alone(write, tmp_path):
+    names = [unicodedata.normalize(form, "é") for form in ("NFC", "NFD")]
+    touch(tmp_path, *(f"audio/{name}.wav" for name in names))
+    text = "path,label\n" + "".join(f"{name}.wav,spoof\n" for name in names)
+    assert located(write, tmp_path, text) == {name: f"{name}.wav" for name in names}
+
+
+def test_endings_in_some_lines_and_not_in_others(write, tmp_path):
+    touch(tmp_path, "audio/a.wav", "audio/b.flac", "audio/sub/c.opus")
+    for text in ("a spoof\nb.flac bonafide\nsub/c spoof\n", "a.wav spoof\nb bonafide\nsub/c.opus spoof\n"):
+        assert located(write, tmp_path, text) == {"a": "a.wav", "b": "b.flac", "sub/c": "sub/c.opus"}
+    with pytest.raises(UserError, match=":2: a stands already in line 1"):
+        corpora.read_table(write("a spoof\na.wav bonafide\n"))
+
+
+def test_a_list_with_endings_means_the_files_with_these(write, tmp_path):
+    touch(tmp_path, "audio/a.flac", "audio/a.wav", "audio/a.mp3", "audio/b.wav.mp3", "audio/b.wav", "audio/c.flac")
+    assert located(write, tmp_path, "a.wav spoof\nb.wav real\nc.wav real\n") == {
+        "a": "a.wav",
+        "b": "b.wav",
+        "c": "c.flac",
+    }
+    several = {"a.wav": "a.wav", "a.mp3": "a.mp3", "c": "c.flac"}
+    assert located(write, tmp_path, "a.wav spoof\na.mp3 real\nc real\n") == several
+    (tmp_path / "audio/a.mp3").unlink()
+    (tmp_path / "audio/a.flac").unlink()
+    with pytest.raises(UserError, match="1 of 2 trials have no audio file .*first a.mp3;"):
+        located(write, tmp_path, "a.wav spoof\na.mp3 real\n")
+
+
+def test_the_audio_of_a_trial_with_an_id_lies_where_its_path_says(write, tmp_path):
+    lines = "".join(f"x-{i},{'fake' if i else 'real'},1,16000,$ROOT/set/{i}.flac,-,-,-,1,FLAC,16,EN\n" for i in (0, 1))
+    touch(tmp_path, "audio/set/0.flac", "audio/set/1.flac")
+    assert located(write, tmp_path, ANTIDEEPFAKE + lines) == {"x-0": "set/0.flac", "x-1": "set/1.flac"}
+    assert corpora.read_trials(write(ANTIDEEPFAKE + lines, "audio/k.csv"))[1].path.endswith("audio/set/1.flac")
+
+
+def test_spoofceleb_is_found_beside_its_metadata(write, tmp_path):
+    touch(tmp_path, "flac/development/a00/id1/x.flac", "flac/development/a05/id1/x.flac")
+    trials = corpora.read_trials(
+        write("file,speaker,attack\na00/id1/x.flac,id1,a00\na05/id1/x.flac,id1,a05\n", "metadata/development.csv")
+    )
+    assert [trial.path for trial in trials] == [str(tmp_path / f"flac/development/a0{i}/id1/x.flac") for i in (0, 5)]
+
+
+@pytest.mark.parametrize(
+    "form", ["file_name,label\n{0}/audio/x/1.wav,spoof\n", "{0}/audio/x/1.wav spoof\n", "{0}/audio/x/1\n"]
+)
+def test_absolute_paths_count_below_the_folder_of_audio(write, tmp_path, form):
+    touch(tmp_path, "audio/x/1.flac", "audiobook/1.wav")
+    path = write(form.format(tmp_path), "lists/list.txt")
+    for folder in (tmp_path / "audio", tmp_path / "audio" / "x", tmp_path, "/"):
+        (trial,) = corpora.read_trials(path, folder)
+        assert (trial.utt_id, trial.path) == (f"{tmp_path}/audio/x/1", str(tmp_path / "audio/x/1.flac"))
+    with pytest.raises(UserError, match="1 of 1 trials lie outside this folder of audio, which is forbidden: .*x/1"):
+        corpora.read_trials(path, tmp_path / "audiobook")
+    with pytest.raises(UserError, match="its paths are absolute, first .*1.*, and not below .*lists; name the folder"):
+        corpora.read_trials(path)
+    assert len(corpora.read_trials(write(form.format(tmp_path), "list.txt"))) == 1  # below the list's own folder
+    for name in (f"{tmp_path}/audio/../audiobook/1", "C:\\data\\1.wav"):
+        with pytest.raises(UserError, match="forbidden"):
+            corpora.read_trials(write(f"{name} spoof\n"), tmp_path / "audio")
+
+
+def test_a_wrong_folder_is_explained_in_a_line(write, tmp_path):
+    touch(tmp_path, *(f"set/wav/{i}.wav" for i in range(5)), "other/x.wav")
+    path = write("".join(f"{i} spoof\n" for i in range(5)))
+    with pytest.raises(
+        UserError, match=r"set: 5 of 5 trials have no audio file, first 0, 1, 2 and 2 more;.*"
+    ) as raised:
+        corpora.read_trials(path, tmp_path / "set")
+    assert str(raised.value).endswith(f"; {tmp_path}/set/wav has 5 of the first 5") and raised.value.details == []
+    touch(tmp_path, "set/wav/deeper/y.wav")
+    with pytest.raises(UserError, match=f"; {tmp_path}/set/wav has 5 of the first 5$"):
+        corpora.read_trials(path, tmp_path / "set/wav/deeper")
+    with pytest.raises(UserError) as raised:
+        corpora.read_trials(path, tmp_path / "other")
+    assert str(raised.value).endswith(")")  # nowhere near
+    touch(tmp_path, "case/A.WAV", "case/b.raw")
+    for name, hint in (
+        ("a", "A.WAV is there, in another letter case"),
+        ("b", "b.raw is there, but its ending is none of audio"),
+    ):
+        with pytest.raises(UserError, match=f"; {hint}$"):
+            corpora.read_trials(write(f"{name}.wav spoof\n"), tmp_path / "case")
