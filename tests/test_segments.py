@@ -140,6 +140,19 @@ def test_a_pickle_with_code_or_other_content_is_refused(tmp_path, monkeypatch, c
         assert os.path.isdir("was-run")
 
 
+def test_arrays_of_older_numpy_are_read(tmp_path):
+    path, content = tmp_path / "x_seglab_0.02.npy", np.empty((), object)
+    content[()] = {"a": np.repeat(["1", "0"], [31, 74]), "b": np.array([0, 1])}
+    np.save(path, content, allow_pickle=True)
+    pickled = pickle.dumps(content, 3).replace(b"numpy._core.", b"numpy.core.")
+    assert b"cnumpy.core.multiarray\n" in pickled
+    path.write_bytes(path.read_bytes()[:128] + pickled)
+    assert read_segments(path) == {
+        "a": [(0.0, 0.62, BONAFIDE), (0.62, 2.1, SPOOF)],
+        "b": [(0.0, 0.02, SPOOF), (0.02, 0.04, BONAFIDE)],
+    }
+
+
 def test_arrays_of_another_kind_damaged_or_of_an_unknown_unit_are_refused(tmp_path):
     np.save(tmp_path / "labels.npy", {"a": ["0"]}, allow_pickle=True)
     with pytest.raises(UserError, match="labels.npy: expected a name in _seglab_UNIT.npy"):
