@@ -76,12 +76,12 @@ def read_set_systems(
             raise UserError(f"{one.name}: expected a column of score files beside name, key, audio_dir and subset")
         subset_of_set = one.subset or subset
         table, scores, checks_of_set, _ = read_systems(
-            one.key, list(one.scores.values()), subset_of_set, by, allow_missing, read
+            one.key, list(one.scores.values()), subset_of_set, by, allow_missing, read, list(one.scores)
         )
         asv = rates or read_asv(table, subset_of_set)
         parts.append(SetTrials(one.name, table, asv, slice(start, start + len(table))))
         columns.append(list(scores.values()))
-        checks |= {f"{one.name}, {name}": check for name, check in zip(one.scores, checks_of_set.values())}
+        checks |= {f"{one.name}, {name}": check for name, check in checks_of_set.items()}
         start += len(table)
     systems = {name: np.concatenate(column) for name, column in zip(sets[0].scores, zip(*columns))}
     return parts, systems, checks

@@ -107,12 +107,13 @@ def read_systems(
     by: Iterable[str | None] = (),
     allow_missing: bool = False,
     read: Callable = corpora.read_score_columns,
+    names: Sequence[str] | None = None,
 ) -> tuple[corpora.TrialTable, dict[str, np.ndarray], dict[str, dict[str, str | int]], np.ndarray]:
     """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file).
 
     key: path of a key or of a folder of keys; paths: score files; subset: a name of SUBSETS, None: eval; by: columns
-    to read besides those that corpora are broken down by; read: of a path, its ScoreColumns.
-    Raises UserError where a file, key or subset does not fit.
+    to read besides those that corpora are broken down by; read: of a path, its ScoreColumns;
+    names: of the systems, None: those of their files. Raises UserError where a file, key or subset does not fit.
     """
     files = [read(path) for path in paths]
     if os.path.isdir(key):
@@ -128,7 +129,7 @@ def read_systems(
     mask = mask & np.all(np.isfinite(scores), axis=1)  # every system on the same trials
     if not mask.all():
         table, places, scores = table.select(mask), places[mask], scores[mask]
-    names = _system_names(paths)
+    names = names or _system_names(paths)
     checks = {name: {"path": str(path), **count} for name, path, count in zip(names, paths, counts)}
     return table, dict(zip(names, np.ascontiguousarray(scores.T))), checks, places
 

@@ -268,6 +268,13 @@ def test_flags_instead_of_a_table(sets, report, output):
     assert found["sets"] == {"a": {"corpus": "ASVspoof2019_LA", "subset": "", "key": str(sets.folder / "set0.txt")}}
 
 
+def test_two_systems_of_one_file(sets, report):
+    sets.table.write_text("name,key,a,b\n" + "".join(f"{n},{n}.txt,{n}_good.txt,{n}_good.txt\n" for n in sets.names))
+    rows = report("--sets", sets.table, *FAST)["rows"]
+    assert [row["system"] for row in rows] == ["a", "b"] * 4
+    assert all(first["figures"] == second["figures"] for first, second in zip(rows[::2], rows[1::2]))
+
+
 def test_breakdowns_within_sets(sets, report, output):
     found = report("--sets", sets.table, "--by", "attack", *FAST)
     single = report(*sets.single("set1")[:-2], "--by", "attack", *FAST)
