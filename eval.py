@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import shlex
 import sys
 import time
 from datetime import timedelta
@@ -32,7 +33,7 @@ from common.atomic import is_standard_output
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, warn
 from corpora import provenance
 from data_utils import plan_batches
-from inference.evaluation_sets import EvaluationSet, check_files, read_evaluation_sets
+from inference.evaluation_sets import EvaluationSet, can_be_reported, check_files, read_evaluation_sets
 from inference.partial_scores import PartialScores, detector_facts, run_facts
 from inference.precision import PRECISIONS, check_precision, prepare
 from inference.results import write_results
@@ -333,6 +334,8 @@ def main(argv=None):
         distributed.gather(None)
         for each in sets:
             each.partial.remove()
+    if args.sets and rank == 0 and not status and can_be_reported(args.sets, sets):
+        say(f"report: python EER_minDCF.py --sets {shlex.quote(args.sets)}")
     distributed.leave()
     return status
 

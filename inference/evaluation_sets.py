@@ -83,6 +83,13 @@ def _score_file(table, row, system, folder):
     return Path(folder, f"{row.name}.txt")
 
 
+def can_be_reported(table: str | os.PathLike, sets: Sequence[EvaluationSet]) -> bool:
+    """Whether EER_minDCF.py has all that it needs for a report on a table: labels, and a score file in every cell."""
+    labels = {trial.label for each in sets for trial in each.trials}
+    files = [path for row in corpora.read_sets(table) for path in row.scores.values()]
+    return labels == {corpora.BONAFIDE, corpora.SPOOF} and bool(files) and all(map(os.path.isfile, files))
+
+
 def check_files(sets: Sequence[EvaluationSet], inputs: Sequence[str | os.PathLike | None], world: int) -> None:
     """Raise UserError where what will be written is read as well, or cannot be written.
 

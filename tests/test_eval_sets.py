@@ -1,6 +1,7 @@
 """eval.py --sets: many sets in one call, each as a call of its own would score it."""
 
 import os
+import shlex
 import signal
 import socket
 
@@ -10,6 +11,7 @@ import soundfile
 
 import checkpoints
 import corpora
+import EER_minDCF
 import eval as scoring
 from inference.partial_scores import PartialScores
 
@@ -135,6 +137,22 @@ def test_the_table_names_the_score_files(folder, untrained, expected, tmp_path, 
     assert not scoring.main(command(untrained, sets, "--batch_samples", 9000, *flags))
     assert read(tmp_path / place) == expected
     assert {path.name for path in tmp_path.iterdir()} == {"sets.csv", place}
+
+
+def test_the_report_that_is_named_works(folder, untrained, tmp_path, capsys):
+    sets = table(tmp_path / "the sets.csv", folder, {"A": tmp_path / "a", "B": tmp_path / "b"})
+    flags = command(untrained, sets, "--batch_samples", 9000, "--outputname")
+    assert not scoring.main([*flags, "A"])
+    assert "report: " not in capsys.readouterr().out  # the scores of B are yet to be made
+    assert not scoring.main([*flags, "B"])
+    python, script, *flags = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("report: "))
+    assert (python, script) == ("python", "EER_minDCF.py")
+    assert not EER_minDCF.main(flags)
+    text = capsys.readouterr().out
+    for name in (*NAMES, "macro mean"):
+        assert [line.removeprefix(name).split()[0] for line in text.splitlines() if line.startswith(f"{name} ")][
+            :2
+        ] == ["A", "B"]
 
 
 def test_subsets_of_a_key_share_a_score_file(folder, untrained, expected, tmp_path, capsys):
