@@ -30,13 +30,13 @@ import checkpoints
 import corpora
 from back_ends import BACK_ENDS
 from common.atomic import is_standard_output
-from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, warn
+from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, shown, warn
 from corpora import provenance
 from data_utils import plan_batches
 from inference.evaluation_sets import EvaluationSet, can_be_reported, check_files, read_evaluation_sets
 from inference.partial_scores import PartialScores, detector_facts, run_facts
 from inference.precision import PRECISIONS, check_precision, prepare
-from inference.results import write_results
+from inference.results import split_frames, write_frames, write_results
 from inference.scoring import float32_scores, readers, score_batches
 from inference.test_length import choose_test_length
 from model import add_model_flags, choose_device, given_model_flags, use_utterance_batch_norm
@@ -93,7 +93,7 @@ def parse_args(argv=None):
     )
     weights.add_argument(
         "--average_by",
-        choices=["eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published"],
+        choices=["eer", "unit_eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published"],
         help="that figure; ..._published: the dev loss as the authors' program takes it; not given: the run's own",
     )
     weights.add_argument(
@@ -112,6 +112,14 @@ def parse_args(argv=None):
     )
     out.add_argument(
         "--output_path", default="scores", help="--sets without such a column: NAME.txt in it (%(default)s)"
+    )
+    out.add_argument(
+        "--frames",
+        metavar="FILE",
+        help="write the scores of frames as well, a line an utterance; detectors trained with --labels frames or both",
+    )
+    out.add_argument(
+        "--rttm", metavar="FILE", help="write where their scores are below the threshold of the dev set's frames"
     )
     out.add_argument("--batch_size", type=AT_LEAST_1, help="4 s: trials at once; not given: as --batch_samples says")
     out.add_argument(
@@ -160,6 +168,8 @@ def parse_args(argv=None):
     if args.sets and (args.eval_output or args.audio_dir):
         given = "--eval_output" if args.eval_output else "--audio_dir"
         parser.error(f"{given} is of one set: expected a column of the table {args.sets} instead")
+    if args.sets and (args.frames or args.rttm):
+        parser.error(f"{'--frames' if args.frames else '--rttm'}: expected one set, found --sets")
     if not args.sets and (args.eval_output is None) == (args.outputname is None):
         parser.error("expected one of --eval_output and --outputname")
     if (args.model_path is None) == (args.model_folder_path is None):
@@ -223,6 +233,20 @@ def read_detector(args):
     return checkpoints.load_average(paths, args.average_as_published, **flags), name
 
 
+def check_frames(args, trials, detector, name):
+    """Raise UserError where the detector does not give what --frames and --rttm are to write."""
+    if (args.frames or args.rttm) and not detector.config.unit:
+        flag = "--frames" if args.frames else "--rttm"
+        raise UserError(f"{flag}: expected a detector trained with --labels frames or both, found {name} of utterances")
+    if args.rttm and detector.unit_threshold is None:
+        raise UserError(
+            f"--rttm: expected a checkpoint with the threshold of its dev set's frames, found none in {name}"
+        )
+    blank = next((trial.utt_id for trial in trials if trial.utt_id.split() != [trial.utt_id]), None)
+    if args.rttm and blank is not None:
+        raise UserError(f"--rttm: expected ids without blanks, which RTTM cannot hold, found {shown(blank)}")
+
+
 def plan(args, detector, facts, each, say):
     """Choose the batches of a set, and find those that a run which was killed has done. facts: of the detector."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -240,6 +264,7 @@ def plan(args, detector, facts, each, say):
     each.problems = problems = {i: f"{paths[i]}: {why}" for i, why in problems.items() if why}
     batches = [kept for batch in batches if (kept := [i for i in batch if i not in problems])] if problems else batches
     settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}
+    settings |= {"--frames": True} if args.frames or args.rttm else {}
     refused = None
     try:
         each.partial = PartialScores(each.out, rank, run_facts(facts, data, batches, **settings), each.trials)
@@ -272,7 +297,8 @@ def score(args, detector, each, workers, say, started):
     rank = distributed.rank()
     todo = [each.batches[number] for number in each.todo]
     paths = [trial.path for trial in each.trials]
-    results = score_batches(detector, paths, todo, each.length, workers, args.precision)
+    with_frames = bool(args.frames or args.rttm)
+    results = score_batches(detector, paths, todo, each.length, workers, args.precision, with_frames)
     with progress(total=sum(map(len, todo)), desc=f"{each.prefix}scoring", unit="trial", disable=rank > 0) as bar:
         for number, (scores, failures, silent) in zip(each.todo, results):
             each.partial.add(number, scores, failures, silent)
@@ -280,6 +306,9 @@ def score(args, detector, each, workers, say, started):
     everything = {number: result for done in distributed.gather(each.partial.done) for number, result in done.items()}
     if rank > 0:
         return 0
+    if with_frames:
+        everything, frames = split_frames(everything, each.trials, detector.config.unit)
+        write_frames(frames, args.frames, args.rttm, detector.unit_threshold)
     everything["names"] = ({}, each.problems, [])
     status = write_results(each.out, each.trials, everything)
     found = {index: score for scores, _, _ in everything.values() for index, score in scores.items()}
@@ -299,7 +328,7 @@ def main(argv=None):
     rank, world = distributed.rank(), distributed.world_size()
     sets = read_sets(args)
     folder = args.model_folder_path and checkpoints.checkpoints_folder(args.model_folder_path)
-    check_files(sets, [args.sets, args.model_path, folder], world)
+    check_files(sets, [args.sets, args.model_path, folder], world, [("--frames", args.frames), ("--rttm", args.rttm)])
     to_stderr = any(is_standard_output(each.out) for each in sets)
     say = functools.partial(print, file=sys.stderr if to_stderr else sys.stdout, flush=True)
     device = choose_device(local_rank if world > 1 else args.gpu_id)
@@ -308,6 +337,7 @@ def main(argv=None):
     torch.backends.cudnn.benchmark = args.cudnn_benchmark_toggle
     detector, name = read_detector(args)
     detector.to(device)
+    check_frames(args, sets[0].trials, detector, name)
     back_end = detector.config.back_end
     if args.batch_norm == "utterance":
         if BACK_ENDS[back_end].least_batch > 1:

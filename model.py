@@ -235,7 +235,9 @@ class Detector(nn.Module):
 
     WORST = 10  # of so many units one, the worst, speaks for an utterance
 
-    crop = None  # samples of an utterance that it was trained on, where its checkpoint says so
+    # What its checkpoint may say of it: samples of an utterance that it was trained on; the score of a unit at the EER
+    # of the dev set's units.
+    crop = unit_threshold = None
 
     def __init__(self, config: ModelConfig, empty_front_end: bool = False) -> None:
         super().__init__()

@@ -38,6 +38,7 @@ def detector_from(path: Path | str, content: dict) -> Detector:
         raise UserError(f"{path}: its configuration describes no network: {shown(str(error))}") from error
     load_strictly(detector, state_dict, path, config.model_name, assign=True)
     detector.crop = content.get("crop")
+    detector.unit_threshold = content.get("valid", {}).get("unit_threshold")
     return detector.eval()
 
 

@@ -63,6 +63,8 @@ def is_ours(content: object) -> bool:
 _FIGURES = {
     "eer": Number(float, 0, 1),
     "threshold": Number(),
+    "unit_eer": Number(float, 0, 1),
+    "unit_threshold": Number(),
     "calibration_slope": Number(),
     "calibration_offset": Number(),
 }

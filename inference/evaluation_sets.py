@@ -90,12 +90,18 @@ def can_be_reported(table: str | os.PathLike, sets: Sequence[EvaluationSet]) -> 
     return labels == {corpora.BONAFIDE, corpora.SPOOF} and bool(files) and all(map(os.path.isfile, files))
 
 
-def check_files(sets: Sequence[EvaluationSet], inputs: Sequence[str | os.PathLike | None], world: int) -> None:
+def check_files(
+    sets: Sequence[EvaluationSet],
+    inputs: Sequence[str | os.PathLike | None],
+    world: int,
+    more: Sequence[tuple[str, str | None]] = (),
+) -> None:
     """Raise UserError where what will be written is read as well, or cannot be written.
 
     inputs: files that are read besides the sets' own. world: number of the processes, each with its partial scores.
+    more: (flag, file) of what is written besides.
     """
-    outputs = []
+    outputs = [*more]
     for each in sets:
         outputs.append((each.out_flag, each.out))
         if not is_stream(each.out):

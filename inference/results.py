@@ -3,9 +3,14 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import corpora
 from common.atomic import atomic_open, is_stream
 from common.console import printable
+from corpora import BONAFIDE, SPOOF
+from corpora.frame_scores import FrameScores, write_frame_scores
+from corpora.segments import spans_of_labels, write_rttm
 
 
 def errors_file(out):
@@ -38,3 +43,23 @@ def write_results(out, trials, done):
         where = "listed above" if is_stream(out) else f"see {errors}"
         print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, {where}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def split_frames(done: dict, trials: list[corpora.Trial], unit: float) -> tuple[dict, dict[str, FrameScores]]:
+    """What score_batches gives with units, {number of a batch: its result}, as it is without, and {utt_id: FrameScores}
+    in the order of the trials. unit: seconds.
+    """
+    plain, frames = {}, {}
+    for number, (scores, *rest) in done.items():
+        plain[number] = ({index: own[0] for index, own in scores.items()}, *rest)
+        frames |= {index: FrameScores(unit, np.array(own[1:])) for index, own in scores.items()}
+    return plain, {trials[index].utt_id: own for index, own in sorted(frames.items())}
+
+
+def write_frames(frames: dict[str, FrameScores], out: str | None, rttm: str | None, threshold: float | None) -> None:
+    """Write frame scores, and RTTM of where they are above the threshold, bona fide, or not, spoofed. None: no file."""
+    if out:
+        write_frame_scores(out, frames.items())
+    if rttm:
+        decided = {utt_id: np.where(own.scores > threshold, BONAFIDE, SPOOF) for utt_id, own in frames.items()}
+        write_rttm(rttm, {utt_id: spans_of_labels(own, frames[utt_id].step) for utt_id, own in decided.items()})

@@ -1,6 +1,7 @@
 """Training on partially spoofed speech: where the spans come from, what is learnt, going on, several processes."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -9,8 +10,12 @@ import soundfile
 import torch
 
 import checkpoints
+import corpora
+import eval as eval_script
 import train
-from corpora.segments import spans_of_labels, write_rttm
+from corpora import BONAFIDE, SPOOF
+from corpora.frame_scores import read_frame_scores
+from corpora.segments import read_segments, spans_of_labels, unit_labels, write_rttm
 
 FLAGS = [
     *("--model_name", "LogMel_Nes2Net_X", "--epochs", "4", "--batch_size", "8", "--crop", "16000", "--lr", "0.003"),
@@ -154,3 +159,59 @@ def test_a_run_that_goes_on_finds_other_spans(tmp_path, partial, fails):
     rttm.write_text("".join(lines))
     again = [*FLAGS, *flags, "--log_dir", str(tmp_path), "--foldername", "run", "--resume", "auto"]
     fails(train.main, again, "other data", "labels")
+
+
+def test_eval_writes_frame_scores_and_the_spans_that_they_decide(tmp_path, partial, fails, untrained, processes):
+    run = trained(tmp_path, *lists(partial), "--labels", "both", "--epochs", "1")
+    (checkpoint,) = (run / "checkpoints").glob("*_1_EER*")
+    dev = lists(partial)[3]
+    # One that is longer than what is scored in one piece.
+    audio = tmp_path / "audio"
+    shutil.copytree(partial / "dev" / "con_wav", audio)
+    soundfile.write(audio / "CON_D_0002.wav", np.random.default_rng(5).normal(0, 0.1, 41 * 16000), 16000)
+    flags = ["--protocol", dev, "--audio_dir", str(audio), "--model_path", str(checkpoint)]
+    files = {name: str(tmp_path / name) for name in ("scores.txt", "frames.tsv", "spans.rttm")}
+    outputs = ["--eval_output", files["scores.txt"], "--frames", files["frames.tsv"], "--rttm", files["spans.rttm"]]
+    assert not eval_script.main([*flags, *outputs])
+    frames, detector = read_frame_scores(files["frames.tsv"]), checkpoints.load_detector(checkpoint)
+    scores = corpora.read_scores(files["scores.txt"])
+    assert list(frames) == list(scores) == [f"CON_D_{i:04}" for i in range(16)]
+    for utt_id, own in frames.items():
+        x, _ = soundfile.read(audio / f"{utt_id}.wav", dtype="float32")
+        assert own.step == 0.16 and len(own.scores) == int(len(x) / 2560 + 0.5)
+        if utt_id != "CON_D_0002":
+            with torch.inference_mode():
+                logits = detector(torch.from_numpy(x)[None])
+            np.testing.assert_allclose(own.scores, detector.unit_scores_of(logits)[0], atol=1e-5)
+            assert scores[utt_id] == pytest.approx(detector.scores_of(logits).item(), abs=1e-5)
+    threshold = checkpoints.read_checkpoint(checkpoint)["valid"]["unit_threshold"]
+    for utt_id, spans in read_segments(files["spans.rttm"]).items():
+        own = frames[utt_id].scores
+        decided = unit_labels(spans, 0.16 * len(own), 0.16)
+        clear = abs(own - threshold) > 1e-5  # nine digits of a score that is the threshold may fall on either side
+        np.testing.assert_array_equal(decided[clear], np.where(own > threshold, BONAFIDE, SPOOF)[clear])
+
+    # Plain scores are the same without; a killed run ends in the same files.
+    plain = tmp_path / "plain.txt"
+    assert not eval_script.main([*flags, "--eval_output", str(plain)])
+    np.testing.assert_allclose(
+        [corpora.read_scores(plain)[name] for name in scores if name != "CON_D_0002"],
+        [score for name, score in scores.items() if name != "CON_D_0002"],
+        atol=1e-5,
+    )
+    again = {name: str(tmp_path / f"again-{name}") for name in files}
+    argv = ["--eval_output", again["scores.txt"], "--frames", again["frames.tsv"], "--rttm", again["spans.rttm"]]
+    killed = {"command": "eval", "flags": [*flags, *argv, "--batch_samples", "1"]}
+    statuses, log = processes({**killed, "at": ["scored", 5, signal.SIGKILL]})
+    assert statuses == [-signal.SIGKILL], log
+    statuses, log = processes(killed)
+    assert statuses == [0] and "going on with" in log, log
+    for utt_id, own in read_frame_scores(again["frames.tsv"]).items():
+        np.testing.assert_allclose(own.scores, frames[utt_id].scores, atol=1e-5)
+    assert read_segments(again["spans.rttm"]).keys() == frames.keys()
+    assert list(corpora.read_scores(again["scores.txt"])) == list(scores)
+
+    fails(
+        eval_script.main, [*flags[:4], "--model_path", str(untrained), *outputs], "--frames", "--labels frames or both"
+    )
+    fails(eval_script.main, [*flags, "--eval_output", files["scores.txt"], "--frames", dev], "--frames")
