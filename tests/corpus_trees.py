@@ -101,8 +101,9 @@ TREES = {  # a speaker may hold blanks, which no other column does
 }
 
 # A list: its path, what the path of an utterance's audio is, its text, what is to be read, utterance:label:attack, and
-# the folder to be named as that of the audio, if it is not found around the list. ROOT: the corpus's folder.
-Listed = namedtuple("Listed", "path audio text trials audio_dir", defaults=(None,))
+# the folder to be named as that of the audio, if it is not found around the list; by: what it is broken down by beside
+# the attack, in order. ROOT: the corpus's folder.
+Listed = namedtuple("Listed", "path audio text trials audio_dir by", defaults=(None, {}))
 LISTS = {
     "ASVspoof2019_LA": Listed(
         "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt",
@@ -136,6 +137,7 @@ LISTS = {
         LA_0009 LA_E_9332882 alaw ita_tx A19 spoof notrim eval
         """,
         "LA_E_9332881:spoof:A07 LA_E_6866159:bonafide:- LA_E_6866160:bonafide:- LA_E_9332882:spoof:A19",
+        by={"codec": ["none", "alaw", "g722"], "transmission": ["-", "ita_tx", "loc_tx"]},
     ),
     "ASVspoof2021_DF": Listed(
         "keys/DF/CM/trial_metadata.txt",
@@ -147,6 +149,11 @@ LISTS = {
         LA_0043 DF_E_2000027 nocodec asvspoof bonafide bonafide notrim eval bonafide - - - -
         """,
         "DF_E_2000011:spoof:A14 DF_E_2000013:spoof:Task1-team20 DF_E_2000026:bonafide:- DF_E_2000027:bonafide:-",
+        by={
+            "codec": ["nocodec", "low_m4a", "mp3m4a"],
+            "source": ["asvspoof", "vcc2020"],
+            "vocoder": ["traditional_vocoder", "unknown"],
+        },
     ),
     "ASVspoof5_metainfo": Listed(
         "ASVspoof5.train.metainfor.txt",
@@ -158,6 +165,7 @@ LISTS = {
         T_2103 T_0000000003 M - bonafide bonafide
         """,
         "T_0000000000:spoof:A05 T_0000000001:spoof:A07 T_0000000002:bonafide:- T_0000000003:bonafide:-",
+        by={"gender": ["F", "M"]},
     ),
     "CtrSVDD": Listed(
         "train.txt",
@@ -170,6 +178,7 @@ LISTS = {
         """,
         "CtrSVDD_0059_T_0000001:bonafide:- CtrSVDD_0060_T_0000002:bonafide:- CtrSVDD_0059_T_0000003:spoof:A01 "
         "CtrSVDD_0060_T_0000004:spoof:A08",
+        by={"dataset": ["kiritan", "m4singer"]},
     ),
     "ASVspoof5": Listed(
         "ASVspoof5.eval.track_1.tsv",
@@ -181,6 +190,7 @@ LISTS = {
         E_2100 E_0009538972 F C11 0 E_0009538973 - bonafide bonafide -
         """,
         "E_0009538969:spoof:A26 E_0009538970:spoof:A17 E_0009538971:bonafide:- E_0009538972:bonafide:-",
+        by={"codec": ["-", "C05", "C11"], "gender": ["F", "M"]},
     ),
     "in_the_wild": Listed(
         "release_in_the_wild/meta.csv",
@@ -204,6 +214,7 @@ LISTS = {
         PA_0070 PA_D_0005402 ccb CB spoof
         """,
         "PA_D_0000001:bonafide:- PA_D_0000002:bonafide:- PA_D_0005401:spoof:AA PA_D_0005402:spoof:CB",
+        by={"environment": ["aaa", "ccb"]},
     ),
     "ASVspoof2021_PA": Listed(
         "keys/PA/CM/trial_metadata.txt",
@@ -215,6 +226,7 @@ LISTS = {
         PA_0011 PA_E_1000004 R2 M2 d1 - - - - bonafide notrim eval
         """,
         "PA_E_1000001:spoof:- PA_E_1000002:spoof:- PA_E_1000003:bonafide:- PA_E_1000004:bonafide:-",
+        by={"room": ["R1", "R2"], "microphone": ["M1", "M2"], "replay_device": ["s1", "s2"]},
     ),
     "ASVspoof2015": Listed(
         "CM_protocol/cm_develop.ndx.txt",
@@ -239,15 +251,16 @@ LISTS = {
         "HAD_dev_fake_1:spoof:- HAD_dev_fake_2:spoof:- HAD_dev_real_1:bonafide:- HAD_dev_real_2:bonafide:-",
     ),
     "Codecfake": Listed(
-        "label/C3.txt",
-        "C3/{}.wav",
+        "label/train.txt",
+        "train/{}.wav",
         """
         SSB13650058.wav real 0
         p225_001.wav real 0
-        F03_SSB13650058.wav fake 3
-        F03_p225_001.wav fake 3
+        F01_SSB13650058.wav fake 1
+        F06_p225_001.wav fake 6
         """,
-        "SSB13650058:bonafide:- p225_001:bonafide:- F03_SSB13650058:spoof:- F03_p225_001:spoof:-",
+        "SSB13650058:bonafide:- p225_001:bonafide:- F01_SSB13650058:spoof:- F06_p225_001:spoof:-",
+        by={"codec": ["1", "6"]},
     ),
     "ADD2022": Listed(
         "label.txt",
@@ -285,6 +298,20 @@ LISTS = {
         "a00/id10936/0hIuZd2X-00003:bonafide:- a00/id10937/0hIuZd2X-00003:bonafide:- "
         "a06/id10936/0hIuZd2X-00003:spoof:a06 a07/id10937/0hIuZd2X-00003:spoof:a07",
     ),
+    "SpeechDFArena": Listed(
+        "metadata/dfadd.csv",
+        "{}.wav",
+        """
+        file_name,label
+        ROOT/DFADD/train/1.wav,spoof
+        ROOT/DFADD/train/2.wav,bonafide
+        ROOT/DFADD/test/1.wav,spoof
+        ROOT/DFADD/test/2.wav,bonafide
+        """,
+        "ROOT/DFADD/train/1:spoof:- ROOT/DFADD/train/2:bonafide:- ROOT/DFADD/test/1:spoof:- "
+        "ROOT/DFADD/test/2:bonafide:-",
+        ".",
+    ),
     "AntiDeepfake": Listed(
         "protocols/CodecFake.csv",
         "data/CodecFake/{}.wav",
@@ -309,6 +336,7 @@ LISTS = {
         u4,audio/u4.flac,spoof,MLAAD
         """,
         "u1:bonafide:- u2:spoof:- u3:bonafide:- u4:spoof:-",
+        by={"dataset_name": ["ASV19", "MLAAD"]},
     ),
     "csv": Listed(  # of one's own
         "mine.csv",
