@@ -133,4 +133,15 @@ def test_a_path_outside_the_folder_of_audio_is_refused(path, tmp_path, fails, un
     key, _ = unpack(tmp_path / "csv", "csv")
     key.write_text(key.read_text().replace("a/1.wav", path))
     for main, flags in commands(key, tmp_path, untrained, tmp_path / "csv", report=False):
-        fails(main, flags, f"{tmp_path / 'csv'}: ", path.removesuffix(".wav"))
+        fails(main, flags, f"{tmp_path / 'csv'}: ", "forbidden", path)
+
+
+@pytest.mark.parametrize("corpus", FOUND_AROUND)
+def test_a_folder_of_audio_one_too_high_or_too_low_is_told(corpus, tmp_path, fails, untrained):
+    key, trials = unpack(tmp_path / corpus, corpus)
+    utt_id, (*_, path) = next(iter(trials.items()))
+    folder = Path(path.removesuffix(utt_id + Path(path).suffix))
+    (folder / "deeper").mkdir()
+    for wrong in (folder.parent, folder / "deeper"):
+        for main, flags in commands(key, tmp_path, untrained, wrong, report=False):
+            fails(main, flags, f"{wrong}: 4 of 4 ", f"; {folder} has 4 of ")
