@@ -24,7 +24,9 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="What a checkpoint is; convert and average checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("show", help="what a file is", allow_abbrev=False)
-    command.add_argument("file", help="a checkpoint, or a Hugging Face folder of an encoder")
+    command.add_argument(
+        "file", help=f"a checkpoint, or a Hugging Face folder of an encoder; or {checkpoints.FORM}, hf://OWNER/NAME"
+    )
     add_model_flags(command, required=False)
     command = commands.add_parser("convert", help="write a published checkpoint as one of this project")
     command.add_argument("source", metavar="IN")
@@ -53,7 +55,9 @@ def main(argv=None):
     args = parse_args(argv)
     flags = given_model_flags(args)
     if args.command == "show":
-        lines = checkpoints.show(args.file, **flags)
+        path, name = checkpoints.fetch(args.file, "FILE", encoder=args.file.startswith("hf://"))
+        lines = checkpoints.show(path, **flags)
+        lines["file"] = lines["file"].replace(path, name)
         width = max(map(len, lines)) + 2
         print(*(printable(f"{name + ':':{width}}{value}") for name, value in lines.items()), sep="\n")
         return

@@ -19,6 +19,7 @@ import common.threads  # noqa: F401
 
 import torch
 
+import checkpoints
 from common.atomic import atomic_open, check_outputs, is_standard_output
 from common.console import Number, UserError, printable, run
 from common.workers import usable_cores
@@ -34,7 +35,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Judge recordings: is this genuine speech, and where in the file is it not?", allow_abbrev=False
     )
-    parser.add_argument("--model_path", required=True, help="a checkpoint")
+    parser.add_argument("--model_path", required=True, help=f"a checkpoint, or {checkpoints.FORM}")
     parser.add_argument(
         "--file_to_test", nargs="+", metavar="FILE", help="audio files, folders, patterns; - is standard input"
     )
@@ -88,8 +89,9 @@ def read_judge(args):
     device = choose_device()
     check_precision(args.precision, device)
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    path, _ = checkpoints.fetch(args.model_path, "--model_path")
     return Judge(
-        args.model_path,
+        path,
         device,
         threshold=args.threshold,
         test_mode=args.test_mode,

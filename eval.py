@@ -84,7 +84,7 @@ def parse_args(argv=None):
     length.add_argument("--cut", type=AT_LEAST_1, metavar="N", help="first N samples (short ones repeated)")
 
     weights = parser.add_argument_group("detector: --model_path, or --model_folder_path with a choice to average")
-    weights.add_argument("--model_path", help="a checkpoint")
+    weights.add_argument("--model_path", help=f"a checkpoint, or {checkpoints.FORM}")
     weights.add_argument("--model_folder_path", help="folder of a run")
     weights.add_argument("--num_average_model", type=AT_LEAST_1, help="number of --model_ID_to_average, as a check")
     weights.add_argument("--model_ID_to_average", type=AT_LEAST_0, nargs="+", metavar="EPOCH", help="epochs to average")
@@ -216,7 +216,8 @@ def read_detector(args):
     """The detector that the flags name, and what to call it."""
     flags = given_model_flags(args)
     if args.model_path:
-        return checkpoints.load_detector(args.model_path, **flags), args.model_path
+        path, name = checkpoints.fetch(args.model_path, "--model_path")
+        return checkpoints.load_detector(path, **flags), name
     if args.model_ID_to_average:
         paths = checkpoints.checkpoints_of_epochs(args.model_folder_path, args.model_ID_to_average)
     else:

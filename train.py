@@ -304,18 +304,21 @@ def check_same_data(before, now, folder, parts):
 
 def main(argv=None):
     config, model_flags = parse_args(argv)
+    # Before processes wait for each other, which has its time limit.
+    model_path, model_name = checkpoints.fetch(config.model_path, "--model_path")
+    ssl_path, ssl_name = checkpoints.fetch(config.ssl_path, "--ssl_path", encoder=True)
     local_rank = distributed.join()
     rank, world = distributed.rank(), distributed.world_size()
     if config.batch_size < world:
         raise UserError(f"--batch_size {config.batch_size}: expected at least one trial for each of {world} processes")
     start = None  # of a fine-tuning
-    if config.model_path:
-        start = checkpoints.read_detector(config.model_path, **model_flags)
+    if model_path:
+        start = checkpoints.read_detector(model_path, **model_flags)
         model_config = ModelConfig(**start["config"])
     else:
         if config.loss and LOSSES[config.loss].output != "linear":
             model_flags["output"] = LOSSES[config.loss].output
-        model_config = checkpoints.resolve_encoder(model_flags, config.ssl_path)
+        model_config = checkpoints.resolve_encoder(model_flags, ssl_path)
     scored = {"unit": config.unit, "utterance": config.utterance_score or "pooled"}
     model_config = dataclasses.replace(model_config, **scored)
     if start:
@@ -358,9 +361,9 @@ def main(argv=None):
     torch.manual_seed(config.seed)
     new = not resume_from
     if new and start:
-        detector = checkpoints.detector_to_fine_tune(config.model_path, start, config.ssl_path)
+        detector = checkpoints.detector_to_fine_tune(model_path, start, ssl_path)
     else:
-        detector = checkpoints.new_detector(model_config, config.ssl_path) if new else build_detector(model_config)
+        detector = checkpoints.new_detector(model_config, ssl_path) if new else build_detector(model_config)
     if config.unit:
         train_set.units = plain["units"] = augmented["units"] = UnitLabels(detector.front_end, config.unit)
     with contextlib.ExitStack() as stack:
@@ -397,10 +400,13 @@ def main(argv=None):
         else:
             if start:
                 settings["training"]["model_path"] = config.model_path  # to be read, not compared
-                distributed.say(f"fine-tuning {config.model_path}")
-                weights = "no --ssl_path" if config.ssl_path in (None, "none") else config.ssl_path
+                distributed.say(f"fine-tuning {model_name}")
+                weights = "no --ssl_path" if ssl_path in (None, "none") else ssl_name
             else:
-                weights = checkpoints.pretrained_path(model_config, config.ssl_path) or "random weights"
+                weights = checkpoints.pretrained_path(model_config, ssl_name) or "random weights"
+            commits = {"--model_path": (model_path, model_name), "--ssl_path": (ssl_path, ssl_name)}
+            if downloaded := {flag: name for flag, (path, name) in commits.items() if path != name}:
+                settings["downloaded"] = downloaded  # with their commits, whatever is published there later
             encoder = encoder_settings.choose(config, detector, weights)
         in_training = {name: value for name, (value, _) in encoder.items()}
         detector.front_end.set_training(in_training)

@@ -5,6 +5,7 @@ from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
 from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
 from checkpoints.folders import best_checkpoints, checkpoints_folder, checkpoints_of_epochs, epoch_checkpoints
 from checkpoints.format import FORMAT, load_strictly, read_checkpoint, save_checkpoint
+from checkpoints.hub import FORM, fetch
 from checkpoints.pretrained import (
     detector_to_fine_tune,
     new_detector,
@@ -29,6 +30,7 @@ __all__ = [
     "detector_to_fine_tune",
     "dev_figures",
     "epoch_checkpoints",
+    "fetch",
     "load_average",
     "load_detector",
     "load_resume",
@@ -45,6 +47,7 @@ __all__ = [
     "show",
     "AS_PUBLISHED",
     "CALIBRATION",
+    "FORM",
     "FORMAT",
     "PREVIOUS_NAME",
     "RESUME_NAME",

@@ -145,18 +145,26 @@ def _read_json(path):
     return value
 
 
+# What may hold the weights of a Hugging Face folder: one file, or an index of several.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
 def _hugging_face_weights(folder):
     """The state dict of a Hugging Face folder, of one file or of several that an index lists."""
-    names = ("model.safetensors", "pytorch_model.bin")
-    path = _find_in(folder, *names, *(f"{name}.index.json" for name in names))
+    path = _find_in(folder, *WEIGHTS)
     if path.suffix != ".json":
         return weights_of(path, load_file(path))
-    places = _read_json(path).get("weight_map")
+    parts = [weights_of(Path(folder) / part, load_file(Path(folder) / part)) for part in parts_of(path)]
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def parts_of(index: Path) -> list[str]:
+    """The files beside an index of a Hugging Face folder that hold its weights. Raises UserError for other names."""
+    places = _read_json(index).get("weight_map")
     places = set(places.values() if isinstance(places, dict) else [None])
     if not all(isinstance(place, str) and Path(place).name == place for place in places):
-        raise UserError(f"{path}: expected the names of files beside it under `weight_map`")
-    parts = [weights_of(Path(folder) / place, load_file(Path(folder) / place)) for place in sorted(places)]
-    return {name: tensor for part in parts for name, tensor in part.items()}
+        raise UserError(f"{index}: expected the names of files beside it under `weight_map`")
+    return sorted(places)
 
 
 def _settings_of(content):

@@ -157,13 +157,14 @@ class TrainingConfig(RawBoostParams):
     ssl_path: str = _training(
         None,
         "pre-trained weights of the encoder: a fairseq or WavLM file, a Hugging Face folder, or a detector, whose "
-        "encoder alone is taken; not given: its published file name in this folder; none: start from random weights",
+        f"encoder alone is taken; from Hugging Face {checkpoints.FORM}, or OWNER/NAME, whose folder is taken; not "
+        "given: its published file name in this folder; none: start from random weights",
         runtime=True,
     )
     model_path: str = _training(
         None,
         "fine-tune a detector: start from the weights of this checkpoint, back-end included; model flags must agree "
-        "with it. --ssl_path beside it says the encoder's dropouts, no weights",
+        f"with it; or {checkpoints.FORM}. --ssl_path beside it says the encoder's dropouts, no weights",
         runtime=True,
     )
     SSL_freeze_epoch: int = _training(
