@@ -275,10 +275,10 @@ def report_sets(args):
     by = [columns for columns in args.by or () if columns != ["none"]]
     read, wanted = score_reader(args), [args.cluster, *itertools.chain(*by)]
     parts, systems, checks = read_set_systems(
-        args.eval_sets, args.subset, wanted, args.allow_missing, read, args.asv_rates
+        args.eval_sets, args.subset, wanted, args.allow_missing, read, args.asv_rates, args.bonafide
     )
     pooled = pooled_condition(parts)
-    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read)
+    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read, args.bonafide)
     for line in lines:
         note(line)
     bootstraps = [Bootstrap(part.table, args.replicates, args.cluster, seed) for seed, part in enumerate(parts)]
@@ -336,7 +336,7 @@ def main(argv=None):
     if args.labels_file:
         by = {args.cluster, *itertools.chain(*(args.by or []))}
         table, systems, checks, places = read_systems(
-            args.labels_file, args.path, args.subset, by, args.allow_missing, read
+            args.labels_file, args.path, args.subset, by, args.allow_missing, read, args.bonafide
         )
         asv = args.asv_rates or read_asv(table, args.subset, args.asv_scores, args.asv_key)
     else:
@@ -346,7 +346,7 @@ def main(argv=None):
     for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
         if not np.any(table.label == label):
             raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")
-    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read)
+    systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read, args.bonafide)
     for line in lines:
         note(line)
     if args.write_scores:

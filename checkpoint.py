@@ -72,7 +72,7 @@ def main(argv=None):
         save_checkpoint(args.out, ModelConfig(**content["config"]), content["model"], **facts)
     elif args.command == "calibrate":
         figures = checkpoints.calibrate(
-            args.source, args.out, args.scores, args.key, args.score_column, args.higher_is, **flags
+            args.source, args.out, args.scores, args.key, args.score_column, args.higher_is, args.bonafide, **flags
         )
         print(*(f"{name} {value:.6g}" for name, value in figures.items()))
     else:

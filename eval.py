@@ -204,7 +204,10 @@ def read_sets(args):
         protocol, audio_dir = corpora.official_files(args.corpus, list(lists)[-1], *files)  # the evaluation set is last
     elif args.track:
         folder = args.in_the_wild_path
-    trials = corpora.trials_of_folder(folder) if folder else corpora.read_trials(protocol, audio_dir)
+    if folder:
+        trials = corpora.trials_of_folder(folder)
+    else:
+        trials = corpora.read_trials(protocol, audio_dir, need_labels=False)
     default_of = f"--track {args.track}" if args.track else "a list or folder"
     flag, out = "--eval_output", args.eval_output
     if out is None:

@@ -107,7 +107,9 @@ def corpus_of(args):
     for name, record in corpora.CORPORA.items():
         if record.train_flag and getattr(args, record.train_flag):
             return name
-    names = {corpora.read_table(path, columns=["attack"]).corpus for path in args.train_protocol}
+    names = {
+        corpora.read_table(path, columns=["attack"], bonafide=args.bonafide).corpus for path in args.train_protocol
+    }
     return names.pop() if len(names) == 1 else None
 
 
@@ -147,7 +149,7 @@ def read_trials(config):
             sources = [(*corpora.official_files(config.corpus, split, folder, config.protocols_path), None)]
         trials = []
         for protocol, audio, segments in sources:
-            of_list = corpora.read_trials(protocol, audio)
+            of_list = corpora.read_trials(protocol, audio, bonafide=config.bonafide)
             trials += with_spans(of_list, protocol, segments) if config.unit else of_list
         counts = Counter(trial.label for trial in trials)
         names = ", ".join(str(protocol) for protocol, *_ in sources)

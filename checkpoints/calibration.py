@@ -37,17 +37,19 @@ def calibrate(
     key: Path | str,
     score_column: str | None = None,
     higher_is: str = "bonafide",
+    bonafide: str | None = None,
     **flags: object,
 ) -> dict[str, float]:
     """Write a checkpoint with the dev_figures of a score file and its key.
 
-    score_column, higher_is: as for corpora.read_score_columns; flags and errors as load_detector.
+    score_column, higher_is: as for corpora.read_score_columns; bonafide: as for corpora.read_table; flags and errors
+    as load_detector.
     """
     content = read_detector(source, **flags)
     check_weights(source, content)
     scored = corpora.read_score_columns(scores, score_column, higher_is)
     corpora.check_scores(scores, scored)
-    table = corpora.read_table(key, columns=())
+    table = corpora.read_table(key, columns=(), bonafide=bonafide)
     places, _ = join(scores, scored, table)
     labelled = table.label != corpora.UNKNOWN
     missing = np.flatnonzero(labelled & (places < 0))

@@ -13,7 +13,7 @@ from corpora.audio import (
     warn_of_others,
 )
 from corpora.joins import places_of
-from corpora.labels import BONAFIDE, SPOOF, UNKNOWN
+from corpora.labels import BONAFIDE, BONAFIDE_HELP, SPOOF, UNKNOWN
 from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of, trained_as
 from corpora.scores import ScoreColumns, add_score_flags, check_scores, read_score_columns, read_scores, write_scores
 from corpora.sets import EvalSet, read_sets
@@ -24,6 +24,7 @@ __all__ = [
     "ASV_SPOOF",
     "AUDIO_EXTENSIONS",
     "BONAFIDE",
+    "BONAFIDE_HELP",
     "CORPORA",
     "DEFAULT_CORPUS",
     "NONTARGET",

@@ -1,5 +1,6 @@
 """Labels of lists: the words that mean bona fide and spoof."""
 
+import argparse
 import re
 
 from common.console import shown
@@ -10,6 +11,15 @@ BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 # In any case. Numbers are not among them: 1 is bona fide in some lists and spoof in others.
 WORDS = dict.fromkeys(("bonafide", "bona-fide", "bona_fide", "bona fide", "genuine", "real", "human"), BONAFIDE)
 WORDS |= dict.fromkeys(("spoof", "spoofed", "fake", "deepfake", "synthetic"), SPOOF)
+
+
+# Of the flag --bonafide.
+BONAFIDE_HELP = "the label that means bona fide in lists with numbers or words of their own; the other then means spoof"
+
+
+def add_label_flag(group: argparse._ActionsContainer) -> None:
+    """Add --bonafide to a command that reads the labels of lists."""
+    group.add_argument("--bonafide", metavar="WORD", help=BONAFIDE_HELP)
 
 
 def labels_of_words(words: list[str], record: Corpus, bonafide: str | None = None) -> list[int | None]:

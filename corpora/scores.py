@@ -11,7 +11,7 @@ import numpy as np
 
 from common.atomic import atomic_open
 from common.console import UserError, shown
-from corpora.labels import WORDS
+from corpora.labels import WORDS, add_label_flag
 from corpora.text import ID_NAMES, LABEL_NAMES, is_number, numbers, read_text, split_words, utterance_names
 
 # A score file. utt_ids: list of str; scores: (trials,) float64, higher for bona fide; lines: their numbers; labels:
@@ -162,7 +162,8 @@ def _last_words(path, text):
 
 
 def add_score_flags(group: argparse._ActionsContainer) -> None:
-    """Add the flags of read_score_columns to a command that reads score files."""
+    """Add the flags of read_score_columns, and that of read_table for the key, to a command that reads score files."""
+    add_label_flag(group)
     group.add_argument(
         "--score_column", metavar="NAME|NUMBER", help="the scores' column in score files that have several (told)"
     )

@@ -60,9 +60,11 @@ def read_evaluation_sets(
             sets[place].name += f", {shown(row.name)}"
             continue
         try:
-            trials = corpora.read_trials(row.key, row.audio_dir)
+            trials = corpora.read_trials(row.key, row.audio_dir, need_labels=False)
             # All that is wrong with the list has been said: this only asks of which corpus it is.
-            corpus = "list" if os.path.isdir(row.key) else corpora.read_table(row.key, columns=()).corpus
+            corpus = (
+                "list" if os.path.isdir(row.key) else corpora.read_table(row.key, columns=(), need_labels=False).corpus
+            )
         except UserError as error:
             raise UserError(f"{where}: {error}", error.details) from error
         default_of = "a list or folder" if corpus in ("list", "csv") else corpus

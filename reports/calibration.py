@@ -60,18 +60,20 @@ def calibrate_and_fuse(
     fuse: str | None = None,
     allow_missing: bool = False,
     read: Callable = corpora.read_score_columns,
+    bonafide: str | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Replace scores by log-likelihood ratios and add a fused system: ({name: scores (trials,)}, lines that say how).
 
     systems: {name: scores}. calibrate: score files of the same systems on development trials, then their key. fuse:
-    "average", or "logistic", which is trained on `calibrate`. read: of a path, its ScoreColumns.
+    "average", or "logistic", which is trained on `calibrate`. read: of a path, its ScoreColumns;
+    bonafide: as for corpora.read_table.
     Raises UserError where the files do not fit their key.
     """
     systems, lines = dict(systems), []
     everything = np.column_stack(list(systems.values()))
     if calibrate:
         *files, key = calibrate
-        table = corpora.read_table(key, columns=())
+        table = corpora.read_table(key, columns=(), bonafide=bonafide)
         dev, _, _ = align([(file, read(file)) for file in files], table, allow_missing)
         labels = [(table.label == label) & np.all(np.isfinite(dev), axis=1) for label in (BONAFIDE, SPOOF)]
         if not all(mask.any() for mask in labels):

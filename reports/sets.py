@@ -64,6 +64,7 @@ def read_set_systems(
     allow_missing: bool = False,
     read: Callable = corpora.read_score_columns,
     rates: metrics.AsvRates | None = None,
+    bonafide: str | None = None,
 ) -> tuple[list[SetTrials], dict[str, np.ndarray], dict[str, dict]]:
     """(the sets, {system: scores (trials,) of all of them in succession}, {"set, system": checks}).
 
@@ -76,7 +77,7 @@ def read_set_systems(
             raise UserError(f"{one.name}: expected a column of score files beside name, key, audio_dir and subset")
         subset_of_set = one.subset or subset
         table, scores, checks_of_set, _ = read_systems(
-            one.key, list(one.scores.values()), subset_of_set, by, allow_missing, read, list(one.scores)
+            one.key, list(one.scores.values()), subset_of_set, by, allow_missing, read, bonafide, list(one.scores)
         )
         asv = rates or read_asv(table, subset_of_set)
         parts.append(SetTrials(one.name, table, asv, slice(start, start + len(table))))

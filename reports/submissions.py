@@ -71,7 +71,7 @@ def write_submission(
 
 def _trials(one, read, paths=None):
     """[(utt_id, score, path)] of the trials of a set."""
-    table = corpora.read_table(one.key, columns=("subset",))
+    table = corpora.read_table(one.key, columns=("subset",), need_labels=False)
     wanted = table.subset_mask(one.subset or "all")
     (scores_file,) = one.scores.values()
     scores, _, _ = align([(scores_file, read(scores_file))], table, None, wanted)
@@ -82,7 +82,7 @@ def _trials(one, read, paths=None):
 def _dfarena(one, read):
     if one.name not in DFARENA_SETS:
         raise UserError(f"{shown(one.name)}: expected a set of Speech DF Arena: {', '.join(DFARENA_SETS)}")
-    paths = [os.path.abspath(trial.path) for trial in corpora.read_trials(one.key, one.audio_dir)]
+    paths = [os.path.abspath(trial.path) for trial in corpora.read_trials(one.key, one.audio_dir, need_labels=False)]
     for path in paths:
         if corpora.name_problem(path) or len(path.split()) > 1:
             raise UserError(f"{one.name}: {shown(path)}: a path with a blank or line end fits no line `PATH SCORE`")

@@ -107,13 +107,15 @@ def read_systems(
     by: Iterable[str | None] = (),
     allow_missing: bool = False,
     read: Callable = corpora.read_score_columns,
+    bonafide: str | None = None,
     names: Sequence[str] | None = None,
 ) -> tuple[corpora.TrialTable, dict[str, np.ndarray], dict[str, dict[str, str | int]], np.ndarray]:
     """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file).
 
     key: path of a key or of a folder of keys; paths: score files; subset: a name of SUBSETS, None: eval; by: columns
     to read besides those that corpora are broken down by; read: of a path, its ScoreColumns;
-    names: of the systems, None: those of their files. Raises UserError where a file, key or subset does not fit.
+    bonafide: as for corpora.read_table; names: of the systems, None: those of their files.
+    Raises UserError where a file, key or subset does not fit.
     """
     files = [read(path) for path in paths]
     if os.path.isdir(key):
@@ -121,7 +123,7 @@ def read_systems(
     columns = {"subset", *filter(None, by)}
     for record in corpora.CORPORA.values():
         columns |= {record.cluster, *record.breakdowns}
-    table = corpora.read_table(key, columns=columns)
+    table = corpora.read_table(key, columns=columns, bonafide=bonafide)
     if np.all(table.label == corpora.UNKNOWN):
         raise UserError(f"{table.path}: expected labels, found a list of ids without")
     mask = table.subset_mask(subset or "eval")

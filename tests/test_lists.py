@@ -1,12 +1,18 @@
 """Lists as corpora of today and users write them: tables of every kind, labels in other words, names in other forms."""
 
+import json
 import os
 import unicodedata
 
 import numpy as np
 import pytest
+import soundfile
 
+import checkpoint as checkpoint_command
 import corpora
+import EER_minDCF
+import eval as eval_command
+import train
 from common.console import UserError
 from corpora import BONAFIDE, SPOOF, UNKNOWN
 
@@ -370,3 +376,52 @@ def test_a_wrong_folder_is_explained_in_a_line(write, tmp_path):
     ):
         with pytest.raises(UserError, match=f"; {hint}$"):
             corpora.read_trials(write(f"{name}.wav spoof\n"), tmp_path / "case")
+
+
+def test_commands_are_told_what_numbers_as_labels_mean(write, tmp_path, output, fails):
+    """Training and reports refuse them without --bonafide; scoring needs no labels. A run keeps the choice."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "audio").mkdir()
+    rows = []
+    for i in range(8):
+        soundfile.write(tmp_path / f"audio/{i}.wav", 0.1 * rng.standard_normal(4000), 16000)
+        rows.append((str(i), i % 2))
+    key = write("path;label\n" + "".join(f"{name}.wav;{label}\n" for name, label in rows), "audio/list.csv")
+    lists = [
+        "--train_protocol",
+        str(key),
+        "--dev_protocol",
+        str(key),
+        "--model_name",
+        "LogMel_Nes2Net_X",
+        "--epochs",
+        "1",
+    ]
+    run = [*lists, "--crop", "4000", "--batch_size", "4", "--num_workers", "0", "--log_dir", str(tmp_path / "logs")]
+    run += ["--foldername", "run"]
+    fails(train.main, run, f"{key}:2: the label 0 ", "--bonafide 1")
+    assert "8 trials (4 bona fide, 4 spoof)" in output(train.main, [*run, "--bonafide", "0"])
+    (folder,) = (tmp_path / "logs/run").iterdir()
+    assert json.loads((folder / "config.json").read_text())["training"]["bonafide"] == "0"
+    fails(train.main, [*run, "--bonafide", "1", "--resume", "auto"], "--bonafide", "was started with 0, found 1")
+
+    scores = tmp_path / "scores.txt"
+    checkpoint = str(next(folder.glob("checkpoints/epoch_1.pth")))
+    output(eval_command.main, ["--protocol", str(key), "--model_path", checkpoint, "--eval_output", str(scores)])
+    assert list(corpora.read_scores(scores)) == [name for name, _ in rows]
+
+    scores.write_text("".join(f"{name} {label + int(name) / 100}\n" for name, label in rows))
+    report = ["--labels_file", str(key), "--path", str(scores), "--replicates", "0", "--json"]
+    fails(EER_minDCF.main, report, f"{key}:2: the label 0 ")
+    for word, eer in (("1", 0), ("0", 1)):
+        flags = [*report, "--bonafide", word, "--calibrate", str(scores), str(key)]
+        calibrated = json.loads(output(EER_minDCF.main, flags))["rows"][0]["figures"]
+        assert calibrated["eer"]["value"] == 0  # turned where need be
+        flags = [*report, "--bonafide", word]
+        assert json.loads(output(EER_minDCF.main, flags))["rows"][0]["figures"]["eer"]["value"] == eer
+    sets = [*report[4:], "--set", "one", str(key), str(scores)]
+    assert json.loads(output(EER_minDCF.main, [*sets, "--bonafide", "1"]))["rows"][0]["figures"]["eer"]["value"] == 0
+
+    calibrate = ["calibrate", checkpoint, str(tmp_path / "out.pt"), str(scores), str(key)]
+    fails(checkpoint_command.main, calibrate, "--bonafide 1")
+    assert "eer 0 " in output(checkpoint_command.main, [*calibrate, "--bonafide", "1"])

@@ -10,7 +10,7 @@ import checkpoints
 from augmentation import AUGMENTATIONS
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError
 from common.workers import share_of_cores
-from corpora import CORPORA, DEFAULT_CORPUS, recipe_of
+from corpora import BONAFIDE_HELP, CORPORA, DEFAULT_CORPUS, recipe_of
 from front_ends import FRONT_ENDS
 from RawBoost import ALGORITHMS, RawBoostParams
 from training.losses import LOSSES, losses_for
@@ -79,6 +79,7 @@ class TrainingConfig(RawBoostParams):
         metavar="FILE",
     )
     dev_segments: tuple = _data(None, "the same for each --dev_protocol", action="append", metavar="FILE")
+    bonafide: str = option(None, BONAFIDE_HELP, group="data", metavar="WORD")
     corpus: str = option(
         None,
         "what the data are of, which says their layout and recipe; not given: CtrSVDD for --base_dir, ASVspoof 2019 LA "
