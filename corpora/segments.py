@@ -7,9 +7,7 @@ Sources: Zhang et al., "The PartialSpoof database and countermeasures", IEEE/ACM
 Luong et al., "LlamaPartialSpoof" (arXiv 2409.14743), and its metrics.
 """
 
-import io
 import os
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +17,7 @@ import numpy as np
 
 from common.atomic import atomic_open
 from common.console import UserError, shown
-from common.safe_pickle import NUMPY, limited_memory
+from corpora.arrays import unpickled
 from corpora.labels import BONAFIDE, SPOOF
 from corpora.records import CORPORA
 from corpora.tables import Trial
@@ -35,7 +33,6 @@ _WORDS |= {"nonspeech": NON_SPEECH, "non-speech": NON_SPEECH}
 _NAMES = {BONAFIDE: "bonafide", SPOOF: "spoof", NON_SPEECH: "nonspeech"}
 _CODES = {"0": SPOOF, "1": BONAFIDE, "2": NON_SPEECH}  # of .vad files and of arrays
 _NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
-_MEMORY = 1 << 30  # bytes beside twenty times those of the file that reading an array may take
 
 
 def ticks(seconds: float) -> int:
@@ -291,27 +288,12 @@ def _read_lines(path, lines):
     return segments
 
 
-# ----------------------------------------------------------------------------------------------------- pickled arrays
-
-
-class _Unpickler(pickle.Unpickler):
-    """A pickle of numpy's arrays and plain data, and of nothing else."""
-
-    allowed = {name: stand_in for stand_in, name in NUMPY}
-
-    def find_class(self, module, name):
-        try:
-            return self.allowed[f"{module}.{name}"]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name}") from None
-
-
 def _read_arrays(path):
     unit = re.search(r"_seglab_(\d*\.?\d+)\.npy$", os.path.basename(path))
     if not unit or not ticks(float(unit[1])):
         raise UserError(f"{path}: expected a name in _seglab_UNIT.npy, UNIT being the seconds of a label, as 0.02")
     unit = float(unit[1])
-    arrays = _unpickled(path)
+    arrays = unpickled(path)
     if not isinstance(arrays, dict) or not arrays or not all(isinstance(utt_id, str) for utt_id in arrays):
         raise UserError(f"{path}: expected a dictionary of an array of labels an utterance, found {shown(arrays)}")
     segments = {}
@@ -324,33 +306,3 @@ def _read_arrays(path):
             raise UserError(f"{path}: expected an array of labels 0, 1 or 2 for {shown(utt_id)}, found {shown(values)}")
         segments[utt_id] = spans_of_labels(labels.astype(np.int8), unit)
     return segments
-
-
-def _unpickled(path):
-    """What the pickle in an .npy file holds."""
-    try:
-        data = Path(path).read_bytes()
-        stream = io.BytesIO(data)
-        version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        _, _, dtype = read_header[version](stream)
-        if not dtype.hasobject:
-            raise UserError(f"{path}: expected a pickled dictionary, found an array of {dtype}")
-        with limited_memory(20 * len(data) + _MEMORY):
-            content = _Unpickler(stream).load()
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except pickle.UnpicklingError as error:
-        if re.fullmatch(r"[\w.]+\.\w+", str(error)):
-            raise UserError(
-                f"{path}: refused: expected arrays of labels, found a pickle with {shown(str(error))}, which could run "
-                "code"
-            ) from error
-        raise UserError(f"{path}: expected arrays of labels, found a damaged file") from error
-    except MemoryError as error:
-        raise UserError(f"{path}: refused: reading it takes more memory than its size accounts for") from error
-    except Exception as error:  # whatever a damaged file makes of the reader; the file is at fault, not the program
-        raise UserError(f"{path}: expected arrays of labels, found a damaged file") from error
-    return content[()] if isinstance(content, np.ndarray) and content.ndim == 0 else content
