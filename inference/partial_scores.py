@@ -106,7 +106,7 @@ class PartialScores:
             return None
         return header if isinstance(header, dict) else None
 
-    def machine_differences(self):
+    def machine_differences(self) -> list[str]:
         """In what the machines of the runs that are gone on with differ from this one, in words."""
         found = [provenance.machine_difference(machine, self.run["machine"]) for machine in self.machines]
         return sorted(set(filter(None, found)))
@@ -139,7 +139,7 @@ class PartialScores:
         except OSError as error:
             raise UserError(f"{self.file.name}: cannot be written: {error.strerror}") from error
 
-    def add_other_ranks(self):
+    def add_other_ranks(self) -> None:
         """Take over what other processes of the run that was killed had scored; there may have been more of them."""
         for path in self._paths():
             self.done |= self._read(path)[0]
@@ -148,7 +148,8 @@ class PartialScores:
         paths = map(Path, glob.glob(f"{glob.escape(str(self.out))}.partial-*"))
         return [path for path in paths if re.fullmatch(r"\d+", path.name.removeprefix(f"{self.out.name}.partial-"))]
 
-    def add(self, number, scores, failures, silent):
+    def add(self, number: int, scores: dict, failures: dict[int, str], silent: list[int]) -> None:
+        """Keep the result of a batch, in the file too: whole, or torn where the process is killed."""
         if self.whole is not None:
             self.file.truncate(self.whole)
             if not self.whole:

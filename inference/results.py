@@ -1,5 +1,6 @@
 """Results of a scoring run: the score file, and the list of trials that have no score."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from corpora.frame_scores import FrameScores, write_frame_scores
 from corpora.segments import spans_of_labels, write_rttm
 
 
-def errors_file(out):
+def errors_file(out: str | os.PathLike) -> Path:
     """Where the trials of a score file are listed that have no score; the whole name, so that no two share one."""
     return Path(f"{out}.errors.tsv")
 
 
-def write_results(out, trials, done):
-    """Write scores in the order of the trials, and what has none into its errors_file. Returns the exit status."""
+def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dict) -> int:
+    """Write scores in the order of the trials, and what has none into its errors_file. Returns the exit status.
+
+    done: {number of a batch: its result}, as score_batches without units gives them.
+    """
     scores, failures, silent = {}, {}, set()
     for batch_scores, batch_failures, batch_silent in done.values():
         scores |= batch_scores
