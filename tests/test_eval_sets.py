@@ -150,9 +150,8 @@ def test_the_report_that_is_named_works(folder, untrained, tmp_path, capsys):
     assert not EER_minDCF.main(flags)
     text = capsys.readouterr().out
     for name in (*NAMES, "macro mean"):
-        assert [line.removeprefix(name).split()[0] for line in text.splitlines() if line.startswith(f"{name} ")][
-            :2
-        ] == ["A", "B"]
+        rows = [line.removeprefix(name).split() for line in text.splitlines() if line.startswith(f"{name} ")]
+        assert [row[0] for row in rows[:2]] == ["A", "B"]
 
 
 def test_subsets_of_a_key_share_a_score_file(folder, untrained, expected, tmp_path, capsys):
