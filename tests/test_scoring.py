@@ -124,7 +124,7 @@ def test_files_without_a_score_and_files_of_zeros(monkeypatch, files, tmp_path):
 
 def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
     detector = make_detector(monkeypatch, True, LARGE)
-    plain = detector.score
+    plain = detector.forward
 
     def small_memory(waveforms, normalized):
         if waveforms.numel() > 9200:
@@ -132,7 +132,7 @@ def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
         return plain(waveforms, normalized)
 
     expected = one_at_a_time(detector, files)
-    monkeypatch.setattr(detector, "score", small_memory)
+    monkeypatch.setattr(detector, "forward", small_memory)
     scores, failures, _ = scoring.score_files(detector, files)
     assert sorted(failures) == [14, 16] and "more memory needed than cpu has, for 1 s" in failures[14]
     assert all(scores[i] == pytest.approx(expected[i], abs=1e-5) for i in scores)
