@@ -10,9 +10,10 @@ import reprlib
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # Errors of the machine, not of the file that is opened or read: that one may be sound.
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -217,7 +218,9 @@ class StopSignals:
             signal.signal(number, handler)
 
 
-def progress(iterable: Iterable | None = None, **options: object) -> tqdm:
+def progress(iterable: Iterable | None = None, **options: object) -> "tqdm":
     """A tqdm bar on a terminal; in a log, a line of it every ten seconds of what takes longer than that."""
+    from tqdm import tqdm  # here, so that reports run without it
+
     pace = {} if sys.stderr.isatty() else {"mininterval": 10, "delay": 10}
     return tqdm(iterable, leave=False, dynamic_ncols=True, **pace, **options)
