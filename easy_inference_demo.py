@@ -27,7 +27,6 @@ from inference.files import find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
 from inference.picture import draw
 from inference.precision import PRECISIONS, check_precision
-from inference.verdicts import clock
 from model import add_model_flags, choose_device, given_model_flags
 
 
@@ -113,20 +112,20 @@ def print_one(judge, judged, args):
         print(f"note: {note}")
     if judged.windows:
         print(f"windows: {judge.about_windows(judged)}")
-    if args.timeline:
+    if args.timeline or judge.finding(judged) != judge.verdict(judged):
         print_stretches(judge, judged)
     print(f"time: {judged.took:.2f} s, and {judge.loading_took:.2f} s to load the detector")
 
 
 def print_stretches(judge, judged, indent=""):
-    stretches = judge.stretches(judged)
-    for start, end, score in stretches:
-        print(f"{indent}suspicious: {clock(start)} to {clock(end)}, mean score {score:.4g}")
+    lines = judge.about_stretches(judged)
+    for line in lines:
+        print(f"{indent}suspicious: {line}")
     if not judged.windows:
         print(f"{indent}suspicious: cannot be told, the file holds no more than one window")
-    elif judge.threshold is None:
+    elif judge.window_threshold is None:
         print(f"{indent}suspicious: cannot be told without a threshold")
-    elif not stretches:
+    elif not lines:
         print(f"{indent}suspicious: none")
 
 
@@ -140,14 +139,14 @@ def print_row(judge, judged, args):
     probability = f"p {probability:.2f}" if probability is not None else ""
     remarks = [*judge.notes(judged), *([judge.about_windows(judged)] if judged.windows else [])]
     remarks = f"  ({'; '.join(remarks)})" if remarks else ""
-    verdict = judge.verdict(judged) or "no verdict"
+    verdict = judge.finding(judged) or "no verdict"
     print(f"score: {score:10} {verdict:10} {probability:6} {judged.seconds:8.2f} s  {printable(judged.file)}{remarks}")
     if args.timeline:
         print_stretches(judge, judged, "    ")
 
 
 def print_summary(judge, results, seconds):
-    counts = Counter("not read" if judged.error else judge.verdict(judged) or "no verdict" for judged in results)
+    counts = Counter("not read" if judged.error else judge.finding(judged) or "no verdict" for judged in results)
     text = ", ".join(f"{n} {what}" for what, n in counts.most_common())
     each = f"{seconds / len(results):.3f} s a file, and {judge.loading_took:.2f} s to load the detector"
     print(f"{len(results)} files: {text}; time: {seconds:.2f} s, {each}")
@@ -166,7 +165,7 @@ def write_tables(judge, results, args):
             file.write("\n")
     if args.csv:
         columns = ["file", "seconds", "score", "verdict", "threshold", "probability_bonafide", "n_windows"]
-        columns += ["n_suspicious_stretches", "seconds_taken", "notes", "error"]
+        columns += ["n_suspicious_stretches", "seconds_taken", "notes", "error", "headline", "suspicious"]
         with _out(args.csv) as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
@@ -174,7 +173,9 @@ def write_tables(judge, results, args):
                 row = {**row, **{name: printable(row[name]) for name in ("file", "error") if name in row}}
                 if "error" not in row:
                     row = {**row, "notes": "; ".join(row["notes"]), "n_windows": len(row["windows"])}
-                    row["n_suspicious_stretches"] = len(row["suspicious"])
+                    ranked = sorted(row["suspicious"], key=lambda stretch: stretch["rank"])
+                    row["suspicious"] = "; ".join(f"{s['start']:g}-{s['end']:g} {s['score']:g}" for s in ranked)
+                    row["n_suspicious_stretches"] = len(ranked)
                 table.writerow(row)
 
 

@@ -19,9 +19,8 @@ from common.console import UserError, progress
 from data_utils import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
 from inference.precision import prepare
 from inference.scoring import score_batch
-from inference.verdicts import Judged, Reader
+from inference.verdicts import LONGEST_WHOLE, Judged, Reader
 
-LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
 
 

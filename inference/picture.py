@@ -12,6 +12,7 @@ import numpy as np
 from common.atomic import atomic_open
 from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError, printable
+from inference.headline import SMOOTHED
 from inference.verdicts import Judged, Reader, clock
 
 _drawing = threading.Lock()  # matplotlib is not made for several threads
@@ -61,23 +62,23 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     spectrum.set(ylabel="frequency (kHz)")
 
     middles = [(start + end) / 2 for start, end, _ in judged.windows]
-    values = [np.nan if value is None else value for *_, value in judged.windows]
+    values = judge.smooth_scores(judged)
     if len(values) > 1:
         marker = "o" if len(values) <= 150 else None
-        score.plot(middles, values, color=blue, marker=marker, markersize=3.5, linewidth=1.2, label="score of a window")
+        label = f"median score of {SMOOTHED:g} s" if judge.unit else "score of a window"
+        score.plot(middles, values, color=blue, marker=marker, markersize=3.5, linewidth=1.2, label=label)
     if judged.score is not None and not judged.is_mean:
         score.axhline(
             judged.score, color=ink, linewidth=1, linestyle=":", label=f"score of the file, {judged.score:.3g}"
         )
-    if judge.threshold is not None:
-        score.axhline(
-            judge.threshold, color=red, linewidth=1.2, linestyle="--", label=f"threshold, {judge.threshold:.3g}"
-        )
+    if judge.window_threshold is not None:
+        label = f"threshold, {judge.window_threshold:.3g}"
+        score.axhline(judge.window_threshold, color=red, linewidth=1.2, linestyle="--", label=label)
     score.set(ylabel="score, higher is\nmore bona fide", xlabel="time", xlim=(0, judged.seconds))
     score.grid(alpha=0.25)
     score.margins(y=0.12)
     stretches = judge.stretches(judged)
-    for start, end, _ in stretches:
+    for start, end, *_ in stretches:
         for axis in (wave, score):
             axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
         if len(stretches) <= 20:  # a shade would change the spectrogram's colours, and many lines hide them
@@ -89,7 +90,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))
     name = printable(os.path.basename(judged.file))
     name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
-    verdict = judge.verdict(judged) or "no verdict"
+    verdict = judge.headline(judged) or "no verdict"
     figure.suptitle(
         f"{name}: {verdict}, {'mean ' * judged.is_mean}score {np.nan if judged.score is None else judged.score:.3g}",
         fontsize=12,

@@ -2,15 +2,17 @@
 
 from collections import namedtuple
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import numpy as np
 
 import checkpoints
 from common.audio import SAMPLE_RATE
 from common.console import shown
+from inference.headline import LEVEL, SMOOTHED, Stretch, chance_of_count, chance_of_run, smoothed, stretches
 from model import ModelConfig
 
+LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
+SHOWN = 10  # suspicious stretches that text and page list, the most suspicious first
 SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
 # 95 % of fake ones below the other. Source: the released demo of Liu et al., 2025.
@@ -23,7 +25,7 @@ class Judged:
 
     file: what to call it. score: higher is more bona fide; None for silence, and where the file could not be read,
     as `error` says. is_mean: the score is the mean of the windows'. windows: [(start, end, score)], the score None
-    for silence. silent: every sample is zero.
+    for silence; of units instead, side by side, if the detector scores those. silent: every sample is zero.
     """
 
     file: str
@@ -38,6 +40,9 @@ class Judged:
 
 
 Calibration = namedtuple("Calibration", "slope offset n_bonafide n_spoof")  # see checkpoints.dev_figures
+# Of a long file: how many windows are suspicious, of how many; of how many without overlap; and the probability that a
+# genuine file has as many, or as long a stretch of them; and that a spoofed one has as many, or as long, others.
+Chance = namedtuple("Chance", "low scored n p_genuine p_spoof")
 
 
 class Reader:
@@ -59,6 +64,7 @@ class Reader:
             calibration = Calibration(*(figures[name] for name in checkpoints.CALIBRATION))
             # With a slope below 0 it would take the one class for the other.
             self.calibration = calibration if calibration.slope > 0 else None
+        self.n_dev = [figures.get(f"calibration_n_{name}") for name in ("bonafide", "spoof")]  # utterances
         self.threshold, self.origin = threshold, "given"
         if threshold is None and figures.keys() >= {"eer", "threshold"}:
             self.threshold, self.origin = figures["threshold"], "dev"
@@ -66,6 +72,16 @@ class Reader:
             self.threshold, self.origin = PUBLISHED_FAKE, "published"
         elif threshold is None:
             self.origin = None
+        # Of windows, whose scores are an utterance's; or of units, which have a threshold and an EER of their own.
+        unit = getattr(config, "unit", None)  # None before detectors scored units
+        self.unit = unit if test_mode == "full" else None
+        self.step, self.window_threshold, self.window_eer = hop / SAMPLE_RATE, self.threshold, None
+        if self.origin == "dev":
+            self.window_eer = self.eer
+        if self.unit:
+            self.step = self.unit
+            if figures.keys() >= {"unit_eer", "unit_threshold"}:
+                self.window_threshold, self.window_eer = figures["unit_threshold"], figures["unit_eer"]
 
     def verdict(self, judged: Judged) -> str | None:
         """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""
@@ -91,26 +107,74 @@ class Reader:
         return 1 / (min(self.calibration.n_bonafide, self.calibration.n_spoof) + 1)
 
     def suspicious_windows(self, judged: Judged) -> list[bool]:
-        return [None not in (score, self.threshold) and score <= self.threshold for *_, score in judged.windows]
+        """Which windows, or units, are not above their threshold."""
+        threshold = self.window_threshold
+        return [None not in (score, threshold) and score <= threshold for *_, score in judged.windows]
 
-    def stretches(self, judged: Judged) -> list[tuple[float, float, float]]:
-        """Where neighbouring windows are not above the threshold: [(start, end, mean score)].
+    def smooth_scores(self, judged: Judged) -> np.ndarray:
+        """The scores that stretches go by, (windows,), NaN for silence: of windows as they are, of units smoothed."""
+        scores = np.array([np.nan if score is None else score for *_, score in judged.windows])
+        size = 2 * round(SMOOTHED / self.unit / 2) + 1 if self.unit else 1
+        return smoothed(scores, size) if size > 1 and len(scores) else scores
 
-        A window speaks for its middle, up to half-way to the middles of its neighbours. Either end of a spliced
-        stretch is found to half a hop by a detector that goes by the larger part of a window; by one that gives in to
-        a little of it, or only to all of it, to half a window more.
+    def stretches(self, judged: Judged, low: bool = True) -> list[Stretch]:
+        """The suspicious stretches, in their order (low=False: the others); see headline.stretches."""
+        if self.window_threshold is None:
+            return []
+        return stretches(judged.windows, self.smooth_scores(judged), self.window_threshold, judged.seconds, low)
+
+    def chance(self, judged: Judged) -> Chance | None:
+        """Whether chance explains how many windows of a long file are suspicious; None where that cannot be told.
+
+        Overlapping windows share what they hear, and so do units: one score for every length of a window counts. Of the
+        two probabilities, of the number and of the longest stretch, the smaller counts twice (Bonferroni).
         """
-        middles = [(start + end) / 2 for start, end, _ in judged.windows]
-        edges = [0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), judged.seconds]
-        found = []
-        for is_suspicious, same in groupby(
-            enumerate(self.suspicious_windows(judged)), key=lambda numbered: numbered[1]
-        ):
-            if is_suspicious:
-                numbers = [i for i, _ in same]
-                mean = float(np.mean([judged.windows[i][2] for i in numbers]))
-                found.append((edges[numbers[0]], edges[numbers[-1] + 1], mean))
-        return found
+        scored = sum(score is not None for *_, score in judged.windows)
+        if judged.seconds <= LONGEST_WHOLE / SAMPLE_RATE or not scored or self.why_no_chance():
+            return None
+        low = sum(self.suspicious_windows(judged))
+        n = max(1, round(scored * self.step * SAMPLE_RATE / self.window))
+        p = []
+        for is_low, k in ((True, low), (False, scored - low)):
+            longest = max(self.stretches(judged, is_low), key=lambda stretch: stretch.heard, default=None)
+            of_run = self.chance_of_stretch(judged, longest, is_low) if longest else 1.0
+            of_count = chance_of_count(round(n * k / scored), n, self.window_eer, self.n_dev[not is_low])
+            p.append(min(1.0, 2 * min(of_count, of_run)))
+        return Chance(low, scored, n, *p)
+
+    def chance_of_stretch(self, judged: Judged, stretch: Stretch, low: bool = True) -> float:
+        """At most the probability that a genuine file (low=False: a spoofed one) has as long a stretch as this."""
+        length = int(stretch.heard * SAMPLE_RATE / self.window + 0.001)  # windows without overlap
+        return chance_of_run(length, len(judged.windows), self.window_eer, self.n_dev[not low])
+
+    def why_no_chance(self) -> str | None:
+        """Why nothing can be said of chance, None if something can."""
+        if self.test_mode != "full":
+            return "the verdict is on the first 4 s"
+        if self.window_eer is None:
+            return "of this threshold no error rate is known"
+        if None in self.n_dev:
+            return "the checkpoint does not say how many utterances its error rate is of"
+        return None
+
+    def finding(self, judged: Judged) -> str | None:
+        """The verdict; of a long file with more suspicious windows than chance explains "mostly genuine", "mostly
+        spoofed" or, if chance explains those that are not suspicious, "spoof".
+        """
+        chance = self.chance(judged)
+        if chance is None or chance.p_genuine >= LEVEL:
+            return self.verdict(judged)
+        if chance.low <= chance.scored / 2:
+            return "mostly genuine"
+        return "mostly spoofed" if chance.p_spoof < LEVEL else "spoof"
+
+    def time(self, judged: Judged, seconds: float) -> str:
+        """A time of a file, no more precise than its windows tell."""
+        return clock(seconds, self.digits, hours=judged.seconds >= 3600)
+
+    @property
+    def digits(self) -> int:
+        return 0 if self.step >= 1 else 1
 
     # The words. They claim no more than the number does.
 
@@ -119,10 +183,7 @@ class Reader:
         if self.origin == "given":
             return f"{self.threshold:.4g}, the threshold given"
         if self.origin == "dev":
-            return (
-                f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.eer:.1f} % of "
-                f"either class of {self.dev_set}; expect more errors on other recordings"
-            )
+            return self._about_dev(self.threshold, self.eer)
         if self.origin == "published":
             return (
                 f"the authors of the CtrSVDD detectors found about 95 % of real singing above {PUBLISHED_REAL:g} and "
@@ -131,13 +192,43 @@ class Reader:
             )
         return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
 
+    def _about_dev(self, threshold, eer, of="either class"):
+        return (
+            f"{threshold:.4g}, the threshold where this detector errs on {100 * eer:.1f} % of {of} of {self.dev_set}; "
+            "expect more errors on other recordings"
+        )
+
+    def headline(self, judged: Judged) -> str | None:
+        """The finding, and if it is mixed, how many stretches are otherwise and which is the longest."""
+        finding = self.finding(judged)
+        if finding is None or not finding.startswith("mostly"):
+            return finding
+        low = finding == "mostly genuine"
+        stretches = self.stretches(judged, low)
+        if not stretches:
+            return f"{finding}, with scattered parts of less than a second that are not"
+        beyond = [one for one in stretches if 2 * self.chance_of_stretch(judged, one, low) < LEVEL]
+        stretches = beyond or stretches
+        what = f"{'suspicious ' * low}stretch{'es' * (len(stretches) > 1)}{' not suspicious' * (not low)}"
+        what += " longer than chance explains" if beyond else ""
+        longest = max(stretches, key=lambda stretch: stretch.end - stretch.start)
+        length = f"{longest.end - longest.start:.{self.digits}f} s at {self.time(judged, longest.start)}"
+        return f"{finding}, with {len(stretches)} {what}, the longest {length}"
+
     def reading(self, judged: Judged) -> str:
-        """The verdict in a sentence, with what it rests on."""
+        """The headline in a sentence, with what it rests on."""
         verdict = self.verdict(judged)
         if judged.silent:
             return "no verdict: every sample is zero"
         if verdict is None:
             return f"no verdict: {self.about_threshold()}"
+        if self.finding(judged) != verdict:
+            chance, threshold = self.chance(judged), self.about_threshold()
+            if self.window_eer is not self.eer:
+                threshold = self._about_dev(self.window_threshold, self.window_eer, "the units of either class")
+            return (
+                f"{self.headline(judged)}: {chance.low} of its {chance.scored} {self._pieces} are not above {threshold}"
+            )
         mean = "the mean score of its windows" if judged.is_mean else "the score"
         if self.origin == "published":
             where = {
@@ -165,18 +256,38 @@ class Reader:
         return None
 
     def about_windows(self, judged: Judged) -> str | None:
-        """How many windows are suspicious, beside how many would be so by chance; None without windows."""
+        """How many windows, or units, are suspicious, beside how many would be so by chance; None without any."""
         if not judged.windows:
             return None
-        n, length, hop = len(judged.windows), self.window / SAMPLE_RATE, self.hop / SAMPLE_RATE
-        text = f"{n} windows of {length:g} s every {hop:g} s"
-        if self.threshold is None:
+        n, length = len(judged.windows), self.unit or self.window / SAMPLE_RATE
+        text = f"{n} {self._pieces} of {length:g} s" + f" every {self.step:g} s" * (not self.unit)
+        if self.window_threshold is None:
             return text
         suspicious = sum(self.suspicious_windows(judged))
-        text += f"; {suspicious} not above {self.threshold:.4g}"
-        if self.origin == "dev":
-            text += f" (of genuine speech as in its dev set about {self.eer * n:.1f} would be, by chance)"
+        text += f"; {suspicious} not above {self.window_threshold:.4g}"
+        if self.window_eer is not None:
+            text += f" (of genuine speech as in its dev set about {self.window_eer * n:.1f} would be, by chance"
+            if chance := self.chance(judged):
+                p = f"{chance.p_genuine:.2g}" if chance.p_genuine >= 0.001 else "below 0.001"
+                text += f"; with probability {p} as many, or as long a stretch"
+            text += ")"
+        if judged.seconds > LONGEST_WHOLE / SAMPLE_RATE and (why := self.why_no_chance()):
+            text += f"; whether chance explains them is not known: {why}"
         return text
+
+    @property
+    def _pieces(self):
+        return "units" if self.unit else "windows"
+
+    def about_stretches(self, judged: Judged) -> list[str]:
+        """The most suspicious stretches, a line each, and how many more there are."""
+        stretches = sorted(self.stretches(judged), key=lambda stretch: stretch.rank)
+        lines = [
+            f"{self.time(judged, start)} to {self.time(judged, end)}, mean score {score:.3g}"
+            for start, end, score, *_ in stretches[:SHOWN]
+        ]
+        more = len(stretches) - SHOWN
+        return [*lines, f"and {more} less suspicious"] if more > 0 else lines
 
     def notes(self, judged: Judged) -> list[str]:
         """What a reader of the verdict should know besides."""
@@ -193,6 +304,7 @@ class Reader:
         """Everything about a file as plain data for JSON and CSV."""
         if judged.error:
             return {"file": judged.file, "error": judged.error}
+        chance = self.chance(judged)
         return {
             "file": judged.file,
             "seconds": round(judged.seconds, 4),
@@ -201,18 +313,29 @@ class Reader:
             "threshold": self.threshold,
             "probability_bonafide": self.probability(judged),
             "score_is_mean_of_windows": judged.is_mean,
+            "headline": self.headline(judged),
+            "finding": self.finding(judged),
+            "unit_seconds": self.unit,
+            "chance": chance and chance._asdict(),
             "windows": [{"start": start, "end": end, "score": score} for start, end, score in judged.windows],
             "suspicious": [
-                {"start": start, "end": end, "score": score} for start, end, score in self.stretches(judged)
+                {
+                    "start": round(start, self.digits),
+                    "end": round(end, self.digits),
+                    "score": float(f"{score:.3g}"),
+                    "rank": rank,
+                }
+                for start, end, score, rank, _ in self.stretches(judged)
             ],
             "notes": self.notes(judged),
             "seconds_taken": round(judged.took, 4),
         }
 
 
-def clock(seconds: float) -> str:
-    """Seconds as people say them: 1:02:03.4, or 2:03.4 below an hour."""
-    tenths = round(10 * seconds)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
+def clock(seconds: float, digits: int = 1, hours: bool = False) -> str:
+    """Seconds as people say them, to so many decimals: 1:02:03.4, or 2:03.4 below an hour; 0:02:03.4 with `hours`."""
+    parts = round(10**digits * seconds)
+    minutes, parts = divmod(parts, 60 * 10**digits)
+    hour, minutes = divmod(minutes, 60)
+    rest = f"{parts / 10**digits:0{3 + digits if digits else 2}.{digits}f}"
+    return f"{hour}:{minutes:02}:{rest}" if hour or hours else f"{minutes}:{rest}"

@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 from common.console import Stopped, UserError
 from inference.judging import Judge
 from inference.picture import draw
-from inference.verdicts import clock
 
 try:  # matplotlib too, which `draw` would miss only in the first answer
     import anyio
@@ -89,10 +88,7 @@ def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lam
         ("score", "none" if judged.score is None else f"{judged.score:.4f} (higher is more bona fide)"),
         ("probability", judge.about_probability(judged)),
         ("windows", judge.about_windows(judged)),
-        *(
-            ("suspicious", f"{clock(start)} to {clock(end)}, mean score {score:.4g}")
-            for start, end, score in judge.stretches(judged)
-        ),
+        *(("suspicious", line) for line in judge.about_stretches(judged)),
         *(("note", note) for note in judge.notes(judged)),
         ("time", f"{judged.took:.2f} s"),
     ]
@@ -100,7 +96,8 @@ def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lam
     draw(picture, judged, judge, check)
     _, _, reason = judge.reading(judged).partition(": ")
     return 200, {
-        "verdict": judge.verdict(judged) or "no verdict",
+        "verdict": judge.headline(judged) or "no verdict",
+        "finding": judge.finding(judged),
         "reason": reason,
         "rows": [(key, text) for key, text in rows if text],
         "picture": f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}",

@@ -1,0 +1,77 @@
+"""The scores along a long recording: suspicious stretches, and whether chance explains that so many scores are low."""
+
+from collections import namedtuple
+from itertools import groupby
+
+import numpy as np
+from scipy.special import betaln
+
+LEVEL = 0.01  # chance no longer explains what it would bring about in fewer genuine recordings than this
+SMOOTHED = 1.0  # seconds over which the scores of units are smoothed before they are joined to stretches
+
+# Seconds; the mean score; 1 is the most suspicious one; seconds of all that its windows hear.
+Stretch = namedtuple("Stretch", "start end score rank heard")
+
+
+def smoothed(scores: np.ndarray, size: int) -> np.ndarray:
+    """The median of the `size` scores around each, (n,), of fewer at either end; NaN (silence) stays, and is left out.
+
+    So a stretch is where most of the scores are low, and one that lasts less than half of `size` is dropped.
+    """
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(scores, size // 2, constant_values=np.nan), size)
+    scores = scores.copy()
+    there = ~np.isnan(scores)
+    scores[there] = np.nanmedian(around[there], axis=1)
+    return scores
+
+
+def stretches(
+    windows: list[tuple[float, float, float]], smooth: np.ndarray, threshold: float, seconds: float, low: bool = True
+) -> list[Stretch]:
+    """Where neighbouring scores are not above the threshold (low=False: above it), in their order.
+
+    windows: [(start, end, score)] of a recording of `seconds`, the score None for silence; smooth: their scores as
+    `smoothed` leaves them. A window speaks for its middle, up to half-way to the middles of its neighbours. Either end
+    of a spliced stretch is found to half a hop by a detector that goes by the larger part of a window; by one that
+    gives in to a little of it, or only to all of it, to half a window more.
+    Ranked by how far below the threshold (above it) the scores are, times how long.
+    """
+    middles = [(start + end) / 2 for start, end, _ in windows]
+    edges = [0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), seconds]
+    wanted = (smooth <= threshold) if low else (smooth > threshold)  # neither holds for NaN
+    places = []
+    for is_wanted, same in groupby(range(len(windows)), key=wanted.__getitem__):
+        if is_wanted:
+            numbers = list(same)
+            scores = [windows[i][2] for i in numbers]
+            heard = windows[numbers[-1]][1] - windows[numbers[0]][0]
+            places.append((edges[numbers[0]], edges[numbers[-1] + 1], float(np.mean(scores)), heard))
+    weights = [(end - start) * (threshold - score) * (1 if low else -1) for start, end, score, _ in places]
+    ranks = np.argsort(np.argsort(-np.array(weights), kind="stable")) + 1
+    return [Stretch(start, end, score, int(rank), heard) for (start, end, score, heard), rank in zip(places, ranks)]
+
+
+def _posterior(rate, n_dev):
+    """(a, b) of the Beta distribution of an error rate that was `rate` of n_dev utterances, by Jeffreys' prior."""
+    return rate * n_dev + 0.5, (1 - rate) * n_dev + 0.5
+
+
+def chance_of_count(k: int, n: int, rate: float, n_dev: int) -> float:
+    """The probability that k or more of n independent scores are on the wrong side of the threshold.
+
+    The rate of such errors is not known beyond this: it was `rate` of n_dev utterances of a dev set. By Jeffreys'
+    prior Beta(1/2, 1/2) the number of errors is beta-binomial.
+    """
+    a, b = _posterior(rate, n_dev)
+    errors = np.arange(k, n + 1)
+    logs = betaln(errors + a, n - errors + b) - betaln(a, b) - np.log(n + 1) - betaln(n - errors + 1, errors + 1)
+    return float(min(np.exp(logs).sum(), 1.0))
+
+
+def chance_of_run(length: int, n_starts: int, rate: float, n_dev: int) -> float:
+    """At most the probability that from any of n_starts on `length` independent scores in a row are errors.
+
+    That is n_starts times the mean of r ** length, r the rate of errors of which no more is known than above.
+    """
+    a, b = _posterior(rate, n_dev)
+    return float(min(n_starts * np.exp(betaln(a + length, b) - betaln(a, b)), 1.0))
