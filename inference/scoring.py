@@ -61,9 +61,10 @@ def score_batch(
     """
     try:
         with torch.inference_mode(), autocast(precision, waveforms.device), attention_for_any_length():
+            if not units:
+                return detector.score(waveforms, normalized=True).float()
             logits = detector(waveforms, normalized=True)
-            scores = detector.scores_of(logits).float()
-            return torch.cat([scores.unsqueeze(1), detector.unit_scores_of(logits).float()], 1) if units else scores
+            return torch.cat([detector.scores_of(logits).unsqueeze(1), detector.unit_scores_of(logits)], 1).float()
     except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
