@@ -1,7 +1,8 @@
 """Judging recordings: audio files of any length to scores and verdicts.
 
 A file of at most 30 s is scored in one piece; a longer one in overlapping windows, read and scored a few minutes at
-a time so that memory does not grow with its length, and its score is their mean.
+a time so that memory does not grow with its length, and its score is their mean. Detectors that score units of an
+utterance do so for files of any length, see units.py.
 """
 
 import math
@@ -19,7 +20,8 @@ from common.console import UserError, progress
 from data_utils import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
 from inference.precision import prepare
 from inference.scoring import score_batch
-from inference.verdicts import LONGEST_WHOLE, Judged, Reader
+from inference.units import LONGEST_WHOLE, score_units
+from inference.verdicts import Judged, Reader
 
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
 
@@ -80,7 +82,9 @@ class Judge(Reader):
                 judged = Judged(name, path)
                 started = time.monotonic()
                 try:
-                    for start, x in self._cut(judged, timeline, bar, check):
+                    if self.unit:
+                        self._score_units(judged, timeline, bar, check)
+                    for start, x in () if self.unit else self._cut(judged, timeline, bar, check):
                         pieces.append((judged, start, x))
                         if sum(len(x) for *_, x in pieces) >= HELD:
                             judged.took += time.monotonic() - started
@@ -97,6 +101,30 @@ class Judge(Reader):
                     read = []
             self._score(pieces, check)
         yield from map(_finish, read)
+
+    def _score_units(self, judged, timeline, bar, check):
+        """Score a file and its units into `judged`; the units of a short one only for a timeline."""
+
+        def count(seconds):
+            bar.update(seconds - judged.seconds)
+            judged.seconds = seconds
+            if check:
+                check(seconds)
+
+        def in_turn(score, windows):
+            self.turns.submit(score, windows).result()
+
+        score, units, _, judged.silent = score_units(self.detector, judged.path, self.precision, count, in_turn)
+        if judged.silent:
+            return
+        if not np.all(np.isfinite([score, *units])):
+            raise UserError(f"{judged.path}: the detector's score is not a finite number")
+        is_long = judged.seconds * SAMPLE_RATE > LONGEST_WHOLE
+        judged.score, judged.is_mean = score, is_long and self.detector.config.utterance == "pooled"
+        if timeline or is_long:
+            starts = self.unit * np.arange(len(units))
+            ends = np.minimum(starts + self.unit, judged.seconds)
+            judged.windows = list(zip(starts.tolist(), ends.tolist(), units.tolist()))
 
     def _cut(self, judged, timeline, bar, check):
         """Cut a file into what is scored; yields (start, (samples,)), start None for what stands for the whole file.

@@ -44,12 +44,14 @@ def score_units(
     path: Path | str,
     precision: str = "fp32",
     check: Callable[[float], None] | None = None,
+    in_turn: Callable[..., None] = lambda score, windows: score(windows),
 ) -> tuple[float, np.ndarray, int, bool]:
     """Score a recording: (score, scores of its units (U,), samples read, is there nothing but zeros).
 
     The score is that of the back-end's pooling, of windows their mean by length; or that of the worst units of all.
-    check: called with the seconds read, for every block; what it raises ends the scoring. Raises UserError if it cannot
-    be read. An empty recording has no units and no score (NaN).
+    check: called with the seconds read, for every block; what it raises ends the scoring. in_turn: calls what scores a
+    batch, `score(windows)`, if several threads share a detector. Raises UserError if it cannot be read. An empty
+    recording has no units and no score (NaN).
     """
     step = detector.frames_per_unit * detector.front_end.stride
     device = next(detector.parameters()).device
@@ -77,14 +79,14 @@ def score_units(
 
     for window in windows_of(read(), step):
         if waiting and len(waiting[0][0]) != len(window[0]):
-            score(waiting)
+            in_turn(score, waiting)
             waiting = []
         waiting.append(window)
         if sum(len(x) for x, _, _ in waiting) >= BATCH_SAMPLES[device.type]:
-            score(waiting)
+            in_turn(score, waiting)
             waiting = []
     if waiting:
-        score(waiting)
+        in_turn(score, waiting)
     if not rows:
         return float("nan"), np.zeros(0, np.float32), 0, True
     units = torch.cat(rows).unsqueeze(0)

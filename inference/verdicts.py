@@ -9,9 +9,9 @@ import checkpoints
 from common.audio import SAMPLE_RATE
 from common.console import shown
 from inference.headline import LEVEL, SMOOTHED, Stretch, chance_of_count, chance_of_run, smoothed, stretches
+from inference.units import LONGEST_WHOLE
 from model import ModelConfig
 
-LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
 SHOWN = 10  # suspicious stretches that text and page list, the most suspicious first
 SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
@@ -73,8 +73,7 @@ class Reader:
         elif threshold is None:
             self.origin = None
         # Of windows, whose scores are an utterance's; or of units, which have a threshold and an EER of their own.
-        unit = getattr(config, "unit", None)  # None before detectors scored units
-        self.unit = unit if test_mode == "full" else None
+        self.unit = config.unit if test_mode == "full" else None
         self.step, self.window_threshold, self.window_eer = hop / SAMPLE_RATE, self.threshold, None
         if self.origin == "dev":
             self.window_eer = self.eer

@@ -1,6 +1,7 @@
 """The headline of a long recording: the test against chance, the stretches, and that all outputs tell them."""
 
 import csv
+import dataclasses
 import json
 import re
 from types import SimpleNamespace
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import TINY
+from conftest import TINY, speech_like
 from scipy import stats
 
 import checkpoints
 import easy_inference_demo
 from inference import headline
+from inference.judging import Judge
+from inference.units import score_units
 from inference.verdicts import Judged, Reader
 from model import build_detector
 
@@ -184,6 +187,83 @@ def test_smoothing_is_a_median_of_neighbours():
         assert found[i] == pytest.approx(expected, nan_ok=True)
 
 
+# ----------------------------------------------------------------------------------------------------------- units
+
+
+UNITS = dataclasses.replace(TINY, unit=0.16)
+VALID = {"eer": 0.1, "threshold": 0.0, "calibration_slope": 1.0, "calibration_offset": 0.0}
+VALID |= {"calibration_n_bonafide": 80, "calibration_n_spoof": 120}
+
+
+def judged_as_units(scores, seconds):
+    windows = [(0.16 * i, min(0.16 * (i + 1), seconds), score) for i, score in enumerate(scores)]
+    return Judged("x.wav", "x.wav", seconds, float(np.mean(scores)), is_mean=True, windows=windows, silent=False)
+
+
+def test_stretches_of_units_are_smoothed_over_a_second():
+    """Two hours of units of which one in ten is low by chance, and a spoofed minute."""
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal(45000) - stats.norm.ppf(0.1)
+    scores[10000:10375] -= 4
+    judge = reader(config=UNITS, valid={"unit_eer": 0.1, "unit_threshold": 0.0, "threshold": 9.0})
+    judged = judged_as_units(scores, 7200)
+    assert sum(judge.suspicious_windows(judged)) > 4500
+    stretches = judge.stretches(judged)
+    assert len(stretches) < 200
+    (spoofed,) = [stretch for stretch in stretches if stretch.end - stretch.start > 10]
+    assert spoofed.rank == 1
+    assert spoofed.start == pytest.approx(1600, abs=1) and spoofed.end == pytest.approx(1660, abs=1)
+    chance = judge.chance(judged)
+    assert chance.scored == 45000 and chance.n == 1800  # one score for every 4 s
+    start = "mostly genuine, with 1 suspicious stretch longer than chance explains, the longest "
+    assert re.fullmatch(start + r"(59|60|61)\.\d s at 0:26:(39|40|41)\.\d", judge.headline(judged))
+    words = (
+        "units are not above 0, the threshold where this detector errs on 10.0 % of the units of either class of the "
+    )
+    assert words in judge.reading(judged)
+    assert judge.about_windows(judged).startswith("45000 units of 0.16 s; ")
+    single = np.ones(45000)
+    single[20000:20003] = -1
+    assert judge.stretches(judged_as_units(single, 7200)) == []
+
+
+def test_the_timeline_is_of_units_if_the_detector_scores_them(tmp_path, capsys):
+    torch.manual_seed(0)
+    detector = build_detector(UNITS).eval()
+    path = tmp_path / "units.pth"
+    valid = {**VALID, "unit_eer": 0.2, "unit_threshold": 0.0}
+    checkpoints.save_checkpoint(path, UNITS, detector.state_dict(), valid=valid)
+    files = {}
+    for seconds in (5, 35):
+        files[str(seconds)] = str(tmp_path / f"{seconds}.wav")
+        soundfile.write(files[str(seconds)], speech_like(np.random.default_rng(seconds), seconds), SR)
+    judge = Judge(path, torch.device("cpu"))
+    assert [len(judged.windows) for judged in judge.judge(files)] == [0, 219]
+    for judged, n in zip(judge.judge(files, timeline=True), (31, 219)):
+        score, units, n_samples, _ = score_units(detector, judged.path)
+        assert judged.score == pytest.approx(score, abs=1e-5) and judged.seconds == n_samples / SR
+        assert [score for *_, score in judged.windows] == pytest.approx(units.tolist(), abs=1e-5) and len(units) == n
+        assert judged.windows[0][0] == 0 and judged.windows[-1][1] <= judged.seconds
+        assert all(a[1] == pytest.approx(b[0]) for a, b in zip(judged.windows, judged.windows[1:]))
+        assert judged.is_mean == (judged.seconds > 30)
+    (first,) = Judge(path, torch.device("cpu"), test_mode="4s").judge({"x": files["35"]}, timeline=True)
+    assert len(first.windows) == 17 and not first.is_mean  # the whole utterance's score of windows
+    (silent,) = judge.judge({"x": silence(tmp_path / "silent.wav")}, timeline=True)
+    assert silent.silent and silent.score is None and silent.windows == []
+
+    flags = ["--model_path", str(path), "--file_to_test", files["35"], "--timeline", "--json", str(tmp_path / "x.json")]
+    assert not main([*flags, "--plot", str(tmp_path / "x.png")])
+    assert "\nwindows: 219 units of 0.16 s; " in capsys.readouterr().out
+    (entry,) = json.loads((tmp_path / "x.json").read_text())["files"]
+    assert entry["unit_seconds"] == 0.16 and len(entry["windows"]) == 219 and entry["score_is_mean_of_windows"]
+    assert (tmp_path / "x.png").stat().st_size > 10000
+
+
+def silence(path):
+    soundfile.write(path, np.zeros(40 * SR), SR)
+    return str(path)
+
+
 # ----------------------------------------------------------------------------------------------------- the outputs
 
 
@@ -198,9 +278,7 @@ class Levels(torch.nn.Module):
 
 
 def test_text_json_and_csv_tell_the_headline_and_all_stretches(tmp_path, monkeypatch, capsys):
-    valid = {"eer": 0.1, "threshold": 0.0, "calibration_slope": 1.0, "calibration_offset": 0.0}
-    valid |= {"calibration_n_bonafide": 80, "calibration_n_spoof": 120}
-    checkpoints.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict(), valid=valid)
+    checkpoints.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict(), valid=VALID)
     monkeypatch.setattr(checkpoints, "detector_from", lambda path, content: Levels())
     x = np.full(16 * 60 * SR, 0.3)
     starts = [60 * i + 20 for i in range(15)]
