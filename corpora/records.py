@@ -153,7 +153,10 @@ CORPORA = {
         list_folders=("protocols/PartialSpoof_LA_cm_protocols", "PartialSpoof_LA_cm_protocols", "."),
         audio={split: (f"{split}/con_wav",) for split in ("train", "dev", "eval")},
         keys=tuple(f"{folder}PartialSpoof.LA.cm.eval.trl.txt" for folder in _PARTIAL_FOLDERS),
-        segments=tuple(f"segment_labels/{{split}}_seglab_{unit}.npy" for unit in ("0.01", "0.02")),
+        segments=(
+            *(f"segment_labels/{{split}}_seglab_{unit}.npy" for unit in ("0.01", "0.02")),
+            "segment_labels/{split}.rttm",  # of tools/make_demo_corpus.py --partial
+        ),
     ),
     "ASVspoof2021_LA": Corpus(
         columns=("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),

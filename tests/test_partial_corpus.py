@@ -15,6 +15,8 @@ from scipy.signal import correlate, resample_poly
 
 import corpora
 from corpora import BONAFIDE, SPOOF
+from corpora.frame_scores import read_frame_scores
+from corpora.segments import find_segments, read_segments
 from tools import demo_probes, long_recordings, make_demo_corpus, partial_corpus, splicing
 from tools.demo_attacks import ATTACKS
 
@@ -85,7 +87,9 @@ def test_the_corpus_is_laid_out_as_partialspoof(partial):
         assert {(trial.label, trial.attack) for trial in trials} == {(BONAFIDE, "-"), (SPOOF, "CON")}
         assert sum(trial.label == SPOOF for trial in trials) == 10
         speakers.append({trial.speaker for trial in trials})
-        spans = rttm(partial / "segment_labels" / f"{split}.rttm")
+        labels = partial / "segment_labels" / f"{split}.rttm"
+        assert find_segments(protocol) == labels
+        spans = rttm(labels)
         texts = {line.split()[0]: line.split()[1:] for line in open(partial / "segment_labels" / f"{split}.txt")}
         assert list(texts) == list(spans) == [trial.utt_id for trial in trials]
         for trial in trials:
@@ -103,6 +107,10 @@ def test_the_corpus_is_laid_out_as_partialspoof(partial):
     assert not set.intersection(*speakers[:2]) and not set.intersection(*speakers[1:])
     assert "discontinuities in units of 160 ms" in (partial / "README.md").read_text()
     assert len(corpora.read_scores(partial / "probe_discontinuities.txt")) == 20
+    for utt_id, frames in read_frame_scores(partial / "probe_discontinuities_frames.txt").items():
+        assert frames.step == 0.16 and len(frames.scores) == int(spans[utt_id][-1][1] / 16000 / 0.16 + 0.5)
+    forms = [read_segments(partial / "segment_labels" / f"eval.{form}") for form in ("rttm", "txt")]
+    assert forms[0] == forms[1]
 
 
 def test_the_samples_change_where_the_labels_say_and_nowhere_else(partial, utterances):

@@ -65,7 +65,7 @@ def discontinuity_features(x, rate):
 
 PROBES = {"level, duration, silence": plain_features, "long-term spectrum": spectrum_features}
 SPLICE_PROBES = {**PROBES, "discontinuities": discontinuity_features}
-UNIT_MS = 160  # of the probe that looks at each part of an utterance
+UNIT = 0.16  # seconds, of the probe that looks at each part of an utterance
 
 
 def probe_scores(paths, labels, probes=PROBES):
@@ -96,14 +96,14 @@ def _fitted(train, labels, test):
 
 
 def unit_probe_scores(paths, unit_labels):
-    """{utt_id: scores (units,)} of the eval trials: the probe of discontinuities, one score per UNIT_MS.
+    """{utt_id: scores (units,)} of the eval trials: the probe of discontinuities, one score per UNIT.
 
     paths: {split: {utt_id: path}}; unit_labels: {utt_id: (units,) 1 bona fide, 0 spoof}.
     """
     features = {}
     for utt_id, path in (pair for split in ("train", "eval") for pair in paths[split].items()):
         frames = discontinuities(*soundfile.read(path))
-        starts = np.arange(len(unit_labels[utt_id])) * UNIT_MS // 20
+        starts = np.arange(len(unit_labels[utt_id])) * round(UNIT / 0.02)
         features[utt_id] = np.maximum.reduceat(frames, starts)
     train, labels = (np.concatenate([rows[utt_id] for utt_id in paths["train"]]) for rows in (features, unit_labels))
     scores = _fitted(train, labels, np.concatenate([features[utt_id] for utt_id in paths["eval"]]))
@@ -143,6 +143,6 @@ def unit_probe_line(scores, unit_labels):
     eer, replicates = bootstrap_figure(curve_eer, *curves[0])
     low, high = percentile_interval(replicates)
     return (
-        f"discontinuities in units of {UNIT_MS} ms: {100 * eer:.1f} % ({100 * low:.1f} to {100 * high:.1f}), "
+        f"discontinuities in units of {1000 * UNIT:.0f} ms: {100 * eer:.1f} % ({100 * low:.1f} to {100 * high:.1f}), "
         f"{len(bonafide)} bona fide and {len(spoof)} spoofed units"
     )

@@ -16,11 +16,13 @@ from scipy import signal
 
 from common.atomic import atomic_open
 from common.console import progress
-from corpora import write_scores
+from corpora import BONAFIDE, SPOOF, write_scores
+from corpora.frame_scores import FrameScores, write_frame_scores
+from corpora.segments import unit_labels, write_rttm
 from tools.demo_attacks import RATE
 from tools.demo_chain import RATE_OUT, band
 from tools.demo_jobs import in_processes
-from tools.demo_probes import SPLICE_PROBES, UNIT_MS, probe_scores, probe_table, unit_probe_line, unit_probe_scores
+from tools.demo_probes import SPLICE_PROBES, UNIT, probe_scores, probe_table, unit_probe_line, unit_probe_scores
 from tools.splicing import MS, Prompt, Splice, choose_splices, cross_fade, joined, moved
 
 SHORTEST, LONGEST = 4.0, 12.0  # seconds, of an utterance
@@ -166,11 +168,7 @@ def segments(length, splices):
 
 def write_segments(stem, labels):
     """The labels as stem.rttm and, a line an utterance, as stem.txt. labels: [(utt_id, length in ms, segments)]."""
-    with atomic_open(f"{stem}.rttm") as file:
-        for utt_id, _, pieces in labels:
-            for start, end, label in pieces:
-                times = f"{_seconds(start)} {_seconds(end - start)}"
-                file.write(f"SPEAKER {utt_id} 1 {times} <NA> <NA> {label} <NA> <NA>\n")
+    write_rttm(f"{stem}.rttm", {utt_id: in_seconds(pieces) for utt_id, _, pieces in labels})
     with atomic_open(f"{stem}.txt") as file:
         for utt_id, length, pieces in labels:
             key = "spoof" if any(label == "spoof" for *_, label in pieces) else "bonafide"
@@ -178,14 +176,13 @@ def write_segments(stem, labels):
             file.write(f"{utt_id} {_seconds(length)} {key} {' '.join(spans)}\n")
 
 
+def in_seconds(pieces):
+    """segments() as corpora.segments has them: seconds, and numbers as labels."""
+    return [(start / 1000, end / 1000, SPOOF if label == "spoof" else BONAFIDE) for start, end, label in pieces]
+
+
 def _seconds(ms):
     return f"{ms / 1000:.3f}"
-
-
-def unit_labels(length, spoofed):
-    """(units,) of UNIT_MS: 0 if any of it is spoofed, else 1 (bona fide). n = length / unit, rounded half up."""
-    starts = np.arange((2 * length + UNIT_MS) // (2 * UNIT_MS)) * UNIT_MS
-    return np.array([int(all(end <= t or start >= t + UNIT_MS for start, end in spoofed)) for t in starts])
 
 
 def write_lists(folder, made):
@@ -237,11 +234,13 @@ def build(folder, recordings, attacks, tools, sizes, seed, jobs):
     paths, units = defaultdict(dict), {}
     for utterance, length, splices in made:
         paths[utterance.split][utterance.utt_id] = audio_path(folder, utterance)
-        units[utterance.utt_id] = unit_labels(length, spoofed_spans(splices))
+        units[utterance.utt_id] = unit_labels(in_seconds(segments(length, splices)), length / 1000, UNIT)
     utterances = [utterance for utterance, *_ in made]
     scores = probe_scores(paths, {u.utt_id: int(u.attack == "-") for u in utterances}, SPLICE_PROBES)
     for probe, values in scores.items():
         write_scores(folder / f"probe_{probe.split(',')[0].replace(' ', '_')}.txt", values)
     unit_scores = unit_probe_scores(paths, units)
+    frames = ((utt_id, FrameScores(UNIT, values)) for utt_id, values in unit_scores.items())
+    write_frame_scores(folder / "probe_discontinuities_frames.txt", frames)
     lines = [*probe_table(utterances, attacks, scores), "", unit_probe_line(unit_scores, units)]
     return utterances, speaker_ids, lines
