@@ -2,6 +2,7 @@
 
     python EER_minDCF.py --labels_file KEY --path SCORES
     python EER_minDCF.py --labels_file KEY --path A.txt B.txt --by attack --by codec transmission --plot report.png
+    python EER_minDCF.py --labels_file KEY --path A.txt B.txt --names Nes2Net AASIST --latex
     python EER_minDCF.py SCORES KEYS eval                                       (as ASVspoof 2021's evaluation scripts)
     python EER_minDCF.py --labels_file KEY --path SCORES --calibrate DEV_SCORES DEV_KEY
     python EER_minDCF.py --labels_file KEY --path A B --fuse logistic --calibrate A_DEV B_DEV DEV_KEY --write_scores OUT
@@ -19,6 +20,7 @@ import argparse
 import itertools
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 
 import common.threads  # noqa: F401
@@ -48,6 +50,7 @@ def parse_args(argv=None):
     data = parser.add_argument_group("data")
     data.add_argument("published", nargs="*", metavar="SCORES KEY [SUBSET]", help="instead of the three flags")
     data.add_argument("--path", nargs="+", metavar="SCORES", help="score files, a line `utt_id score` a trial")
+    data.add_argument("--names", nargs="+", metavar="NAME", help="of the systems, instead of those of their files")
     data.add_argument("--labels_file", metavar="KEY", help="protocol with labels, or a folder of keys")
     data.add_argument(
         "--sets", metavar="TABLE", help="instead: many corpora, a table with the columns name, key, systems"
@@ -193,6 +196,12 @@ def parse_args(argv=None):
     if args.path and not args.labels_file and (args.score_column or args.higher_is == "spoof"):
         parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has its columns named")
     n = len(args.eval_sets[0].scores if args.eval_sets else args.path)
+    if args.names and (len(args.names) != n or len(set(args.names)) < n or not all(args.names)):
+        parser.error(f"--names: expected {n} different names, one for each system, found {', '.join(args.names)}")
+    if args.fuse and "fusion" in (args.names or ()):
+        parser.error("--names: fusion is the name of what --fuse adds")
+    if args.names and args.eval_sets:
+        args.eval_sets = [replace(one, scores=dict(zip(args.names, one.scores.values()))) for one in args.eval_sets]
     if args.arena:
         others = ("by", "as_published", "cluster", "calibrate", "fuse", "form", "plot", "allow_missing", "asv_rates")
         if given := [name for name in others if getattr(args, name)]:
@@ -336,13 +345,13 @@ def main(argv=None):
     if args.labels_file:
         by = {args.cluster, *itertools.chain(*(args.by or []))}
         table, systems, checks, places = read_systems(
-            args.labels_file, args.path, args.subset, by, args.allow_missing, read, args.bonafide
+            args.labels_file, args.path, args.subset, by, args.allow_missing, read, args.bonafide, args.names
         )
         asv = args.asv_rates or read_asv(table, args.subset, args.asv_scores, args.asv_key)
     else:
         table, sasv, asv = corpora.read_sasv(args.path[0])
-        n = len(table)
-        systems, checks = {"cm_score": sasv["cm_score"]}, {"cm_score": {"path": args.path[0], "trials": n, "scores": n}}
+        n, (name,) = len(table), args.names or ["cm_score"]
+        systems, checks = {name: sasv["cm_score"]}, {name: {"path": args.path[0], "trials": n, "scores": n}}
     for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
         if not np.any(table.label == label):
             raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")

@@ -186,6 +186,11 @@ def p_value(differences: np.ndarray) -> float:
     return float(min(1, 2 * (min(less, more) + 1) / (len(differences) + 1)))
 
 
+def least_p(differences: np.ndarray) -> float:
+    """The least that `p_value` can give with so many replicates: its value if none is on the other side of 0."""
+    return min(1.0, 2 / (np.count_nonzero(np.isfinite(differences)) + 1))
+
+
 def bootstrap_statistic(
     statistic: Callable[..., float], *classes: np.ndarray, n_replicates: int = 200, seed: int = 0
 ) -> np.ndarray:

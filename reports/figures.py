@@ -14,7 +14,14 @@ import numpy as np
 from common.console import UserError
 from corpora import ASV_SPOOF, NONTARGET, TARGET, AsvTrials
 from reports import curves, metrics
-from reports.bootstrap import Bootstrap, bootstrap_figure, bootstrap_statistic, p_value, percentile_interval
+from reports.bootstrap import (
+    Bootstrap,
+    bootstrap_figure,
+    bootstrap_statistic,
+    least_p,
+    p_value,
+    percentile_interval,
+)
 from reports.conditions import Condition
 from reports.published import PROGRAMS
 from reports.systems import asv_rates
@@ -244,7 +251,8 @@ def compare(
     bootstrap: Bootstrap,
 ) -> list[dict[str, str | float]]:
     """Every pair of systems on the same trials and the same draws of them: {first, second, figure, difference, low,
-    high, p}, the difference being first - second. pooled: Condition of all trials; the rest as for `measure`.
+    high, p, p_least}, the difference being first - second; p_least: see least_p. pooled: Condition of
+    all trials; the rest as for `measure`.
     """
     setting = setting._replace(asv=asv_rates(asv, {}))
     figures = [figure for figure in figures_of(setting, pooled=False) if figure.of == "curve"]
@@ -263,4 +271,5 @@ def comparison(
     """An element of what `compare` returns."""
     low, high = percentile_interval(replicates)
     names = {"first": first, "second": second, "figure": figure}
-    return {**names, "difference": difference, "low": low, "high": high, "p": p_value(replicates)}
+    p = {"p": p_value(replicates), "p_least": least_p(replicates)}
+    return {**names, "difference": difference, "low": low, "high": high, **p}

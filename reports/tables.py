@@ -135,7 +135,7 @@ def _print_text(report):
     if not report.calibrated:
         print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
     if report.comparisons:
-        _print_comparisons(report)
+        print(*["", *aligned(_comparison_lines(report))], sep="\n")
 
 
 def text_table(rows: list[Row], figures: list[Figure], by_system: bool) -> list[list[str]]:
@@ -176,14 +176,23 @@ def _print_pooled_only_of_sets(report):
     print(*aligned(lines), sep="\n")
 
 
-def _print_comparisons(report):
+def _comparison_lines(report, interval="{} to {}"):
+    """Rows of str: what is compared, difference, interval, p; titles first."""
     lines = [["difference", "", "95 % interval", "p"]]
     for c in report.comparisons:
         figure = report.figures[c["figure"]]
-        low, high = _shown(figure, c["low"]), _shown(figure, c["high"])
         name = f"{figure.title}: {c['first']} - {c['second']}" + (f", {c['over']}" if "over" in c else "")
-        lines.append([name, _shown(figure, c["difference"]), f"{low} to {high}", f"{c['p']:.3f}"])
-    print(*["", *aligned(lines)], sep="\n")
+        difference, low, high = (_shown(figure, c[key]) for key in ("difference", "low", "high"))
+        lines.append([name, difference, interval.format(low, high), shown_p(c["p"], c["p_least"])])
+    return lines
+
+
+def shown_p(p: float, least: float) -> str:
+    """A p-value in at least three decimals; "< 0.002" if it is the least that the bootstrap can give."""
+    digits = max(3, math.ceil(-math.log10(least)))
+    if least < 1 and p <= least:
+        return f"< {math.ceil(round(least * 10**digits, 6)) / 10**digits:.{digits}f}"
+    return f"{p:.{digits}f}"
 
 
 def _print_grids(rows, figures):
@@ -234,8 +243,9 @@ def _print_latex(report):
     """A table for a paper, in the manner of the package booktabs; intervals in brackets."""
 
     def escaped(text):
-        special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-        return re.sub(r"[\\~^%_&#${}]", lambda found: special.get(found[0], "\\" + found[0]), text)
+        special = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
+        special = {character: rf"\text{name}{{}}" for character, name in special.items()}
+        return re.sub(r"[\\~^<>%_&#${}]", lambda found: special.get(found[0], "\\" + found[0]), text)
 
     def cells(figure, value):
         low_high = "" if math.isnan(value.low) else f" [{_shown(figure, value.low)}, {_shown(figure, value.high)}]"
@@ -256,6 +266,13 @@ def _print_latex(report):
                 print(r"\midrule")
             print(" & ".join(map(escaped, line)), r"\\")
     print("\\bottomrule\n\\end{tabular}")
+    if report.comparisons:
+        head, *lines = _comparison_lines(report, "[{}, {}]")
+        print("\n\\begin{tabular}{lrrr}\n\\toprule")
+        print(" & ".join(map(escaped, head)), r"\\", "\n\\midrule", sep="")
+        for line in lines:
+            print(" & ".join(map(escaped, line)), r"\\")
+        print("\\bottomrule\n\\end{tabular}")
 
 
 FORMS = {"text": _print_text, "json": _print_json, "csv": _print_csv, "latex": _print_latex}

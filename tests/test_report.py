@@ -384,7 +384,7 @@ def test_a_paired_comparison_tells_real_differences_from_none(la2021, tmp_path, 
     same = write(tmp_path / "same.txt", zip(la2021.ids, 2 * la2021.scores + 1))
     flags = ["--labels_file", la2021.key, "--path", la2021.path, la2021.worse_path, same, "--by", "none"]
     found = report(*flags)
-    assert found["comparisons"][0].keys() == {"first", "second", "figure", "difference", "low", "high", "p"}
+    assert found["comparisons"][0].keys() == {"first", "second", "figure", "difference", "low", "high", "p", "p_least"}
     eers = {(c["first"], c["second"]): c for c in found["comparisons"] if c["figure"] == "eer"}
     worse, nothing = eers["scores", "worse"], eers["scores", "same"]
     rows = {system: figures(found, system=system)["eer"] for system in ("scores", "worse", "same")}
