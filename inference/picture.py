@@ -90,7 +90,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))
     name = printable(os.path.basename(judged.file))
     name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
-    verdict = judge.headline(judged) or "no verdict"
+    verdict = judge.finding(judged) or "no verdict"
     figure.suptitle(
         f"{name}: {verdict}, {'mean ' * judged.is_mean}score {np.nan if judged.score is None else judged.score:.3g}",
         fontsize=12,

@@ -81,7 +81,7 @@ def test_two_hours_need_what_the_docs_say(rate, n_dev, seconds, share):
 def test_false_headlines_are_as_rare_as_stated():
     """A detector of a true error rate, known from few dev utterances; windows that overlap by a half."""
     rng = np.random.default_rng(0)
-    for rate, n_dev, n in [(0.1, 80, 300), (0.2, 30, 300), (0.1, 10**6, 600)]:
+    for rate, n_dev, n in [(0.1, 80, 150), (0.2, 30, 150), (0.1, 10**6, 300)]:
         false = 0
         for _ in range(1000):
             judge = reader(rng.binomial(n_dev, rate) / n_dev, n_dev)
@@ -307,6 +307,24 @@ def test_text_json_and_csv_tell_the_headline_and_all_stretches(tmp_path, monkeyp
     assert row["verdict"] == "bona fide" and row["headline"] == entry["headline"]
     ranked = [f"{s['start']:g}-{s['end']:g} {s['score']:g}" for s in entry["suspicious"][::-1]]
     assert row["suspicious"] == "; ".join(ranked)
+
+
+def test_the_page_tells_the_headline_and_the_ten_most_suspicious_stretches(tmp_path, monkeypatch):
+    for name in ("uvicorn", "starlette", "matplotlib"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    from inference import web_page
+
+    checkpoints.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict(), valid=VALID)
+    judge = Judge(tmp_path / "x.pth", torch.device("cpu"))
+    judge.detector = Levels()
+    x = np.repeat(np.where(np.arange(24) % 2, -0.3, 0.5), 10 * SR)  # 12 stretches of 10 s
+    soundfile.write(tmp_path / "x.flac", x, SR)
+    status, answer = web_page.answer(judge, str(tmp_path / "x.flac"), "x.flac")
+    assert status == 200 and answer["finding"] == "mostly genuine"
+    assert answer["verdict"].startswith("mostly genuine, with 12 suspicious stretches, the longest ")
+    assert re.match(r"\d+ of its 119 windows are not above 0, the threshold where ", answer["reason"])
+    lines = [text for key, text in answer["rows"] if key == "suspicious"]
+    assert len(lines) == 11 and lines[-1] == "and 2 less suspicious"
 
 
 def test_the_tool_makes_and_judges_long_files(tmp_path, corpus, finished_run, output):
