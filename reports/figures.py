@@ -23,14 +23,16 @@ from reports.bootstrap import (
     percentile_interval,
 )
 from reports.conditions import Condition
+from reports.exact import exact_bounds
 from reports.published import PROGRAMS
 from reports.systems import asv_rates
 
 # A figure of one condition and system; low, high: its 95 % interval, NaN if it has none.
 Value = namedtuple("Value", "value low high")
 NO_VALUE = Value(math.nan, math.nan, math.nan)
-# A row of a report. condition: Condition; system: name; figures: {key: Value}, empty if the condition lacks a class.
-Row = namedtuple("Row", "condition system figures")
+# A row of a report. condition: Condition; system: name; figures: {key: Value}, empty if the condition lacks a class;
+# bounds: as exact_bounds gives them.
+Row = namedtuple("Row", "condition system figures bounds", defaults=({},))
 # What figures depend on besides the countermeasure's scores. record: corpora.Corpus; asv: AsvRates or None; miss_rates:
 # of --miss_rates, in percent; published: whether the published figures are asked for; sasv: {column: scores (trials,)}
 # of a table with verification scores, else {}.
@@ -48,7 +50,8 @@ class Figure:
     key: its name in json and csv. title: in tables. function: of a curves.Curve, the value, or (replicates,) of a Curve
     of replicates. point: function of a Curve, the index of the operating point that the figure depends on most; near
     to it the replicates are resolved finest. scale, digits: how it is shown. pooled_only: it is given for all trials
-    alone, below the tables, and not compared. cllr: it needs the Curve's Cllr.
+    alone, below the tables, and not compared. cllr: it needs the Curve's Cllr. rates: the error rates at `point` that
+    it consists of, "frr" or "far", to be bounded exactly where there are few trials.
     cases: of a Setting, pairs (label, keywords): {} in key and title stands for the label, the keywords go to function
     and point; no pair: no figure.
     of: "curve" as above; "scores": function of the scores of both classes instead, which has no interval; "sasv":
@@ -63,6 +66,7 @@ class Figure:
     digits: int = 4
     pooled_only: bool = False
     cllr: bool = False
+    rates: tuple = ()
     cases: Callable = _once
     of: str = "curve"
     columns: tuple = ()
@@ -104,7 +108,7 @@ def _as_published(bonafide, spoof, program):
 
 TDCF = Figure("min_tdcf_{}", "min t-DCF {}", curves.curve_min_cost, curves.min_cost_point, cases=_tdcf_cases)
 FIGURES = [
-    Figure("eer", "EER %", curves.curve_eer, curves.eer_point, scale=100, digits=3),
+    Figure("eer", "EER %", curves.curve_eer, curves.eer_point, scale=100, digits=3, rates=("frr", "far")),
     Figure("min_dcf", "minDCF", curves.curve_min_cost, curves.min_cost_point, cases=_dcf_cases),
     TDCF,
     Figure("act_dcf", "actDCF", curves.curve_act_dcf, curves.bayes_point, pooled_only=True),
@@ -120,6 +124,7 @@ FIGURES = [
         scale=100,
         digits=3,
         pooled_only=True,
+        rates=("far",),
         cases=_far_cases,
     ),
     Figure(
@@ -186,7 +191,8 @@ def measure(
         shown |= {figure.key: figure for figure in figures}
         for name, scores in systems.items():
             values = drawn_values(figures, scores, condition, bootstrap, setting.sasv, asv) if figures else {}
-            rows.append(Row(condition, name, {key: value for key, (value, _) in values.items()}))
+            values = {key: value for key, (value, _) in values.items()}
+            rows.append(Row(condition, name, values, exact_bounds(figures, values, scores, condition)))
     return rows, shown
 
 

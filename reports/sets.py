@@ -13,6 +13,7 @@ from corpora import BONAFIDE, SPOOF, EvalSet
 from reports import metrics
 from reports.bootstrap import Bootstrap, BootstrapWithin, percentile_interval
 from reports.conditions import Condition, conditions_of
+from reports.exact import exact_bounds
 from reports.figures import (
     NO_VALUE,
     Figure,
@@ -131,7 +132,9 @@ def measure_sets(
             values = drawn_values(chosen, scores[part.trials], condition, bootstrap) if chosen else {}
             drawn[part.name, name] = values
             own = {key: value for key, (value, _) in values.items()}
-            rows.append(Row(condition, name, own | _rates_at(thresholds[name], scores[part.trials], condition)))
+            bounds = exact_bounds(chosen, own, scores[part.trials], condition)
+            own |= _rates_at(thresholds[name], scores[part.trials], condition)
+            rows.append(Row(condition, name, own, bounds))
     for name in systems if both else ():
         rows.append(_macro_row(name, [drawn[part.name, name] for part, *_ in both], both, rows))
     for row in pooled_rows:

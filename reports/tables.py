@@ -9,6 +9,7 @@ import sys
 from collections import namedtuple
 from dataclasses import dataclass, field
 
+from reports.exact import FEWEST_TRIALS
 from reports.figures import NO_VALUE, Figure, Row
 
 # What a row says besides its figures. key: in csv and json; title: in tables, None if it is not shown there; value: of
@@ -19,6 +20,7 @@ COLUMNS_LEFT = [
     Column("name", "condition", lambda row: row.condition.name),
     Column("system", "system", lambda row: row.system),  # in tables, if there are several
 ]
+EXACT = "exact bounds"
 COLUMNS_RIGHT = [
     Column("n_bonafide", "bona fide", lambda row: len(row.condition.bonafide)),
     Column("n_spoof", "spoof", lambda row: len(row.condition.spoof)),
@@ -68,10 +70,18 @@ def _interval(figure, value):
     return "" if math.isnan(value.low) else f"{_shown(figure, value.low)} to {_shown(figure, value.high)}"
 
 
+def _bounds(figure, bounds):
+    """The exact bounds of a figure in words, "" if it has none. bounds: of a Row."""
+    parts = [
+        f"{b.rate.upper()} {_shown(figure, b.low)} to {_shown(figure, b.high)}" for b in bounds.get(figure.key, ())
+    ]
+    return ", ".join(parts)
+
+
 def _layout(rows, figures, by_system, head, cells):
     """Lines of a table, lists of str, the head first.
 
-    head: function of a Figure, the titles of its columns; cells: of a Figure and a Value, their contents.
+    head: function of a Figure, the titles of its columns; cells: of a Figure, a Value and a Row, their contents.
     """
     left = [column for column in COLUMNS_LEFT if column.title and (by_system or column.key != "system")]
 
@@ -84,7 +94,7 @@ def _layout(rows, figures, by_system, head, cells):
         lines.append(
             line(
                 lambda column, row=row: str(column.value(row)),
-                lambda figure, row=row: cells(figure, row.figures.get(figure.key, NO_VALUE)),
+                lambda figure, row=row: cells(figure, row.figures.get(figure.key, NO_VALUE), row),
             )
         )
     return lines
@@ -132,6 +142,11 @@ def _print_text(report):
     for row in rows:
         if row.condition.by == "pooled" and not report.sets:
             _print_pooled_only(row, report)
+    if any(row.bounds for row in rows):
+        print(
+            f"{EXACT}: Clopper-Pearson, 95 %, of the rates at the figure's threshold, if no error was seen or, for the "
+            f"EER, a class has fewer than {FEWEST_TRIALS} trials; these count as independent"
+        )
     if not report.calibrated:
         print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
     if report.comparisons:
@@ -143,10 +158,12 @@ def text_table(rows: list[Row], figures: list[Figure], by_system: bool) -> list[
     with_intervals = any(not math.isnan(value.low) for row in rows for value in row.figures.values())
 
     def head(figure):
-        return [figure.title, "95 % interval"] if with_intervals and figure.has_interval else [figure.title]
+        if not (with_intervals and figure.has_interval):
+            return [figure.title]
+        return [figure.title, "95 % interval", *[EXACT] * any(figure.key in row.bounds for row in rows)]
 
-    def cells(figure, value):
-        return [_shown(figure, value.value), _interval(figure, value)][: len(head(figure))]
+    def cells(figure, value, row):
+        return [_shown(figure, value.value), _interval(figure, value), _bounds(figure, row.bounds)][: len(head(figure))]
 
     lines = _layout(rows, figures, by_system, head, cells)
     lines[0][0] = "" if rows[0].condition.by == "pooled" else rows[0].condition.by
@@ -157,9 +174,13 @@ def _print_pooled_only(row, report):
     """The figures that are given for all trials alone, one a line."""
     pooled_only = [figure for key in row.figures if (figure := report.figures[key]).pooled_only]
     values = [(figure, row.figures[figure.key]) for figure in pooled_only]
-    lines = [[figure.title, _shown(figure, value.value), _interval(figure, value)] for figure, value in values]
-    head = "all trials" + (f", {row.system}" if report.by_system else "")
-    print(*aligned([[head, "", "95 % interval" if any(line[2] for line in lines) else ""], *lines]), sep="\n")
+    lines = [
+        [figure.title, _shown(figure, value.value), _interval(figure, value), _bounds(figure, row.bounds)]
+        for figure, value in values
+    ]
+    head = ["all trials" + (f", {row.system}" if report.by_system else ""), ""]
+    head += [title if any(line[i] for line in lines) else "" for i, title in ((2, "95 % interval"), (3, EXACT))]
+    print(*aligned([head, *lines]), sep="\n")
 
 
 def _print_pooled_only_of_sets(report):
@@ -170,7 +191,7 @@ def _print_pooled_only_of_sets(report):
         figures,
         report.by_system,
         lambda figure: [figure.title],
-        lambda figure, value: [_shown(figure, value.value)],
+        lambda figure, value, _: [_shown(figure, value.value)],
     )
     lines[0][0] = "set"
     print(*aligned(lines), sep="\n")
@@ -222,6 +243,7 @@ def _print_json(report):
     rows = [
         {column.key: column.value(row) for column in COLUMNS_LEFT + COLUMNS_RIGHT}
         | {"figures": {key: plain(value) for key, value in row.figures.items()}}
+        | ({"exact_bounds": {key: [b._asdict() for b in own] for key, own in row.bounds.items()}} if row.bounds else {})
         for row in report.rows
     ]
     content = {key: value for key, value in vars(report).items() if key != "figures" and (key != "sets" or value)}
@@ -232,11 +254,14 @@ def _print_csv(report):
     columns = COLUMNS_LEFT + COLUMNS_RIGHT
     writer = csv.writer(sys.stdout, lineterminator="\n")
     of_figures = [name for key in report.figures for name in (key, f"{key}_low", f"{key}_high")]
-    writer.writerow([column.key for column in columns] + of_figures)
+    rates = [(figure.key, i) for figure in report.figures.values() for i in range(len(figure.rates))]
+    of_bounds = [f"{key}_{report.figures[key].rates[i]}_exact_{end}" for key, i in rates for end in ("low", "high")]
+    writer.writerow([column.key for column in columns] + of_figures + of_bounds)
     for row in report.rows:
         values = [v for key in report.figures for v in row.figures.get(key, NO_VALUE)]
         of_figures = ["" if math.isnan(v) else repr(float(v)) for v in values]
-        writer.writerow([column.value(row) for column in columns] + of_figures)
+        of_bounds = [row.bounds[key][i][-2:] if key in row.bounds else ("", "") for key, i in rates]
+        writer.writerow([column.value(row) for column in columns] + of_figures + [*itertools.chain(*of_bounds)])
 
 
 def _print_latex(report):
@@ -247,7 +272,7 @@ def _print_latex(report):
         special = {character: rf"\text{name}{{}}" for character, name in special.items()}
         return re.sub(r"[\\~^<>%_&#${}]", lambda found: special.get(found[0], "\\" + found[0]), text)
 
-    def cells(figure, value):
+    def cells(figure, value, _):
         low_high = "" if math.isnan(value.low) else f" [{_shown(figure, value.low)}, {_shown(figure, value.high)}]"
         return [_shown(figure, value.value) + low_high]
 

@@ -1,5 +1,7 @@
 """EER_minDCF.py where the statistics end: few trials, no errors, p-values; names of systems; what a report needs."""
 
+import csv
+import io
 import json
 import re
 import subprocess
@@ -8,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import EER_minDCF
+from reports.exact import clopper_pearson
+from reports.metrics import compute_eer
 from reports.tables import shown_p
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +33,66 @@ def write_trials(folder, n_bonafide, n_spoof, shifts, seed=0):
         files.append(folder / f"system_{k}.txt")
         files[-1].write_text("".join(f"{u} {x:.6f}\n" for u, x in zip(ids, scores)))
     return ["--labels_file", str(folder / "key.csv"), "--path", *map(str, files)]
+
+
+# ---------------------------------------------------------------------------------------------------- exact bounds
+
+
+@pytest.mark.parametrize("errors, trials", [(0, 1), (1, 1), (0, 19), (3, 19), (19, 19), (17, 200), (300, 50_000)])
+def test_clopper_pearson_is_that_of_scipy(errors, trials):
+    expected = scipy.stats.binomtest(errors, trials).proportion_ci(0.95, "exact")
+    assert clopper_pearson(errors, trials) == pytest.approx(tuple(expected), abs=1e-9)
+    if not errors:
+        assert clopper_pearson(0, trials)[1] == pytest.approx(1 - 0.025 ** (1 / trials))
+
+
+def test_few_trials_of_a_class_have_exact_bounds_in_every_form(tmp_path, output):
+    flags = [*write_trials(tmp_path, 19, 150, [1.5]), "--replicates", "50"]
+    (row,) = json.loads(output(EER_minDCF.main, [*flags, "--json"]))["rows"]
+    scores = np.loadtxt(flags[-3], usecols=1)
+    _, threshold = compute_eer(scores[:19], scores[19:])
+    expected = {
+        rate: (int(errors), trials, *scipy.stats.binomtest(int(errors), trials).proportion_ci(0.95, "exact"))
+        for rate, errors, trials in (
+            ("frr", np.sum(scores[:19] <= threshold), 19),
+            ("far", np.sum(scores[19:] > threshold), 150),
+        )
+    }
+    assert list(row["exact_bounds"]) == ["eer"]  # no FAR at an FRR is 0 here
+    for bound in row["exact_bounds"]["eer"]:
+        found = [bound[key] for key in ("errors", "trials", "low", "high")]
+        assert found == pytest.approx(expected[bound["rate"]], abs=1e-9)
+    (line,) = csv.DictReader(io.StringIO(output(EER_minDCF.main, [*flags, "--csv"])))
+    cells = []
+    for rate, (_, _, low, high) in expected.items():
+        assert [float(line[f"eer_{rate}_exact_{end}"]) for end in ("low", "high")] == pytest.approx([low, high])
+        cells.append(f"{rate.upper()} {100 * low:.3f} to {100 * high:.3f}")
+    assert line["far_at_frr_1_far_exact_low"] == ""
+    text = output(EER_minDCF.main, flags)
+    eer = 100 * row["figures"]["eer"]["value"]
+    assert re.search(rf"^pooled +{eer:.3f} +[0-9.]+ to [0-9.]+  +{', '.join(cells)} ", text, re.M)
+    assert text.count("exact bounds: Clopper-Pearson") == 1
+
+
+def test_no_error_has_exact_bounds_and_enough_errors_have_none(tmp_path, output):
+    flags = [*write_trials(tmp_path, 40, 150, [30, 1]), "--replicates", "50"]
+    perfect, other = json.loads(output(EER_minDCF.main, [*flags, "--json"]))["rows"]
+    assert "exact_bounds" not in other and list(perfect["exact_bounds"]) == ["eer", "far_at_frr_1", "far_at_frr_10"]
+    text = output(EER_minDCF.main, flags)
+    frr, far = (100 * (1 - 0.025 ** (1 / n)) for n in (40, 150))
+    assert f"FRR 0.000 to {frr:.3f}, FAR 0.000 to {far:.3f}" in text
+    assert re.search(rf"^FAR % at FRR 1 % .* FAR 0.000 to {far:.3f}$", text, re.M)
+    enough = output(EER_minDCF.main, [*write_trials(tmp_path / "b", 40, 150, [1]), "--replicates", "50"])
+    without_intervals = output(EER_minDCF.main, [*flags, "--replicates", "0"])
+    assert "exact bounds" not in enough + without_intervals
+
+
+def test_sets_have_exact_bounds_of_their_own(tmp_path, output):
+    few, many = (write_trials(tmp_path / name, n, 150, [1.5]) for name, n in (("few", 10), ("many", 100)))
+    sets = [x for name, (_, key, _, path) in (("few", few), ("many", many)) for x in ("--set", name, key, path)]
+    rows = json.loads(output(EER_minDCF.main, [*sets, "--json", "--replicates", "50"]))["rows"]
+    assert [row["name"] for row in rows if "exact_bounds" in row] == ["few"]
+    assert [bound["trials"] for bound in rows[0]["exact_bounds"]["eer"]] == [10, 150]
 
 
 # -------------------------------------------------------------------------------------------------- p-values, names
@@ -81,7 +146,8 @@ sys.path.insert(0, {root!r})
 class Forbid:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in {{*sys.stdlib_module_names, "numpy", "scipy", "common", "corpora", "reports"}}:
+        ours = {{"numpy", "scipy", "common", "corpora", "reports"}}
+        if not top.startswith("_") and top not in ours | sys.stdlib_module_names:
             raise ModuleNotFoundError(f"forbidden: {{name}}", name=name)
 sys.meta_path.insert(0, Forbid())
 for name in [name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names]:
