@@ -154,7 +154,10 @@ def _audio_around(protocol, table):
     for place in places:  # the folders of several splits lie side by side: a look at the first trials tells
         if place.is_dir() and any(name.path_in(place) for name in names):
             return place
-    raise UserError(f"{protocol}: its audio not found; looked for {', '.join(map(str, places))}; --help names the flag")
+    instead = _instead(above[0], [name for name in names if name.split(above[0])])
+    raise UserError(
+        f"{protocol}: its audio not found; looked for {', '.join(map(str, places))}{instead}; --help names the flag"
+    )
 
 
 def _names(names):

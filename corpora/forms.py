@@ -47,6 +47,11 @@ def read_form(
             if len(titles) == 2 and _is_label(titles[1], bonafide):
                 names = ["utt_id", "key"]
                 return "csv", names, split_csv(path, text, separator, names, header=False)
+        words = first.lower().split()
+        if not {*words}.isdisjoint(ID_NAMES) and not {*words}.isdisjoint(LABEL_NAMES):  # a header in blanks
+            corpus, names = _table(place, first.split(), corpus)
+            below = "\n" * text.count("\n", 0, line.end()) + text[line.end() :]  # lines keep their numbers
+            return corpus, names, split_words(path, below, len(words), f"the {len(words)} columns {shown(first)}")
         if corpus:
             raise UserError(_no_header(place, first))
     values = first.split()

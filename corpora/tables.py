@@ -12,7 +12,7 @@ from common.console import UserError, shown
 from corpora.forms import read_form
 from corpora.labels import UNKNOWN, label_problem, labels_of_words
 from corpora.records import CORPORA, SUBSETS, Corpus
-from corpora.text import Column, Index, utterance_names
+from corpora.text import LABEL_NAMES, Column, Index, utterance_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,12 @@ class TrialTable:
             return published.get(value, len(published)), parts
 
         return sorted(values, key=key)
+
+    def check_labels(self) -> None:
+        """Raise UserError if no trial has a label, with the columns that it has instead."""
+        if np.all(self.label == UNKNOWN):
+            found = f"the columns {shown(', '.join(self.names))}" if self.names else "names alone"
+            raise UserError(f"{self.path}: expected labels, in a column {'|'.join(LABEL_NAMES)}; found {found}")
 
     def has(self, marks: dict[str, Collection[str]]) -> bool:
         """Whether it has each of these columns, {name: values}, and in it one of those values."""

@@ -53,7 +53,10 @@ class Index(dict):
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a file. Raises UserError for one that is missing, not a regular file, or no text."""
+    """The text of a file, its line ends, of whichever system, as "\n".
+
+    Raises UserError for one that is missing, not a regular file, or no text.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would be waited for, perhaps for ever
             raise UserError(f"{path}: cannot be read: expected a regular file")
@@ -66,7 +69,7 @@ def read_text(path: str | os.PathLike) -> str:
         raise UserError(f"{path}: expected a text file, found bytes that are not UTF-8 text") from error
     if _LINE_END in text:
         raise UserError(f"{path}: expected a text file, found a zero byte")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def split_words(
@@ -104,11 +107,12 @@ def split_csv(
         rows = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}") from error
+    titles = rows[0][1] if rows and header else columns
     rows = rows[header:]
     for i, row in rows:
         if len(row) != len(columns):
             raise UserError(
-                f"{path}:{i}: expected the {len(columns)} columns {', '.join(columns)}, "
+                f"{path}:{i}: expected the {len(columns)} columns {shown(', '.join(titles))}, "
                 f"found {len(row)}: {shown(separator.join(row))}"
             )
     if rows:

@@ -124,8 +124,7 @@ def read_systems(
     for record in corpora.CORPORA.values():
         columns |= {record.cluster, *record.breakdowns}
     table = corpora.read_table(key, columns=columns, bonafide=bonafide)
-    if np.all(table.label == corpora.UNKNOWN):
-        raise UserError(f"{table.path}: expected labels, found a list of ids without")
+    table.check_labels()
     mask = table.subset_mask(subset or "eval")
     scores, (places, *_), counts = align(list(zip(paths, files)), table, allow_missing, mask)
     mask = mask & np.all(np.isfinite(scores), axis=1)  # every system on the same trials
