@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator
 
 from common.console import UserError, shown
+from corpora.corpus import Corpus
 from corpora.labels import WORDS
-from corpora.records import CORPORA, Corpus
+from corpora.records import CORPORA
 from corpora.text import (
     FILE_NAMES,
     ID_NAMES,

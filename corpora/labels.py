@@ -4,7 +4,7 @@ import argparse
 import re
 
 from common.console import shown
-from corpora.records import Corpus
+from corpora.corpus import Corpus
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
 

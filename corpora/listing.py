@@ -5,7 +5,8 @@ import re
 
 from common.console import UserError, shown
 from corpora.audio import list_audio, name_problem
-from corpora.records import CORPORA, Corpus
+from corpora.corpus import Corpus
+from corpora.records import CORPORA
 from corpora.text import stem
 
 COLUMNS = ("path", "label", "attack", "speaker", "language", "split")

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.console import UserError, shown
+from corpora.corpus import Corpus
 from corpora.forms import read_form
 from corpora.labels import UNKNOWN, label_problem, labels_of_words
-from corpora.records import CORPORA, SUBSETS, Corpus
+from corpora.records import CORPORA, SUBSETS
 from corpora.text import LABEL_NAMES, Column, Index, utterance_names
 
 
