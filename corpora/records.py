@@ -1,8 +1,8 @@
 """One record a corpus: all that the rest of this project knows of it by name.
 
 A corpus that gets a record here is recognised, found, trained on, scored, reported and broken down; corpus.py says what
-a record may hold. Places are relative to the folder that a corpus, or its keys, were unpacked to; a list's audio is also
-looked for around the list.
+a record may hold. Places are relative to the folder that a corpus, or its keys, were unpacked to; a list's audio is
+also looked for around the list.
 Sources: the corpora's own archives, READMEs and evaluation plans, and the released commands of Liu et al. 2025.
 """
 
