@@ -12,9 +12,10 @@ from corpora.audio import (
     trials_of_folder,
     warn_of_others,
 )
+from corpora.corpus import Corpus
 from corpora.joins import places_of
 from corpora.labels import BONAFIDE, BONAFIDE_HELP, SPOOF, UNKNOWN
-from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, Corpus, recipe_of, trained_as
+from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, recipe_of, trained_as
 from corpora.scores import ScoreColumns, add_score_flags, check_scores, read_score_columns, read_scores, write_scores
 from corpora.sets import EvalSet, read_sets
 from corpora.tables import Trial, TrialTable, read_table

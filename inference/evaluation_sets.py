@@ -67,7 +67,7 @@ def read_evaluation_sets(
             )
         except UserError as error:
             raise UserError(f"{where}: {error}", error.details) from error
-        default_of = "a list or folder" if corpus in ("list", "csv") else corpus
+        default_of = corpus if corpora.CORPORA[corpus].track else "a list or folder"
         sets[place] = EvaluationSet(trials, row.key, corpus, default_of, out, f"{where}: scores", shown(row.name))
     return list(sets.values())
 
