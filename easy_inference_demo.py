@@ -1,9 +1,11 @@
 """Judge recordings: is this genuine speech, and where in the file is it not?
 
-    python easy_inference_demo.py --model_path CKPT.pt --file_to_test FILE.flac
-    python easy_inference_demo.py --model_path CKPT.pt --file_to_test FOLDER '*.mp3' --csv verdicts.csv
-    python easy_inference_demo.py --model_path CKPT.pt --file_to_test TALK.m4a --timeline --plot talk.png
-    python easy_inference_demo.py --model_path CKPT.pt --web
+    python easy_inference_demo.py voice.mp3
+    python easy_inference_demo.py FOLDER '*.mp3' --csv verdicts.csv
+    python easy_inference_demo.py talk.m4a --timeline --plot talk.png
+    python easy_inference_demo.py --web
+    python easy_inference_demo.py --model_path CKPT.pt --file_to_test FILE.flac       # as published
+The detector is --model_path, else $NES2NET_MODEL, else the newest of demo/logs.
 Set CUDA_VISIBLE_DEVICES= (empty) to stay on the CPU.
 """
 
@@ -23,10 +25,11 @@ import checkpoints
 from common.atomic import atomic_open, check_outputs, is_standard_output
 from common.console import Number, UserError, printable, run
 from common.workers import usable_cores
-from inference.files import find_files
+from inference.files import find_detector, find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
 from inference.picture import draw
 from inference.precision import PRECISIONS, check_precision
+from inference.verdicts import Judged
 from model import add_model_flags, choose_device, given_model_flags
 
 
@@ -34,9 +37,12 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Judge recordings: is this genuine speech, and where in the file is it not?", allow_abbrev=False
     )
-    parser.add_argument("--model_path", required=True, help=f"a checkpoint, or {checkpoints.FORM}")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="audio, video, folders, patterns; - is standard input")
+    parser.add_argument("--file_to_test", nargs="+", default=[], metavar="FILE", help="the same, as published")
     parser.add_argument(
-        "--file_to_test", nargs="+", metavar="FILE", help="audio files, folders, patterns; - is standard input"
+        "--model_path",
+        help=f"a checkpoint, or {checkpoints.FORM}; not given: NES2NET_MODEL of the environment, else the newest of "
+        "demo/logs",
     )
     parser.add_argument(
         "--test_mode", choices=["4s", "full"], default="full", help="first 4 s or all of it (%(default)s)"
@@ -76,11 +82,15 @@ def parse_args(argv=None):
     )
     page.add_argument("--port", type=Number(int, 0, 65535), default=7860, help="(%(default)s)")
     parser.add_argument("--AASIST_scale", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.web == (args.file_to_test is not None):
-        parser.error("expected one of --file_to_test and --web")
+    args = parser.parse_intermixed_args(argv)
+    args.files += args.file_to_test
+    if args.web == bool(args.files):
+        parser.error("expected one of FILE and --web")
     if args.json == "-" and args.csv == "-":
         parser.error("--json - and --csv -: only one can have the standard output")
+    args.named_by = "--model_path"
+    if args.model_path is None:
+        args.model_path, args.named_by = find_detector()
     return args
 
 
@@ -88,7 +98,7 @@ def read_judge(args):
     device = choose_device()
     check_precision(args.precision, device)
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    path, _ = checkpoints.fetch(args.model_path, "--model_path")
+    path, _ = checkpoints.fetch(args.model_path, args.named_by)
     return Judge(
         path,
         device,
@@ -114,7 +124,12 @@ def print_one(judge, judged, args):
         print(f"windows: {judge.about_windows(judged)}")
     if args.timeline or judge.finding(judged) != judge.verdict(judged):
         print_stretches(judge, judged)
+    print(f"detector: {about_detector(args)}")
     print(f"time: {judged.took:.2f} s, and {judge.loading_took:.2f} s to load the detector")
+
+
+def about_detector(args):
+    return f"{printable(args.model_path)}{f', {args.named_by}' * (args.named_by != '--model_path')}"
 
 
 def print_stretches(judge, judged, indent=""):
@@ -188,21 +203,26 @@ def main(argv=None):
     if args.web:
         from inference import web_page
 
-        return web_page.serve(read_judge(args), args.host, args.port)
-    with find_files(args.file_to_test) as files:
-        if args.plot and len(files) > 1:
-            raise UserError(f"--plot: expected one file to draw, found {len(files)}")
+        judge = read_judge(args)
+        print(f"detector: {about_detector(args)}")
+        return web_page.serve(judge, args.host, args.port)
+    with find_files(args.files) as (files, missing):
+        many = len(files) + len(missing) > 1
+        if args.plot and many:
+            raise UserError(f"--plot: expected one file to draw, found {len(files) + len(missing)}")
         outputs = [("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)]
         outputs = [(flag, "/dev/stdout" if path == "-" else path) for flag, path in outputs]
-        standard_input = "/dev/stdin" if "-" in args.file_to_test else None
+        standard_input = "/dev/stdin" if "-" in args.files else None
         check_outputs(outputs, [args.model_path, standard_input, *files.values()])
         judge = read_judge(args)
         quiet = any(path and is_standard_output(path) for _, path in outputs)  # it is theirs
-        many = len(files) > 1
+        results = [Judged(name, name, error=reason) for name, reason in missing.items()]
         if many and not quiet:
+            print(f"detector: {about_detector(args)}")
             print(f"threshold: {judge.about_threshold()}")
+            for judged in results:
+                print_row(judge, judged, args)
         started = time.monotonic()
-        results = []
         for judged in judge.judge(files, timeline=args.timeline or args.plot is not None):
             results.append(judged)
             if many and not quiet:

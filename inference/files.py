@@ -1,4 +1,4 @@
-"""The audio files that the names on a command line stand for."""
+"""What a command line names or leaves out: the audio files, and the detector that judges them."""
 
 import contextlib
 import glob
@@ -12,17 +12,43 @@ from pathlib import Path
 from common.console import UserError
 from corpora import list_audio, warn_of_others
 
+DEMO_LOGS = Path(__file__).parent.parent / "demo" / "logs"  # where train.sh trains the demo's detector
+
+
+def find_detector() -> tuple[str, str]:
+    """The detector for a command line that names none: (checkpoint, why this one).
+
+    $NES2NET_MODEL, else the average or else the best epoch of the newest run in demo/logs.
+    Raises UserError that says how to get one.
+    """
+    if named := os.environ.get("NES2NET_MODEL"):
+        return named, "named by NES2NET_MODEL"
+    runs = sorted(DEMO_LOGS.glob("*/*/checkpoints"), key=lambda folder: (folder.parent.name, folder.parent.parent.name))
+    for folder in reversed(runs):  # a run is called YYYYMMDD-HHMMSS; it may have kept nothing yet
+        averages = sorted(folder.glob("average_best_*.pth"), key=os.path.getmtime, reverse=True)
+        for path in [*averages, *sorted(folder.glob("best_model.p*"))]:
+            return os.path.relpath(path), "the newest of demo/logs"
+    raise UserError(
+        "expected --model_path CKPT or NES2NET_MODEL=CKPT, found neither, nor a detector in demo/logs",
+        [
+            "bash train.sh   trains the demo's small detector, in about five minutes; it is then found without a flag",
+            "--model_path hf://nielsr/nes2net-checkpoints/FILE   downloads a released one, see docs/checkpoints.md",
+        ],
+    )
+
 
 @contextlib.contextmanager
-def find_files(names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """The audio files that the names stand for, without doubles: {what to call it: path}.
+def find_files(names: Iterable[str]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """The audio files that the names stand for, without doubles, and the names that stand for none.
+
+    Yields ({what to call it: path}, {name: reason}).
 
     names: files, folders (the audio files in them and in their sub-folders), patterns, and `-` for standard input, of
     which a copy exists while the context does. Warns of what it skips in folders but hidden files.
-    Raises UserError for a name that stands for none.
+    Raises UserError if no name stands for a file.
     """
     with contextlib.ExitStack() as copies:
-        found = {}
+        found, missing = {}, {}
         for name in names:
             if name == "-":
                 found["standard input"] = copies.enter_context(_copy_of_standard_input()).name
@@ -36,9 +62,12 @@ def find_files(names: Iterable[str]) -> Iterator[dict[str, str]]:
             else:
                 files = sorted(file for file in glob.glob(name, recursive=True) if os.path.isfile(file))
             if not files:
-                raise UserError(f"{name}: expected a file, a folder with audio files, a pattern or -, found nothing")
+                missing[name] = f"{name}: expected a file, a folder with audio files, a pattern or -, found nothing"
             found |= dict(zip(files, files))
-        yield found
+        if not found:
+            *others, reason = missing.values()
+            raise UserError(reason, others)
+        yield found, missing
 
 
 def _copy_of_standard_input():

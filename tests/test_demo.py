@@ -105,12 +105,12 @@ def test_names_stand_for_files_folders_patterns_and_standard_input(tmp_path, mon
         (tmp_path / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"sound")))
-    with find_files(["b.wav", "odd[1].wav", "*.wav", "-"]) as files:
+    with find_files(["b.wav", "odd[1].wav", "*.wav", "-"]) as (files, _):
         assert list(files) == ["b.wav", "odd[1].wav", "a.wav", "standard input"]
         assert Path(files["standard input"]).read_bytes() == b"sound"
-    with find_files([str(tmp_path)]) as files:
+    with find_files([str(tmp_path)]) as (files, _):
         assert [Path(name).name for name in files] == ["a.wav", "b.wav", "c.flac", "odd[1].wav"]
-    with find_files(["**/*.flac"]) as files:
+    with find_files(["**/*.flac"]) as (files, _):
         assert list(files) == ["deep/er/c.flac"]
     for nothing in ("gone.wav", "*.mp3", str(tmp_path / ".git" / "..." / "x")):
         with pytest.raises(UserError, match=re.escape(nothing)), find_files([nothing]):

@@ -82,7 +82,7 @@ def test_one_listing_skips_hidden_files_and_names_the_rest(tmp_path, capsys):
     assert [trial.utt_id for trial in corpora.read_protocol(tmp_path)] == ["a.flac", "a.mp3", "b", "loop"]
     said = capsys.readouterr().err
     assert f"{tmp_path}: 3 skipped, they are folders or have no ending of audio: none, notes.txt, sub/\n" in said
-    with find_files([str(tmp_path)]) as files:
+    with find_files([str(tmp_path)]) as (files, _):
         assert list(files) == [str(tmp_path / name) for name in audio]
     assert "4 skipped, they have no ending of audio: none, notes.txt, sub/d.txt, sub/up/\n" in capsys.readouterr().err
 
