@@ -31,10 +31,10 @@ def labels_of_words(words: list[str], record: Corpus, bonafide: str | None = Non
     if not record.spoof:  # every other word names an attack
         return [BONAFIDE if word.lower() == record.bonafide else SPOOF for word in words]
     meanings = (WORDS if record.header else {}) | {record.bonafide: BONAFIDE, record.spoof: SPOOF}
-    lowered = [word.lower() for word in words]
+    lowered = [_plain(word) for word in words]
     if bonafide is not None:
-        bonafide = bonafide.lower()
-        others = set(lowered) - {bonafide}
+        bonafide = _plain(bonafide)
+        others = set(lowered) - {bonafide, ""}  # an empty cell means nothing
         if bonafide in ("0", "1"):
             meanings |= {"0": SPOOF, "1": BONAFIDE} if bonafide == "1" else {"0": BONAFIDE, "1": SPOOF}
         if bonafide in lowered:
@@ -42,17 +42,20 @@ def labels_of_words(words: list[str], record: Corpus, bonafide: str | None = Non
     return [meanings.get(word) for word in lowered]
 
 
-def label_problem(word: str, record: Corpus, bonafide: str | None = None) -> str:
-    """What is wrong with a label that means nothing, and what the user can do."""
+def _plain(word):
+    """A label in lower case; 1.0, as pandas writes numbers beside empty cells, is 1."""
+    return re.sub(r"^\+?(-?\d+)\.0*$", r"\1", word.lower())
+
+
+def label_problem(word: str, words: list[str], record: Corpus, bonafide: str | None = None) -> str:
+    """What is wrong with a label that means nothing, and what the user can do. words: the different labels there are."""
     if re.fullmatch(r"[-+]?\d+(\.\d*)?", word) and bonafide is None:
-        other = {"0": "1", "1": "0"}.get(word, "another")
-        return (
-            f"the label {shown(word)} does not say whether it means bona fide: --bonafide {shown(word)} if it does, "
-            f"--bonafide {other} if that one does"
-        )
+        others = [other for other in words if other not in (word, "")] or [{"0": "1", "1": "0"}.get(word)]
+        other = f", --bonafide {shown(others[0])} if that one does" if others[0] and len(others) == 1 else ""
+        return f"the label {shown(word)} does not say whether it means bona fide: --bonafide {shown(word)} if it does{other}"
     if not record.header:
         expected = f"{record.bonafide} or {record.spoof}"
     else:
         expected = "one of " + ", ".join(dict.fromkeys((*WORDS, record.bonafide, record.spoof)))
-    hint = "" if bonafide is not None else "; --bonafide WORD names the one that means bona fide"
-    return f"expected {expected} as the label, found {shown(word)}{hint}"
+    hint = "" if bonafide is not None or not word else "; --bonafide WORD names the one that means bona fide"
+    return f"expected {expected} as the label, found {shown(word) or 'none'}{hint}"

@@ -26,7 +26,7 @@ def read_score_columns(path: str | os.PathLike, column: str | None = None, highe
 
     A line is `utt_id score`, or has three columns or more in any order: the one of labels is told by its words, the id
     by being text that differs from line to line, the score by being the only other numbers. Columns are separated by
-    blanks (then ids may hold some), commas, tabs or semicolons; with a header they are told by their names first.
+    blanks (then ids may hold some), commas, tabs, semicolons or |; with a header they are told by their names first.
     An index as pandas writes it is skipped. column: the name, or the number from 1, of the scores' column; None: as
     above. higher_is: "spoof" negates the scores.
     Raises UserError, naming file and line, for another form, and if several columns may be the scores.
@@ -94,7 +94,7 @@ def _rows(path, text):
     """(titles or None, [(line, cells)], whether separated by something other than blanks)"""
     first = next((line for line in text.splitlines() if line.strip()), "").strip(" ")
     decimal_comma = re.search(r"[\s;][+-]?\d+,\d+$", first)
-    for separator in "\t;,":
+    for separator in "\t;,|":
         cells = [cell.strip().strip('"') for cell in first.split(separator)]
         if len(cells) > 1 and (_is_header(cells) or any(map(is_number, cells))) and not decimal_comma:
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)

@@ -163,7 +163,7 @@ def read_table(
         label_codes = np.concatenate(label_codes)
         if None in meanings and (need_labels or not record.header):
             word = meanings.index(None)
-            problem = label_problem(label_words.words[word], record, bonafide)
+            problem = label_problem(label_words.words[word], label_words.words, record, bonafide)
             raise UserError(f"{path}:{line_of(np.argmax(label_codes == word))}: {problem}")
         label = np.array([UNKNOWN if meaning is None else meaning for meaning in meanings], np.int8)[label_codes]
     listed, utt_ids = files or utt_ids, utterance_names(utt_ids)

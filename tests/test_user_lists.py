@@ -66,3 +66,41 @@ def test_audio_one_folder_below_the_list_is_told(write, tmp_path):
         soundfile.write(tmp_path / "wav" / f"{name}.wav", np.zeros(160), 16000)
     path = write("path,label\na.wav,spoof\nb.wav,bonafide\n")
     assert f"; {tmp_path / 'wav'} has 2 of the first 2; " in refusal(corpora.read_trials, path)
+
+
+@pytest.mark.parametrize("words", ["0 1", "1 0", "0.0 1.0", "1 2", "-1 1", "True False", "echt falsch"])
+def test_labels_of_ones_own(write, words):
+    """Each word of the two may mean bona fide; the error says so of numbers, and names what the list has."""
+    first, second = words.split()
+    path = write(f"path,label\na.wav,{first}\nb.wav,{second}\nc.wav,{second}\n")
+    for bonafide in (first, second):
+        of = {word: BONAFIDE if word == bonafide else SPOOF for word in (first, second)}
+        assert labels(path, bonafide=bonafide) == {"a": of[first], "b": of[second], "c": of[second]}
+    found = refusal(corpora.read_table, path)
+    assert found.startswith(f"{path}:2: ")
+    if first[-1].isdecimal():
+        assert f"--bonafide {first} if it does, --bonafide {second} if that one does" in found
+    else:
+        assert f"found {first}; --bonafide WORD names" in found
+
+
+def test_numbers_are_told_in_either_spelling(write):
+    assert labels(write("path,label\na.wav,0.0\nb.wav,1.0\n"), bonafide="1") == {"a": SPOOF, "b": BONAFIDE}
+    assert labels(write("a.wav 0\nb.wav 1\n"), bonafide="0.0") == {"a": BONAFIDE, "b": SPOOF}
+
+
+def test_three_labels_are_two_too_many_for_one_word(write):
+    text = "path,label\na.wav,0\nb.wav,1\nc.wav,2\n"
+    assert refusal(corpora.read_table, write(text)).endswith("--bonafide 0 if it does")
+    assert "list.csv:4: " in refusal(corpora.read_table, write(text), bonafide="1")
+
+
+def test_an_empty_label_means_nothing(write):
+    path = write("path,label\na.wav,real\nb.wav,\n")
+    for bonafide in (None, "real"):
+        assert refusal(corpora.read_table, path, bonafide=bonafide).endswith("as the label, found none")
+
+
+def test_bars_in_score_files_as_in_lists(write):
+    assert corpora.read_scores(write("utt_id|score\na|1\nb|2\n")) == {"a": 1.0, "b": 2.0}
+    assert corpora.read_scores(write("a|1.5\nb|2\n")) == {"a": 1.5, "b": 2.0}
