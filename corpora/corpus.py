@@ -44,6 +44,7 @@ class Corpus:
     # layout: examples for people, in the shell's braces. bonafide_from: whose speech it is if all are spoofed.
     paths: str | None = None
     layout: str = ""
+    companions: tuple = ()  # names of files that lie beside its audio
     bonafide_from: str = ""
 
     # Flags of train.py and their values where neither the user nor a recipe says others; those of SPEECH where it says

@@ -48,11 +48,12 @@ def _plain(word):
 
 
 def label_problem(word: str, words: list[str], record: Corpus, bonafide: str | None = None) -> str:
-    """What is wrong with a label that means nothing, and what the user can do. words: the different labels there are."""
+    """What is wrong with a label that means nothing, and what the user can do. words: all different labels there."""
     if re.fullmatch(r"[-+]?\d+(\.\d*)?", word) and bonafide is None:
         others = [other for other in words if other not in (word, "")] or [{"0": "1", "1": "0"}.get(word)]
         other = f", --bonafide {shown(others[0])} if that one does" if others[0] and len(others) == 1 else ""
-        return f"the label {shown(word)} does not say whether it means bona fide: --bonafide {shown(word)} if it does{other}"
+        problem = f"the label {shown(word)} does not say whether it means bona fide"
+        return f"{problem}: --bonafide {shown(word)} if it does{other}"
     if not record.header:
         expected = f"{record.bonafide} or {record.spoof}"
     else:

@@ -17,7 +17,8 @@ def list_corpus(corpus: str, folder: str | os.PathLike) -> tuple[list[dict], lis
 
     folder: the corpus, a folder above it, or one of its own. Returns (trials, misplaced, others, places).
     trials: {column: value} of COLUMNS, `-` if not known, sorted by path, file2 before file10; the path is relative to
-    folder, with `/`. misplaced: audio that does not fit the rule. others: what else is there, see list_audio.
+    folder, with `/`. misplaced: audio that does not fit the rule. others: what else is there, see list_audio, without
+    the corpus's companions.
     places: the folders that the corpus lies in, several if there are copies of it.
     Raises UserError if the corpus has lists of its own, or no file fits.
     """
@@ -28,6 +29,7 @@ def list_corpus(corpus: str, folder: str | os.PathLike) -> tuple[list[dict], lis
     rule = re.compile(rf"(?P<place>(?:.*?/)??)(?:{record.paths})", re.IGNORECASE | re.DOTALL)
     above = os.path.abspath(folder) + "/"  # tells the labels where the folder itself is named real, or training
     names, others = list_audio(folder, recursive=True)
+    others = [name for name in others if os.path.basename(name) not in record.companions]
     trials, misplaced, places = [], [], set()
     for name in sorted(names, key=_natural):
         path = os.fsencode(name).decode("utf-8", "surrogateescape")  # as lists spell it, whatever the locale

@@ -305,6 +305,7 @@ CORPORA = {
         header=True,
         paths=r"fake/(?P<language>[^/]+)/(?P<attack>[^/]+)/[^/]+",
         layout="fake/de/tts_models_de_thorsten_vits/file.wav",
+        companions=("meta.csv",),
         bonafide_from="M-AILABS",
     ),
     "SONAR": Corpus(

@@ -82,6 +82,10 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path, output, capsys):
         assert name in told
     assert "1 skipped, they have no ending of audio, or are links to folders: FoR/for-norm/readme.txt" in told
 
+    plant(tmp_path, [*TREES["MLAAD"], "MLAAD_v5/fake/en/suno_bark/meta.csv"])
+    output(command.main, ["MLAAD", str(tmp_path / "MLAAD_v5")])
+    assert "skipped" not in capsys.readouterr().err
+
     plant(tmp_path, [path.replace("for-norm", "for-2sec") for path in TREES["FoR"]])
     assert len(rows_of(output, "FoR", tmp_path)) == 2 * len(TREES["FoR"])
     assert "FoR found 2 times, all listed: " in capsys.readouterr().err
