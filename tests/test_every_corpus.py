@@ -124,6 +124,16 @@ def test_the_docs_have_every_corpus_as_its_record_says():
             assert breakdowns == ("" if name == "list" else ", ".join(record.breakdowns)), name
 
 
+def test_readme_names_the_corpora_with_lists():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (told,) = re.findall(r"what each is broken down by: (.*?), and tables of your own", text)
+    told = told.replace("5, ", "ASVspoof 5, ").replace("2019, 2021 and", "ASVspoof 2019, ASVspoof 2021,")
+    told = re.sub(r"[-_ ]", "", told.replace("and 2023", "ADD 2023")).lower()
+    for name, record in corpora.CORPORA.items():
+        if record.paths is None and name not in ("csv", "list", "SASV"):
+            assert re.sub(r"_(LA|DF|PA|metainfo)$|_", "", name).lower() in told, name
+
+
 def test_readme_names_the_corpora_without_lists():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     (names,) = re.findall(r"makes a list of a corpus that has none: (.*?)\.", text)
