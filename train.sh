@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # bash train.sh                                   the demo, end to end: corpus, training, average, scores, report
 # bash train.sh rivals                            every back-end trained on the demo corpus alike, and one table
+# bash train.sh partial                           the demo for speech that is spoofed in part: where in a recording?
 # bash train.sh ctrsvdd DIR [FLAG ...]            singing voice: DIR holds train_set/ dev_set/ train.txt dev.txt
 # bash train.sh asvspoof2019 DB PROTO [FLAG ...]  speech: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols
 set -euo pipefail
@@ -8,7 +9,7 @@ recipe=${1:-demo}
 start=$PWD
 cd "$(dirname "$0")"
 . ./setup.sh
-usage() { sed -n '2,5s/^# //p' train.sh >&2; exit 2; }
+usage() { sed -n '2,6s/^# //p' train.sh >&2; exit 2; }
 place() { case $1 in /*) echo "$1" ;; *) echo "$start/$1" ;; esac; }
 
 case $recipe in
@@ -42,6 +43,26 @@ demo)
         trial=$(awk -v key=$key '$5 == key { print $2; exit }' $eval_key)
         $PYTHON easy_inference_demo.py --model_path "$run/checkpoints/average_best_3.pth" --file_to_test "$corpus/ASVspoof2019_LA_eval/flac/$trial.flac"
     done
+    ;;
+partial)
+    [ $# -eq 1 ] || usage
+    corpus=demo/partial lists=demo/partial/PartialSpoof_LA_cm_protocols/PartialSpoof.LA.cm
+    ls demo/logs/nes2net_x/*/checkpoints/average_best_3.pth > /dev/null 2>&1 || bash train.sh demo
+    echo "== 1/4 demo corpus of partially spoofed speech"
+    $PYTHON tools/make_demo_corpus.py --partial --out $corpus --cache demo/packages
+    echo "== 2/4 fine-tuning of the demo's detector on units of 0.16 s and on utterances"
+    whole=$(ls -d demo/logs/nes2net_x/* | tail -n 1)/checkpoints/average_best_3.pth
+    $PYTHON train.py --train_protocol $lists.train.trl.txt --dev_protocol $lists.dev.trl.txt --model_name wav2vec2_Nes2Net_X --model_path "$whole" --labels both --label_step 0.16 --algo 0 --crop 64000 --crop_place random --epochs 6 --batch_size 8 --optimizer AdamW --lr 0.001 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --average_by unit_eer --average_best 3 --seed 1 --log_dir demo/logs --foldername partial --resume auto
+    model=$(ls -d demo/logs/partial/* | tail -n 1)/checkpoints/average_best_3.pth
+    echo "== 3/4 scores of utterances and of frames: of the dev set, for its thresholds, and of the eval set"
+    for split in dev eval; do
+        [ demo/partial_$split.frames -nt "$model" ] || $PYTHON eval.py --protocol $lists.$split.trl.txt --model_path "$model" --eval_output demo/partial_$split.txt --frames demo/partial_$split.frames
+    done
+    echo "== 4/4 report: where it is spoofed, by the detector and by a probe of discontinuities; whether an utterance is"
+    segments=$corpus/segment_labels
+    $PYTHON EER_minDCF.py --frames demo/partial_eval.frames --labels_file $segments/eval.rttm --dev demo/partial_dev.frames $segments/dev.rttm --unit 0.16 0.32 0.64 --plot demo/partial.png
+    $PYTHON EER_minDCF.py --frames $corpus/probe_discontinuities_frames.txt --labels_file $segments/eval.rttm --unit 0.16
+    $PYTHON EER_minDCF.py --labels_file $lists.eval.trl.txt --path demo/partial_eval.txt
     ;;
 rivals)
     [ $# -eq 1 ] || usage

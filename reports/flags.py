@@ -53,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--unit_score", choices=segments.RULES, default="mean", help="of a coarser unit, from its frames (%(default)s)"
     )
     frames.add_argument("--dev", nargs=2, metavar=("FRAMES", "SEGMENTS"), help="of the dev set, to set thresholds on")
-    frames.add_argument("--plot_utt", metavar="UTT", help="utterance that --plot draws (the first)")
+    frames.add_argument("--plot_utt", metavar="UTT", help="utterance that --plot draws (the first spoofed)")
     asv = parser.add_argument_group("speaker verification, for the t-DCF")
     asv.add_argument("--asv_scores", metavar="FILE", help="its scores; not given: the organisers' beside the key")
     asv.add_argument("--asv_key", metavar="FILE", help="its key, for --asv_scores in ASVspoof 2021's form")

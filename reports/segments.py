@@ -256,7 +256,7 @@ def report_frames(
     """Print the report of EER_minDCF.py --frames, and draw an utterance if `plot` names a file.
 
     path: frame scores; labels: of segments; units: seconds, None: 1, 2, ... 32 frames; dev: scores and labels of
-    the dev set; form: of FORMS, None: text; utt_id: the utterance drawn, None: the first.
+    the dev set; form: of FORMS, None: text; utt_id: the utterance drawn, None: the first that is spoofed somewhere.
     Raises UserError as read_frames.
     """
     frames = read_frames(path, labels, allow_missing)
@@ -288,7 +288,8 @@ def report_frames(
         comparisons=[],
     )
     if plot:
-        i = frames.utt_ids.index(utt_id) if utt_id is not None else 0
+        spoofed = (i for i, spans in enumerate(frames.spans) if any(label == SPOOF for *_, label in spans))
+        i = frames.utt_ids.index(utt_id) if utt_id is not None else next(spoofed)
         scores = np.split(frames.scores, np.cumsum(frames.counts)[:-1])[i]
         _, threshold = trials_eer((dev_frames or frames).point_trials(frames.step))
         plots.draw_segments(plot, frames.utt_ids[i], frames.step / TICKS, scores, frames.spans[i], threshold)

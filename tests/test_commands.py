@@ -274,7 +274,7 @@ def test_several_corpora_are_joined_for_training_and_scored_by_their_own_lists(t
     named, _ = train.parse_args([*flags, "--train_audio_dir", str(Path(trials["train"][0].path).parent)])
     assert train.read_trials(named)[0] == trials["train"]
     args = scoring.parse_args(["--protocol", str(wild / "meta.csv"), "--model_path", "x", "--eval_output", "x"])
-    assert [trial.path for trial in scoring.read_trials(args)[0]] == [trial.path for trial in joined[-len(dev) :]]
+    assert [trial.path for trial in scoring.read_sets(args)[0].trials] == [trial.path for trial in joined[-len(dev) :]]
 
     ids = tmp_path / "ids.txt"
     ids.write_text("0\n")
