@@ -46,6 +46,10 @@ def partial(tmp_path_factory):
             segments[name], arrays[name] = spans_of_labels(labels, 0.02), labels.astype(str)
         (lists / f"PartialSpoof.LA.cm.{split}.trl.txt").write_text("".join(lines))
         write_rttm(folder / f"{split}.rttm", segments)
+        with open(folder / f"{split}.txt", "w") as file:
+            for name, spans in segments.items():
+                words = [f"{start:.2f}-{end:.2f}-{'bonafide' if label else 'spoof'}" for start, end, label in spans]
+                file.write(f"{name} {spans[-1][1]:.2f} {'spoof' if len(spans) > 1 else 'bonafide'} {' '.join(words)}\n")
         (folder / "segment_labels").mkdir(exist_ok=True)
         np.save(folder / "segment_labels" / f"{split}_seglab_0.02.npy", arrays, allow_pickle=True)
     return folder
@@ -87,7 +91,9 @@ def test_where_it_is_spoofed_is_learnt(tmp_path, partial, labels, capsys):
 
 def test_every_form_of_the_labels_trains_the_same(tmp_path, partial):
     segments = ("--train_segments", str(partial / "train.rttm"), "--dev_segments", str(partial / "dev.rttm"))
-    runs = {"arrays": lists(partial), "rttm": [*lists(partial), *segments]}
+    audio = ("--train_audio_dir", str(partial / "train/con_wav"), "--dev_audio_dir", str(partial / "dev/con_wav"))
+    spans = ("--train_protocol", str(partial / "train.txt"), "--dev_protocol", str(partial / "dev.txt"))
+    runs = {"arrays": lists(partial), "rttm": [*lists(partial), *segments], "lines": [*spans, *audio]}
     states = []
     for name, flags in runs.items():
         run = trained(tmp_path / name, *flags, "--labels", "frames", "--epochs", "1", "--corpus", "PartialSpoof")
