@@ -18,7 +18,6 @@ else gets aligned tables, --json, --csv or --latex. Verification scores beside t
 
 import itertools
 import os
-import sys
 from functools import partial
 
 import common.threads  # noqa: F401
@@ -27,7 +26,7 @@ import numpy as np
 
 import corpora
 from common.atomic import check_outputs
-from common.console import UserError, run
+from common.console import UserError, note, run
 from corpora import BONAFIDE, SPOOF
 from reports import plots, segments
 from reports.bootstrap import Bootstrap
@@ -60,10 +59,6 @@ def check_files(args):
     inputs += [file for one in args.eval_sets for file in (one.key, *one.scores.values())]
     out = args.arena[1] if args.arena and args.arena[0] == "asvspoof5" else None
     check_outputs([("--plot", args.plot), ("--write_scores", args.write_scores), ("--arena", out)], inputs)
-
-
-def note(text):
-    print(f"EER_minDCF.py: {text}", file=sys.stderr)
 
 
 def warn_of_reversed(rows, args):
@@ -118,7 +113,7 @@ def report_sets(args):
         },
     )
     if args.plot:
-        plots.draw(args.plot, report.parts(), systems, pooled)
+        plots.draw(args.plot, report.corpus, report.parts(), systems, pooled)
     FORMS[args.form or "text"](report)
 
 
@@ -190,7 +185,7 @@ def main(argv=None):
         comparisons=compare(systems, conditions[0], asv, setting, bootstrap) if bootstrap.n else [],
     )
     if args.plot:
-        plots.draw(args.plot, report.parts(), systems, conditions[0])
+        plots.draw(args.plot, f"{report.corpus} {report.subset}".strip(), report.parts(), systems, conditions[0])
     FORMS[args.form or "text"](report)
 
 

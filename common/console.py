@@ -120,9 +120,14 @@ def _say(text, details=(), status=2):
     return status
 
 
+def note(message: str) -> None:
+    """Say on stderr, in one line, what the user may want to know."""
+    print(printable(f"{os.path.basename(sys.argv[0])}: {message}"), file=sys.stderr, flush=True)
+
+
 def warn(message: str) -> None:
-    """Say on stderr, in one line, what the user may want to know of something that goes on."""
-    print(printable(f"{os.path.basename(sys.argv[0])}: warning: {message}"), file=sys.stderr, flush=True)
+    """Say on stderr, in one line, what may be wrong with something that goes on."""
+    note(f"warning: {message}")
 
 
 def printable(text: str) -> str:
