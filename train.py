@@ -388,6 +388,7 @@ def main(argv=None):
         if rank == 0:
             run_folder.check_space(folder, *training.space_needed())
             training.check_folder = stack.enter_context(run_folder.locked(folder))
+            training.seen = checkpoints.measure([trial.path for trial in dev_trials], config.num_workers)
         parts = {"train": train_trials, "dev": dev_trials}
         for flag, files in augment.files().items() if hasattr(augment, "files") else ():
             parts[flag] = [corpora.Trial(name, path=path) for name, path in files.items()]

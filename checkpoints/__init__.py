@@ -15,6 +15,7 @@ from checkpoints.pretrained import (
 )
 from checkpoints.published import AmbiguousModel
 from checkpoints.resuming import PREVIOUS_NAME, RESUME_NAME, load_resume, random_states, save_resume
+from checkpoints.seen import measure
 from checkpoints.showing import show
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "load_detector",
     "load_resume",
     "load_strictly",
+    "measure",
     "new_detector",
     "pretrained_path",
     "random_states",

@@ -7,7 +7,8 @@ import numpy as np
 import corpora
 from checkpoints.detectors import check_weights, read_detector
 from checkpoints.format import save_checkpoint
-from common.console import UserError
+from checkpoints.seen import measure
+from common.console import UserError, warn
 from corpora import BONAFIDE, SPOOF
 from model import ModelConfig
 from reports import metrics
@@ -19,7 +20,8 @@ CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafid
 
 
 def dev_figures(bonafide: np.ndarray, spoof: np.ndarray) -> dict[str, float]:
-    """What a checkpoint keeps in `valid` of its scores on a dev set: {eer, threshold, and what CALIBRATION names}.
+    """What a checkpoint keeps in `valid` of its scores on a dev set: {eer, threshold, what CALIBRATION names,
+    and score_low and score_high, the lowest and the highest score}.
 
     bonafide, spoof: scores (trials,). The calibration's slope times a score plus its offset is the log-likelihood
     ratio. Raises UserError for an empty class or a score that is not finite.
@@ -27,7 +29,9 @@ def dev_figures(bonafide: np.ndarray, spoof: np.ndarray) -> dict[str, float]:
     eer, threshold = metrics.compute_eer(bonafide, spoof)
     (slope,), offset = train_calibration(bonafide, spoof)
     calibration = zip(CALIBRATION, (float(slope), float(offset), len(bonafide), len(spoof)))
-    return {"eer": eer, "threshold": threshold, **dict(calibration)}
+    scores = np.concatenate([bonafide, spoof])
+    seen = {"score_low": float(scores.min()), "score_high": float(scores.max())}
+    return {"eer": eer, "threshold": threshold, **dict(calibration), **seen}
 
 
 def calibrate(
@@ -40,7 +44,8 @@ def calibrate(
     bonafide: str | None = None,
     **flags: object,
 ) -> dict[str, float]:
-    """Write a checkpoint with the dev_figures of a score file and its key.
+    """Write a checkpoint with the dev_figures of a score file and its key, and what the key's recordings look like if
+    their audio lies where its corpus has it, see checkpoints.measure.
 
     score_column, higher_is: as for corpora.read_score_columns; bonafide: as for corpora.read_table; flags and errors
     as load_detector.
@@ -59,5 +64,11 @@ def calibrate(
     figures = dev_figures(*(scored.scores[places[table.label == label]] for label in (BONAFIDE, SPOOF)))
     facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
     facts["valid"] = {**facts.get("valid", {}), **figures, "key": str(key)}
+    try:
+        trials = corpora.read_trials(key, bonafide=bonafide, need_labels=False)
+    except UserError as error:
+        warn(f"{error}; without it the checkpoint cannot tell which recordings are unlike them")
+    else:
+        facts["seen"] = measure([trial.path for trial in trials])
     save_checkpoint(out, ModelConfig(**content["config"]), content["model"], **facts)
     return figures

@@ -2,7 +2,7 @@
 
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
 dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `averaged` (the files it is
-the mean of), `crop` (samples of a training utterance).
+the mean of), `crop` (samples of a training utterance), `seen` (what the recordings of the dev set look like).
 """
 
 import argparse
@@ -67,13 +67,18 @@ _FIGURES = {
     "unit_threshold": Number(),
     "calibration_slope": Number(),
     "calibration_offset": Number(),
+    "score_low": Number(),
+    "score_high": Number(),
 }
 _FIGURES |= {"calibration_n_bonafide": Number(int, 1), "calibration_n_spoof": Number(int, 1)}
 
 
+_KINDS = {"config": dict, "model": dict, "valid": dict, "seen": dict, "averaged": list, "trained_on": str}
+
+
 def check_content(path: Path | str, content: dict) -> None:
     """Raises UserError where a checkpoint does not hold what save_checkpoint writes."""
-    for name, kind in {"config": dict, "model": dict, "valid": dict, "averaged": list, "trained_on": str}.items():
+    for name, kind in _KINDS.items():
         if not isinstance(content.get(name, None if name in ("config", "model") else kind()), kind):
             found = shown(content[name]) if name in content else "none"
             raise UserError(f"{path}: expected a {kind.__name__} as its `{name}`, found {found}")
@@ -97,6 +102,8 @@ def check_content(path: Path | str, content: dict) -> None:
                 check(f"valid {name}", value, _FIGURES[name])
             elif not isinstance(value, float | int | str):
                 raise ValueError(f"valid {shown(name)} {shown(value)}, expected a number")
+        for name, value in content.get("seen", {}).items():
+            check(f"seen {shown(name)}", value, Number())
         for value in content.get("averaged", []):
             if not isinstance(value, str):
                 raise ValueError(f"averaged {shown(value)}, expected names")

@@ -402,6 +402,8 @@ def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
         *(({"valid": {"calibration_n_spoof": value}}, "calibration_n_spoof") for value in (-1, 0, 2.5, float("nan"))),
         *(({"valid": {"calibration_slope": value}}, "calibration_slope") for value in (float("inf"), "1")),
         ({"valid": {"loss": [1]}}, "loss"),
+        ({"seen": [1]}, "seen"),
+        *(({"seen": {"level_low": value}}, "level_low") for value in (float("nan"), "1", [1])),
     ],
 )
 def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path, weights, facts, words):

@@ -30,6 +30,7 @@ from training.losses import Loss
 from training.schedules import EVERY_STEP, SCHEDULES, validates
 
 LOG_EVERY = 50  # steps
+NOT_LOGGED = {*checkpoints.CALIBRATION, "score_low", "score_high"}
 STOP_AFTER = 10  # steps in a row without a finite loss
 
 
@@ -71,6 +72,7 @@ class Training:
         self.state |= {"loss": 0.0, "n_losses": 0, "logged": {}}
         self.saved_at = time.monotonic()
         self.writer = self.frozen = None
+        self.seen = {}  # of the process that writes: checkpoints.measure of the dev set
         self.check_folder = lambda: None  # of the process that writes: what run_folder.locked gives
         self.wrote_best = self.warned = False
         self.speed, self.finished = "", False
@@ -97,7 +99,7 @@ class Training:
                 saved = self.keep_validated(epoch, {**dev, "train_loss": train_loss})
             if not self.every_step:
                 self.scheduler.step()
-            logged = {f"dev/{name}": dev[name] for name in dev.keys() - checkpoints.CALIBRATION}
+            logged = {f"dev/{name}": dev[name] for name in dev.keys() - NOT_LOGGED}
             self.write_figures(logged, epoch * self.n_steps)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0, "logged": {}}
             self.save()
@@ -233,7 +235,7 @@ class Training:
 
     def save_weights(self, name: str, figures: dict[str, float], **facts: object) -> None:
         facts |= {"valid": {**figures, "selected_by": self.config.figure}, "trained_on": self.config.source}
-        facts["crop"] = self.config.crop
+        facts |= {"crop": self.config.crop, "seen": self.seen}
         if distributed.rank() == 0:
             self.check_folder()
             state = self.detector.state_dict()
