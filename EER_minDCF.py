@@ -132,6 +132,8 @@ def main(argv=None):
             args.form,
             args.plot,
             args.plot_utt,
+            args.by,
+            args.bonafide,
         )
         return
     check_files(args)

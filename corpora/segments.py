@@ -21,7 +21,7 @@ from corpora.arrays import unpickled
 from corpora.labels import BONAFIDE, SPOOF
 from corpora.records import CORPORA
 from corpora.tables import Trial
-from corpora.text import numbers, read_text
+from corpora.text import numbers, read_text, utterance_names
 
 Span = tuple[float, float, int]  # start and end in seconds, label
 NON_SPEECH = 2
@@ -50,7 +50,13 @@ def read_segments(path: str | os.PathLike) -> dict[str, list[Span]]:
       in seconds, is told by its name. No code is run from it.
     Spans in any order; empty ones count for nothing. Raises UserError, naming file and line, for a form that is none of
     these, a span that ends before its start, and spans that overlap or pass the duration by more than 1 ms.
+    Names of utterances: see utterance_names.
     """
+    segments = _read_form(path)
+    return dict(zip(utterance_names(list(segments)), segments.values()))
+
+
+def _read_form(path):
     if os.path.isdir(path):
         return _read_vad_folder(path)
     try:
@@ -124,9 +130,10 @@ def find_segments(protocol: str | os.PathLike) -> str | os.PathLike | None:
     """
     if os.path.isdir(protocol):
         return None
-    words = next((line.split() for line in read_text(protocol).split("\n") if line.strip()), [])
-    if _begins_with_spans(words):
-        return protocol
+    if not str(protocol).lower().endswith((".npy", ".parquet")):
+        words = next((line.split() for line in read_text(protocol).split("\n") if line.strip()), [])
+        if _begins_with_spans(words):
+            return protocol
     for record in CORPORA.values():
         split = next((split for split, name in record.lists.items() if name == Path(protocol).name), None)
         for folder in list(Path(protocol).absolute().parents)[:4]:

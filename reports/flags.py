@@ -44,7 +44,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     corpora.add_score_flags(data)
     frames = parser.add_argument_group("scores of frames, against labels of segments (corpora/segments.py)")
     frames.add_argument(
-        "--frames", metavar="FILE", help="frame scores of eval.py --frames; --labels_file: the segments"
+        "--frames",
+        metavar="FILE",
+        help="frame scores of eval.py --frames; --labels_file: the segments, or a list with them around it, for --by",
     )
     frames.add_argument(
         "--unit", type=Number(float, 0.001), nargs="+", metavar="SECONDS", help="of the trials (1, 2, ... 32 frames)"
@@ -126,7 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
 
     of_frames = ("frames", "unit", "unit_score", "dev", "plot_utt")
-    both = ("labels_file", "allow_missing", "replicates", "form", "plot")
+    both = ("labels_file", "allow_missing", "bonafide", "by", "replicates", "form", "plot")
     given = [
         name for name, value in vars(args).items() if name not in both and value not in (parser.get_default(name), [])
     ]
@@ -135,6 +137,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"{', '.join(wrong)}: not {'with' if args.frames else 'without'} --frames")
     if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
         parser.error(f"--plot: expected a file name in .png, .pdf or .svg, found {args.plot}")
+    if args.by and any(len(columns) > 2 for columns in args.by):
+        parser.error("--by: expected one column or two")
     if args.frames:
         if not args.labels_file or (args.plot_utt and not args.plot):
             parser.error("--frames needs --labels_file, and --plot_utt needs --plot")
@@ -200,6 +204,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             )
     elif args.asv_rates:
         args.asv_rates = metrics.ASVSPOOF5_ASV_RATES
-    if args.by and any(len(columns) > 2 for columns in args.by):
-        parser.error("--by: expected one column or two")
     return args

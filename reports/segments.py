@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from common.console import UserError, shown, warn
-from corpora import BONAFIDE, SPOOF
-from corpora.frame_scores import read_frame_scores
-from corpora.segments import TICKS, Span, read_segments, ticks, unit_labels
+from corpora import BONAFIDE, SPOOF, TrialTable, read_table
+from corpora.frame_scores import FrameScores, read_frame_scores
+from corpora.segments import TICKS, Span, find_segments, read_segments, ticks, unit_labels, with_spans
 from reports import plots
 from reports.bootstrap import (
     FEWEST_CLUSTERS,
@@ -32,7 +32,7 @@ from reports.bootstrap import (
     cluster_weights,
     percentile_interval,
 )
-from reports.conditions import Condition
+from reports.conditions import Condition, conditions_of
 from reports.curves import curve_eer, det_curve, eer_point
 from reports.figures import NO_VALUE, Figure, Row, Value
 from reports.tables import FORMS, Report, aligned, text_table
@@ -64,6 +64,13 @@ class Frames:
     scores: np.ndarray
     counts: np.ndarray
     spans: list[list[Span]]
+    table: TrialTable | None = None  # of the list that the labels were found around, in the order of utt_ids
+
+    def select(self, mask: np.ndarray) -> "Frames":
+        """The utterances where mask (utterances,) holds."""
+        chosen = np.flatnonzero(mask)
+        utt_ids, spans = ([values[i] for i in chosen] for values in (self.utt_ids, self.spans))
+        return Frames(utt_ids, self.step, self.scores[np.repeat(mask, self.counts)], self.counts[mask], spans)
 
     def units(self, unit: int, rule: str = "mean") -> tuple[np.ndarray, np.ndarray]:
         """Scores of units of `unit` ticks: (scores of all utterances in succession, counts (utterances,)).
@@ -132,13 +139,28 @@ def _within(counts):
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def read_frames(frames: str | os.PathLike, labels: str | os.PathLike, allow_missing: bool = False) -> Frames:
+def read_frames(
+    frames: str | os.PathLike, labels: str | os.PathLike, allow_missing: bool = False, bonafide: str | None = None
+) -> Frames:
     """Frame scores and labels of segments, joined by utterance, in the order of the scores.
 
+    labels: of segments, or a trial list that find_segments finds them of; its bona fide trials without spans are so
+    throughout. bonafide: see corpora.read_table.
     Raises UserError where a file does not fit, utterances of one are not in the other (allow_missing: warns, and takes
     the rest), steps differ, or scores end elsewhere than labels by more than 3 frames.
     """
-    scored, segments = read_frame_scores(frames), read_segments(labels)
+    scored, table = read_frame_scores(frames), None
+    if find_segments(labels):
+        table = read_table(labels, bonafide=bonafide)
+        segments = {}
+        for trial in with_spans(table.trials(), labels):
+            if trial.spans:
+                segments[trial.utt_id] = trial.spans
+            elif trial.label == BONAFIDE:
+                own = scored.get(trial.utt_id, FrameScores(0.0, ()))
+                segments[trial.utt_id] = [(0.0, own.step * len(own.scores), BONAFIDE)]
+    else:
+        segments = read_segments(labels)
     both = [utt_id for utt_id in scored if utt_id in segments]
     problems = []
     for what, own in (("with scores have no labels", scored), ("with labels have no scores", segments)):
@@ -162,7 +184,10 @@ def read_frames(frames: str | os.PathLike, labels: str | os.PathLike, allow_miss
             )
     scores = [scored[utt_id].scores for utt_id in both]
     counts = np.array(list(map(len, scores)))
-    return Frames(both, ticks(step), np.concatenate(scores), counts, [segments[utt_id] for utt_id in both])
+    if table:
+        places = {utt_id: i for i, utt_id in enumerate(table.utt_id)}
+        table = table.select(np.array([places[utt_id] for utt_id in both]))
+    return Frames(both, ticks(step), np.concatenate(scores), counts, [segments[utt_id] for utt_id in both], table)
 
 
 def trials_eer(trials: Trials, weights: np.ndarray | None = None) -> tuple[Value, float]:
@@ -241,6 +266,14 @@ def measure_frames(
     return rows + [row("utterance", f"{name} of its frames", partial(Frames.utterances, rule=name)) for name in RULES]
 
 
+def _weights(frames, replicates):
+    """Weights of the utterances in every replicate, None without an interval."""
+    if not replicates or len(frames.utt_ids) < FEWEST_CLUSTERS:
+        return None
+    bonafide = np.array([label != SPOOF for spans in frames.spans for *_, label in spans])
+    return cluster_weights(_owners([len(spans) for spans in frames.spans]), bonafide, replicates)
+
+
 def report_frames(
     path: str | os.PathLike,
     labels: str | os.PathLike,
@@ -252,26 +285,33 @@ def report_frames(
     form: str | None = None,
     plot: str | os.PathLike | None = None,
     utt_id: str | None = None,
+    by: Sequence[Sequence[str]] | None = None,
+    bonafide: str | None = None,
 ) -> None:
     """Print the report of EER_minDCF.py --frames, and draw an utterance if `plot` names a file.
 
     path: frame scores; labels: of segments; units: seconds, None: 1, 2, ... 32 frames; dev: scores and labels of
-    the dev set; form: of FORMS, None: text; utt_id: the utterance drawn, None: the first that is spoofed somewhere.
+    the dev set; form: of FORMS, None: text; utt_id: the utterance drawn, None: the first that is spoofed somewhere;
+    by: columns of the list that `labels` is, as for conditions_of, each with the shortest of the units; bonafide: see
+    read_frames.
     Raises UserError as read_frames.
     """
-    frames = read_frames(path, labels, allow_missing)
-    dev_frames = read_frames(*dev, allow_missing) if dev else None
+    frames = read_frames(path, labels, allow_missing, bonafide)
+    dev_frames = read_frames(*dev, allow_missing, bonafide) if dev else None
+    if by and not frames.table:
+        raise UserError(f"--by: expected a trial list with labels of segments around it, found labels alone: {labels}")
     units = [ticks(unit) for unit in units] if units else [frames.step << i for i in range(6)]
-    n, weights, intervals = len(frames.utt_ids), None, "no intervals"
+    n, weights, intervals = len(frames.utt_ids), _weights(frames, replicates), "no intervals"
     if utt_id is not None and utt_id not in frames.utt_ids:
         raise UserError(f"--plot_utt {shown(utt_id)}: {path} has no such utterance")
-    if replicates and n >= FEWEST_CLUSTERS:
-        owners = _owners([len(spans) for spans in frames.spans])
-        bonafide = np.array([label != SPOOF for spans in frames.spans for *_, label in spans])
-        weights = cluster_weights(owners, bonafide, replicates)
+    if weights is not None:
         intervals = f"intervals: 95 %, {replicates} bootstrap replicates of whole utterances"
     system = Path(path).stem
     rows = measure_frames(frames, units, rule, dev_frames, weights, system)
+    for condition in conditions_of(frames.table, by)[1:] if by else ():
+        some = frames.select(np.isin(np.arange(n), np.concatenate([condition.bonafide, condition.spoof])))
+        row = measure_frames(some, [min(units)], rule, dev_frames, _weights(some, replicates), system)[0]
+        rows.append(row._replace(condition=row.condition._replace(by=condition.by, name=condition.name)))
     if not rows[0].figures:
         raise UserError(f"{labels}: expected bona fide and spoofed stretches, found none of one class")
     if rows[0].figures["eer"].value > 0.5:
@@ -302,5 +342,7 @@ def report_frames(
     print(f"scores: {path}, frames of {frames.step / TICKS:g} s; of a coarser unit the {rule} of its frames")
     print(f"thresholds: those of the EER of {dev[0] if dev else 'these very trials; --dev sets them on others'}")
     print(intervals)
+    if by:
+        print(f"breakdowns: units of {min(units) / TICKS:g} s")
     for part in result.parts():
         print(*["", *aligned(text_table(part, FIGURES, False))], sep="\n")

@@ -265,7 +265,8 @@ def test_the_command_reports_in_every_form_and_draws(tmp_path, capsys):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--by", "attack", "--cluster", "speaker"], "--by, --cluster: not with --frames"),
+        (["--score_column", "2", "--cluster", "speaker"], "--score_column, --cluster: not with --frames"),
+        (["--by", "attack"], "--by: expected a trial list .* found labels alone"),
         (["--plot_utt", "u7"], "--plot_utt needs --plot"),
         (["--unit", "0.03"], "--unit 0.03: expected a multiple or a divisor of 0.02"),
         (["--plot", "u.png", "--plot_utt", "x"], "--plot_utt x: .*a.txt has no such utterance"),
@@ -287,3 +288,54 @@ def test_a_set_of_one_class_is_told(tmp_path):
     write_rttm(tmp_path / "rttm", {"a": [(0.0, 0.5, BONAFIDE), (0.5, 1.0, NON_SPEECH)]})
     with pytest.raises(UserError, match="expected bona fide and spoofed stretches, found none of one class"):
         EER_minDCF.main(["--frames", str(tmp_path / "scores"), "--labels_file", str(tmp_path / "rttm")])
+
+
+@pytest.fixture
+def partial_list(tmp_path):
+    """(frame scores {utt_id: FrameScores}, a list in the layout of PartialSpoof, labels of segments around it)."""
+    rng, scores, arrays, lines = np.random.default_rng(3), {}, {}, []
+    for i in range(24):
+        labels = np.ones(60, int)
+        labels[20 : 40 if i % 3 else 20] = 0
+        scores[f"u{i}"] = FrameScores(0.02, rng.normal(2 * labels))
+        arrays[f"u{i}"] = labels.astype(str)
+        lines.append(f"S{i % 2} u{i} - {'CON spoof' if i % 3 else '- bonafide'}\n")
+    (tmp_path / "segment_labels").mkdir()
+    (tmp_path / "protocols").mkdir()
+    np.save(tmp_path / "segment_labels" / "eval_seglab_0.02.npy", arrays, allow_pickle=True)
+    path = tmp_path / "protocols" / "PartialSpoof.LA.cm.eval.trl.txt"
+    path.write_text("".join(lines))
+    write_frame_scores(tmp_path / "a.txt", scores.items())
+    return scores, path, tmp_path / "segment_labels" / "eval_seglab_0.02.npy"
+
+
+def csv_rows(capsys, *flags):
+    EER_minDCF.main([*map(str, flags), "--replicates", "20", "--csv"])
+    return {(row["by"], row["name"]): row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+
+
+def test_a_list_finds_its_labels_and_is_broken_down(tmp_path, capsys, partial_list):
+    """Each part of the breakdown is the report on the frame scores of its utterances alone."""
+    scores, path, labels = partial_list
+    whole = csv_rows(capsys, "--frames", tmp_path / "a.txt", "--labels_file", path, "--by", "speaker")
+    assert whole.pop(("speaker", "S0")) != whole.pop(("speaker", "S1"))
+    assert whole == csv_rows(capsys, "--frames", tmp_path / "a.txt", "--labels_file", labels)
+    rows = csv_rows(capsys, "--frames", tmp_path / "a.txt", "--labels_file", path, "--by", "speaker", "--unit", "0.04")
+    for k in range(2):
+        write_frame_scores(tmp_path / "a.txt", [(f"u{i}", scores[f"u{i}"]) for i in range(24) if i % 2 == k])
+        flags = ("--labels_file", labels, "--unit", "0.04", "--allow_missing")
+        part = csv_rows(capsys, "--frames", tmp_path / "a.txt", *flags)["unit", "0.04 s"]
+        names = ("eer", "range_eer", "f1", "eer_low", "eer_high", "n_spoof")
+        assert [rows["speaker", f"S{k}"][name] for name in names] == [part[name] for name in names]
+    with pytest.raises(UserError, match="--by codec: .* has no such column, but speaker, attack"):
+        EER_minDCF.main(
+            ["--frames", str(tmp_path / "a.txt"), "--labels_file", str(path), "--allow_missing", "--by", "codec"]
+        )
+
+
+def test_bona_fide_trials_of_a_list_need_no_spans(tmp_path, capsys, partial_list):
+    scores, path, labels = partial_list
+    before = csv_rows(capsys, "--frames", tmp_path / "a.txt", "--labels_file", path)
+    arrays = np.load(labels, allow_pickle=True)[()]
+    np.save(labels, {utt_id: own for utt_id, own in arrays.items() if "0" in own}, allow_pickle=True)
+    assert csv_rows(capsys, "--frames", tmp_path / "a.txt", "--labels_file", path) == before

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import corpora
 from common.console import UserError
 from corpora import BONAFIDE, SPOOF
 from corpora.segments import (
@@ -16,6 +17,7 @@ from corpora.segments import (
     read_segments,
     spans_of_labels,
     unit_labels,
+    with_spans,
     write_rttm,
 )
 from data_utils import first_samples
@@ -225,3 +227,10 @@ def test_spans_are_cut_or_stretched_to_a_recording():
         (1.02, 1.8, SPOOF),
         (1.8, 2.0, BONAFIDE),
     ]
+
+
+def test_names_of_utterances_are_those_of_lists(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("sub/a.wav 1.0 spoof 0.0-1.0-spoof\nb.wav 1.0 bonafide\n")
+    assert list(read_segments(path)) == ["sub/a", "b"] == corpora.read_table(path).utt_id
+    assert [len(trial.spans) for trial in with_spans(corpora.read_table(path).trials(), path)] == [1, 1]
