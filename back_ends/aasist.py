@@ -125,8 +125,17 @@ class GraphPool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = torch.sigmoid(self.proj(self.drop(x)))
-        kept = scores.topk(max(int(x.shape[1] * self.ratio), 1), dim=1).indices
+        kept = scores.topk(self._n_kept(x.shape[1]), dim=1).indices
         return (x * scores).gather(1, kept.expand(-1, -1, x.shape[2]))
+
+    def _n_kept(self, n_nodes):
+        if not torch.compiler.is_exporting():
+            return max(int(n_nodes * self.ratio), 1)
+        # An exported graph takes whole numbers alone; it would keep the int() of a product with a fraction as it is.
+        thousandths = round(1000 * self.ratio)
+        if any(int(n * self.ratio) != n * thousandths // 1000 for n in range(10_000)):
+            raise ValueError(f"pool_ratio {self.ratio}: a graph for any length takes thousandths")
+        return torch.sym_max(n_nodes * thousandths // 1000, 1)
 
 
 class AASIST(BackEnd):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from back_ends.base import BackEnd
+from back_ends.common import lstm_outputs
 
 
 class AttentiveMerging(nn.Module):
@@ -40,7 +41,7 @@ class Decoder(nn.Module):
         self.LL = nn.Linear(hidden, n_output_logits)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.LL(self.lstm(x)[0].mean(dim=1))
+        return self.LL(lstm_outputs(self.lstm, x).mean(dim=1))
 
 
 class AttM_LSTM(BackEnd):

@@ -13,9 +13,12 @@ def repeat_frames(features: torch.Tensor, least: int) -> torch.Tensor:
     For the few networks that pool over time before anything else, so that no utterance is too short to score.
     """
     n_frames = features.shape[1]
-    if n_frames >= least:
-        return features
-    return features[:, torch.arange(least, device=features.device) % n_frames]
+    if not torch.compiler.is_exporting():
+        if n_frames >= least:
+            return features
+        return features[:, torch.arange(least, device=features.device) % n_frames]
+    # The same without a choice, which an exported graph would have made for good.
+    return features[:, torch.arange(torch.sym_max(n_frames, least)) % torch.scalar_tensor(n_frames, dtype=torch.long)]
 
 
 def image_norm(bn: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -34,6 +37,32 @@ def weighted_layer_sum(states: list[torch.Tensor], weights: torch.Tensor) -> tor
 def attentive_mean(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Means over time under H attentions: x (B, T, C), logits (B, T, H) -> (B, H, C)."""
     return torch.softmax(logits, dim=1).transpose(1, 2) @ x
+
+
+def lstm_outputs(lstm: nn.LSTM, x: torch.Tensor) -> torch.Tensor:
+    """Outputs (B, T, D H) of an LSTM with one layer, of H units in D directions, that takes (B, T, C)."""
+    if not torch.compiler.is_exporting():
+        return lstm(x)[0]
+    # ONNX's own operator, time first, which runs over any length where a traced loop has one. Its gates are input,
+    # output, forget, cell, torch's input, forget, cell, output.
+    directions = ["", "_reverse"][: 1 + lstm.bidirectional]
+
+    def weights(*names):
+        """Those of all directions, (D, ...)."""
+        by_direction = []
+        for direction in directions:
+            gates = [getattr(lstm, f"{name}_l0{direction}").unflatten(0, (4, -1)) for name in names]
+            by_direction.append(torch.cat([gate[[0, 3, 1, 2]].flatten(0, 1) for gate in gates]))
+        return torch.stack(by_direction)
+
+    y = torch.onnx.ops.symbolic(
+        "LSTM",
+        (x.transpose(0, 1), weights("weight_ih"), weights("weight_hh"), weights("bias_ih", "bias_hh")),
+        {"hidden_size": lstm.hidden_size, "direction": "bidirectional" if lstm.bidirectional else "forward"},
+        dtype=x.dtype,
+        shape=(x.shape[1], len(directions), x.shape[0], lstm.hidden_size),
+    )
+    return y.permute(2, 0, 1, 3).flatten(2)  # (T, D, B, H) -> (B, T, D H)
 
 
 def logit_difference(logits: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from back_ends.base import BackEnd
-from back_ends.common import logit_difference, repeat_frames
+from back_ends.common import logit_difference, lstm_outputs, repeat_frames
 
 HALVINGS = 4  # of time and of the projected features, by LLGF's convolutions
 
@@ -40,7 +40,7 @@ class Recurrent(nn.Module):
         self.l_blstm = nn.LSTM(size, size // 2, batch_first=True, bidirectional=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.l_blstm(x)[0]
+        return lstm_outputs(self.l_blstm, x)
 
 
 class GF(BackEnd):

@@ -83,6 +83,8 @@ def selective_scan(
     if selective_scan_fn is not None and x.is_cuda:
         x, delta, b, c = (y.transpose(1, 2).contiguous() for y in (x, delta, b, c))
         return selective_scan_fn(x, delta, a, b, c, d).transpose(1, 2)
+    if torch.compiler.is_exporting():
+        return _traced_scan(x, delta, a, b, c, d)
     n_frames = x.shape[1]
     length = math.isqrt(n_frames - 1) + 1  # of a chunk; there are about as many chunks
     missing = -n_frames % length
@@ -94,6 +96,21 @@ def selective_scan(
     h = LinearRecurrence.apply(decay, chunks(delta * x).unsqueeze(-1) @ chunks(b).unsqueeze(-2))
     y = (h @ chunks(c).unsqueeze(-1)).squeeze(-1)  # (chunks, length, B, D)
     return y.flatten(0, 1)[:n_frames].transpose(0, 1) + d * x
+
+
+def _traced_scan(x, delta, a, b, c, d):
+    """selective_scan frame by frame, as an operator that ONNX has too; a loop would be traced for one length."""
+    from torch._higher_order_ops.scan import scan
+
+    def step(h, frame):
+        decay, driven = frame
+        h = decay * h + driven
+        return h, h.clone()
+
+    delta, driven = delta.transpose(0, 1), (delta * x).transpose(0, 1)  # (T, B, D)
+    frames = torch.exp(delta.unsqueeze(-1) * a), driven.unsqueeze(-1) * b.transpose(0, 1).unsqueeze(-2)  # (T, B, D, N)
+    _, h = scan(step, torch.zeros_like(frames[0][0]), frames)
+    return (h @ c.transpose(0, 1).unsqueeze(-1)).squeeze(-1).transpose(0, 1) + d * x
 
 
 class Mixer(nn.Module):

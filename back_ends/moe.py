@@ -49,7 +49,10 @@ class ExpertFusion(nn.Module):
         gates, chosen = gates.topk(self.chosen, dim=1)  # (F, K)
 
         # A CPU saves most of the work by the number of frames of each expert, for which a GPU would have to wait.
-        outputs = self._in_blocks(layers, chosen) if last.is_cuda else self._one_by_one(layers, chosen)  # (F, K, C)
+        rebuild = self._in_blocks if last.is_cuda else self._one_by_one
+        if torch.compiler.is_exporting():
+            rebuild = self._by_all
+        outputs = rebuild(layers, chosen)  # (F, K, C)
         # The log of the gated sum of exponentials; so computed, it neither overflows nor needs a floor.
         fused = torch.logsumexp(outputs + torch.log_softmax(gates, dim=1).unsqueeze(-1), dim=1)
         return fused.unflatten(0, states[0].shape[:2])
@@ -63,6 +66,14 @@ class ExpertFusion(nn.Module):
             for e, (expert, rows) in enumerate(zip(self.experts, order.split(counts)))
         ]
         return torch.cat(outputs)[order.argsort()].unflatten(0, (-1, self.chosen))
+
+    def _by_all(self, layers, chosen):
+        """The same by every expert on every frame, for an exported graph, whose shapes no choice can decide."""
+        outputs = 0
+        for e, expert in enumerate(self.experts):
+            is_chosen = (chosen == e).unsqueeze(-1)  # (F, K, 1)
+            outputs = outputs + is_chosen * expert(layers[e // self.experts_per_layer]).unsqueeze(1)
+        return outputs
 
     def _in_blocks(self, layers, chosen):
         """The same without reading the choice, in shapes that do not depend on it: the frames of each expert are padded

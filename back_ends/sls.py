@@ -49,13 +49,26 @@ class SLS(BackEnd):
             gate = torch.sigmoid(self.fc0(state.mean(dim=1, keepdim=True)))
             features = torch.addcmul(features, state, gate)
         features = image_norm(self.first_bn, repeat_frames(features, self.window))
+        windows = self._traced_windows(features) if torch.compiler.is_exporting() else self._windows(features)
+        pooled = F.max_pool2d(windows.unsqueeze(1), POOL).flatten(1)
+        logits = F.selu(self.fc3(F.selu(self.fc1(pooled))))
+        return F.log_softmax(logits, dim=1).unflatten(0, (-1, len(features))).mean(dim=0)
+
+    def _windows(self, features):
+        """(B, T, C) -> (W B, window, C), the W windows one after the other."""
         n_frames = features.shape[1]
         n_windows = 1 if n_frames < self.window + POOL else -(-n_frames // self.window)
         starts = [min(i * self.window, n_frames - self.window) for i in range(n_windows)]
-        windows = torch.cat([features[:, start : start + self.window] for start in starts])
-        pooled = F.max_pool2d(windows.unsqueeze(1), POOL).flatten(1)
-        logits = F.selu(self.fc3(F.selu(self.fc1(pooled))))
-        return F.log_softmax(logits, dim=1).unflatten(0, (n_windows, -1)).mean(dim=0)
+        return torch.cat([features[:, start : start + self.window] for start in starts])
+
+    def _traced_windows(self, features):
+        """The same without a choice or a loop, which an exported graph would have made for good."""
+        n_frames = features.shape[1]
+        is_long = torch.sym_min(torch.sym_max(n_frames - (self.window + POOL - 1), 0), 1)  # 0 or 1
+        starts = self.window * torch.arange(1 + is_long * ((n_frames - 1) // self.window))
+        starts = torch.minimum(starts, torch.scalar_tensor(n_frames - self.window, dtype=torch.long))
+        frames = starts.unsqueeze(1) + torch.arange(self.window)
+        return features[:, frames].transpose(0, 1).flatten(0, 1)
 
     def use_cosine_output(self) -> None:
         raise ValueError("loss: SLS gives log-probabilities, which no loss of cosines fits")

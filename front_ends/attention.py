@@ -91,6 +91,15 @@ class RelativeAttention(Attention):
 
     def position_bias(self, n_frames: int) -> torch.Tensor:
         """The bias (H, T, T) of every query and key by their distance. In the first layer only."""
+        if torch.compiler.is_exporting():  # ONNX has no unfold of any length; from max_distance on the bias is the same
+            frames = torch.arange(n_frames)
+            distance = (frames - frames.unsqueeze(1)).clamp(-self.max_distance, self.max_distance)
+            return self._by_distance(self.max_distance + 1)[:, distance + self.max_distance]
+        # Row i: the keys as query i sees them.
+        return self._by_distance(n_frames).unfold(1, n_frames, 1).flip(1)
+
+    def _by_distance(self, n_frames):
+        """The bias (H, 2 T - 1) by the frames from query to key, 1 - T to T - 1."""
         weight = self.relative_attention_bias.weight
         distance = torch.arange(1 - n_frames, n_frames, device=weight.device)  # key minus query
         half = len(weight) // 2
@@ -102,8 +111,7 @@ class RelativeAttention(Attention):
             * (half - exact)
         )
         bucket = torch.where(distance.abs() < exact, distance.abs(), far.long().clamp(max=half - 1))
-        by_distance = weight[bucket + half * (distance > 0)].T  # (H, 2 T - 1)
-        return by_distance.unfold(1, n_frames, 1).flip(1)  # row i: the keys as query i sees them
+        return weight[bucket + half * (distance > 0)].T
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_padding_mask: torch.Tensor, **_: object

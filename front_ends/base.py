@@ -183,7 +183,7 @@ class FrontEnd(nn.Module):
 
 def n_units(n_frames: int, frames_per_unit: int) -> int:
     """How many units frames make. The last may have fewer frames than others, but at least half of them."""
-    return max(int(n_frames / frames_per_unit + 0.5), 1)
+    return torch.sym_max((2 * n_frames + frames_per_unit) // (2 * frames_per_unit), 1)
 
 
 class empty_weights(TorchFunctionMode):
