@@ -1,8 +1,9 @@
-"""Show, convert, average and calibrate checkpoints.
+"""Show, convert, average, export and calibrate checkpoints.
 
 python checkpoint.py show FILE               what a file is: a detector or a pre-trained encoder
 python checkpoint.py convert IN OUT          write a published checkpoint as one of this project
 python checkpoint.py average OUT IN IN ...   write the mean of checkpoints
+python checkpoint.py export IN OUT.onnx      write a detector that onnxruntime computes, without torch
 python checkpoint.py calibrate IN OUT SCORES KEY
     write a checkpoint with the threshold and calibration of its scores on a dev set, as eval.py made them
 """
@@ -21,7 +22,7 @@ from model import ModelConfig, add_model_flags, given_model_flags
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="What a checkpoint is; convert and average checkpoints.")
+    parser = argparse.ArgumentParser(description="What a checkpoint is; convert, average and export checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("show", help="what a file is", allow_abbrev=False)
     command.add_argument(
@@ -40,6 +41,10 @@ def parse_args(argv=None):
         action="store_true",
         help=f"IN c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}",
     )
+    add_model_flags(command, required=False)
+    command = commands.add_parser("export", help="write a detector as an ONNX file, which runs without torch")
+    command.add_argument("source", metavar="IN")
+    command.add_argument("out", metavar="OUT.onnx")
     add_model_flags(command, required=False)
     command = commands.add_parser("calibrate", help="write a checkpoint with threshold and calibration of a dev set")
     command.add_argument("source", metavar="IN")
@@ -62,8 +67,9 @@ def main(argv=None):
         print(*(printable(f"{name + ':':{width}}{value}") for name, value in lines.items()), sep="\n")
         return
     sources = args.sources if args.command == "average" else [args.source]
-    if Path(args.out).suffix not in (".pt", ".pth"):
-        raise UserError(f"{args.out}: expected a name that ends in .pt or .pth")
+    endings = (".onnx",) if args.command == "export" else (".pt", ".pth")
+    if Path(args.out).suffix not in endings:
+        raise UserError(f"{args.out}: expected a name that ends in {' or '.join(endings)}")
     check_outputs([("OUT", args.out)], [*sources, *((args.scores, args.key) if args.command == "calibrate" else ())])
     if args.command == "convert":
         content = checkpoints.read_detector(args.source, **flags)
@@ -75,6 +81,8 @@ def main(argv=None):
             args.source, args.out, args.scores, args.key, args.score_column, args.higher_is, args.bonafide, **flags
         )
         print(*(f"{name} {value:.6g}" for name, value in figures.items()))
+    elif args.command == "export":
+        print(checkpoints.export(args.source, args.out, **flags))
     else:
         checkpoints.average_to(args.out, sources, args.average_as_published, **flags)
     print(f"written: {args.out}")

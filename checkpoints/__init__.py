@@ -3,6 +3,7 @@
 from checkpoints.averaging import AS_PUBLISHED, average_checkpoints, average_to, load_average
 from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
 from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
+from checkpoints.exporting import export
 from checkpoints.folders import best_checkpoints, checkpoints_folder, checkpoints_of_epochs, epoch_checkpoints
 from checkpoints.format import FORMAT, load_strictly, read_checkpoint, save_checkpoint
 from checkpoints.hub import FORM, fetch
@@ -31,6 +32,7 @@ __all__ = [
     "detector_to_fine_tune",
     "dev_figures",
     "epoch_checkpoints",
+    "export",
     "fetch",
     "load_average",
     "load_detector",
