@@ -310,9 +310,12 @@ class Detector(nn.Module):
 
     def set_trained(self, front_end: bool) -> None:
         """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`."""
-        unused = self.front_end.unused_parameters(self.back_end.raw_last)
+        uses_last = self.back_end.uses_last
+        unused = self.front_end.unused_parameters(self.back_end.raw_last or not uses_last)
         for name, parameter in self.front_end.named_parameters():
             parameter.requires_grad_(front_end and not name.startswith(unused))
+        if not uses_last:
+            self.front_end.layers()[-1].requires_grad_(False)
         for name, parameter in self.back_end.named_parameters():
             parameter.requires_grad_(not name.startswith(self.back_end.unused_parameters))
 

@@ -10,6 +10,7 @@ from back_ends.conformer import Conformer
 from back_ends.lcnn import GF, LGF, LLGF
 from back_ends.linear import Linear
 from back_ends.mamba import Mamba
+from back_ends.mfa import MFA
 from back_ends.mhfa import MHFA
 from back_ends.moe import MoE
 from back_ends.nes2net import Nes2Net, Nes2Net_X, Nes2Net_X_SeLU
@@ -39,6 +40,7 @@ BACK_ENDS = {
         MHFA,
         Linear,
         ASP_MLP,
+        MFA,
     )
 }
 

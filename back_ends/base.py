@@ -23,6 +23,8 @@ class BackEnd(nn.Module):
     least_layers = 0
     # The last hidden state is the encoder's output before its final layer norm rather than after it.
     raw_last = False
+    # Is that state used? If not, neither the last layer nor that norm is trained.
+    uses_last = True
     # Is every waveform layer-normalised over its samples first, whatever the encoder?
     normalizes = False
     # Column of two logits that speaks for bona fide. `score` sees bona fide in column 1 in any case.

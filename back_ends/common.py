@@ -82,3 +82,23 @@ class StemmedBackEnd(BackEnd):
 
     def stem(self, features: torch.Tensor) -> torch.Tensor:
         return image_norm(self.first_bn, self.LL(features))
+
+
+class AttentivePooling(nn.Module):
+    """Attentive statistics over the second axis, (B, N, C) -> (B, 2 C): weighted means and deviations.
+
+    e = v.tanh(W h + b) + c, the weights are the softmax of e. width: rows of W; 0: e = v.h + c.
+    Source: Okabe et al., "Attentive statistics pooling for deep speaker embedding", Interspeech 2018, eq. 3 to 6.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        hidden = [nn.Linear(channels, width), nn.Tanh()] if width else []
+        self.attention = nn.Sequential(*hidden, nn.Linear(width or channels, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = torch.softmax(self.attention(x), dim=1)  # (B, N, 1)
+        mean = (weights * x).sum(dim=1)
+        # Of x - mean: a difference of squares would leave rounding errors where x does not vary.
+        variance = (weights * (x - mean.unsqueeze(1)) ** 2).sum(dim=1)
+        return torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1)

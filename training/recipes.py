@@ -185,6 +185,26 @@ RECIPES = {
         "8 of 13 s; validation every 2,025 batches; eps 1e-6; gradients clipped at a norm of 100; a warm-up of 80,000 "
         "steps and an exponential decay over 800,000",
     },
+    # After Guo et al. 2024, on the raw waveform, as Microsoft's own WavLM takes it.
+    "MFA": {
+        "model_name": "WavLM_MFA",
+        "ssl": "wavlm_large_raw",
+        "epochs": 50,
+        "early_stop": 5,
+        "batch_size": 32,
+        "optimizer": "AdamW",
+        "lr": 1e-5,
+        "weight_decay": 1e-4,
+        "schedule": "constant",
+        "loss": "weighted_CCE",
+        "class_weights": [0.1, 0.9],
+        "algo": 0,
+        "crop": 64600,
+        "crop_place": "random",
+        "validation": "loss",
+        "not_carried_over": "all of it: after Guo et al., whose recipe is unknown; this project's own choice, near "
+        "that of AttM_LSTM",
+    },
     # wedefense's on PartialSpoof, fine-tuned.
     "MHFA": {
         "model_name": "wav2vec2_MHFA",
