@@ -40,10 +40,11 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
         raise UserError("the published average expects at least two checkpoints, found one")
     if not as_published:
         paths = sorted(paths, key=lambda path: (read_detector(path, **flags).get("epoch") or 0, str(path)))
-    total, epochs, crops = {}, [], set()
+    total, epochs, crops, notes = {}, [], set(), {}
     for number, content in enumerate(_of_one_network(paths, **flags)):
         epochs.append(content.get("epoch"))
         crops.add(content.get("crop"))
+        notes[content.get("note")] = None
         for key, value in content["model"].items():
             if as_published:  # in the weights' own precision, integers too
                 total[key] = 0 if number == 0 else value + (value if number == 1 else total[key])
@@ -60,6 +61,8 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
     facts = {"epoch": max(known, default=None), "averaged": [path.name for path in paths]}
     if len(crops) == 1 and None not in crops:
         facts["crop"] = crops.pop()
+    if notes := [note for note in notes if note]:
+        facts["note"] = "; ".join(notes)
     if as_published:
         facts["average"] = f"as published: {AS_PUBLISHED}"
     return {"config": content["config"], "model": total, **facts}

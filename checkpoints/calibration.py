@@ -63,7 +63,9 @@ def calibrate(
         raise UserError(f"{scores}: {len(missing)} of {labelled.sum()} trials of {key} have no score, first {first}")
     figures = dev_figures(*(scored.scores[places[table.label == label]] for label in (BONAFIDE, SPOOF)))
     facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
-    facts["valid"] = {**facts.get("valid", {}), **figures, "key": str(key)}
+    name, _ = corpora.describe(key)
+    facts["valid"] = {**facts.get("valid", {}), **figures, "key": name}
+    facts["tested_on"] = name
     try:
         trials = corpora.read_trials(key, bonafide=bonafide, need_labels=False)
     except UserError as error:

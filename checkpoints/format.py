@@ -1,8 +1,9 @@
 """A checkpoint as a file: tensors and plain data, written whole, read without running code, loaded without loss.
 
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
-dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `averaged` (the files it is
-the mean of), `crop` (samples of a training utterance), `seen` (what the recordings of the dev set look like).
+dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `tested_on` (the name of the
+dev set), `note` (a warning that goes with every verdict), `averaged` (the files it is the mean of), `crop` (samples of
+a training utterance), `seen` (what the recordings of the dev set look like).
 """
 
 import argparse
@@ -73,7 +74,8 @@ _FIGURES = {
 _FIGURES |= {"calibration_n_bonafide": Number(int, 1), "calibration_n_spoof": Number(int, 1)}
 
 
-_KINDS = {"config": dict, "model": dict, "valid": dict, "seen": dict, "averaged": list, "trained_on": str}
+_KINDS = {"config": dict, "model": dict, "valid": dict, "seen": dict, "averaged": list}
+_KINDS |= {"trained_on": str, "tested_on": str, "note": str}
 
 
 def check_content(path: Path | str, content: dict) -> None:

@@ -39,7 +39,8 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
         lines["waveforms"] = "layer-normalised over their samples, whatever ssl_config says"
     for part in ("front_end", "aggregation", "back_end"):
         lines[f"parameters, {part}"] = f"{_count(below(part + '.', detector['model'])):,}"
-    for name in ("epoch", "valid", "seen", "trained_on", "crop", "training", "averaged", "average"):
+    facts = ("epoch", "valid", "seen", "trained_on", "tested_on", "note", "crop", "training", "averaged", "average")
+    for name in facts:
         value = detector.get(name)
         if isinstance(value, dict):
             words = [

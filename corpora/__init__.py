@@ -15,6 +15,7 @@ from corpora.audio import (
 from corpora.corpus import Corpus
 from corpora.joins import places_of
 from corpora.labels import BONAFIDE, BONAFIDE_HELP, SPOOF, UNKNOWN
+from corpora.naming import describe, describe_data
 from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, recipe_of, trained_as
 from corpora.scores import ScoreColumns, add_score_flags, check_scores, read_score_columns, read_scores, write_scores
 from corpora.sets import EvalSet, read_sets
@@ -42,6 +43,8 @@ __all__ = [
     "TrialTable",
     "add_score_flags",
     "check_scores",
+    "describe",
+    "describe_data",
     "find_asv",
     "find_key",
     "key_places",

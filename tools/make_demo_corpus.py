@@ -208,6 +208,17 @@ def build_whole(folder, recordings, attacks, tools, sizes, seed, jobs):
     return items, speaker_ids, probe_table(items, attacks, scores)
 
 
+def about(settings, items):
+    """The corpus's name, and what goes with every verdict of a detector trained on it: see corpora.describe."""
+    recordings = "own recordings" if settings["speech_dir"] else "telephone prompts"
+    attacks = [item.attack for item in items if item.split == "train"]
+    note = (
+        f"trained on {len(attacks)} utterances, {recordings} and {len({*attacks} - {'-'})} ways to fake them, to show "
+        "how everything works; on other voices, microphones and synthesisers its verdict is worth little"
+    )
+    return {"name": f"the demo corpus{' of partial spoofs' * ('partial' in settings)}, {recordings}", "note": note}
+
+
 def describe(settings, items, attacks, left_out, speaker_ids, chain, table):
     """The text of the corpus's own README."""
     counts = Counter((item.split, item.attack) for item in items)
@@ -331,7 +342,8 @@ def main(argv=None):
         items, speaker_ids, table = build(building, recordings, attacks, tools, sizes, args.seed, args.jobs)
         chain = partial_corpus.CHAIN if args.partial else CHAIN
         (building / "README.md").write_text(describe(settings, items, attacks, left_out, speaker_ids, chain, table))
-        (building / "corpus.json").write_text(json.dumps({"settings": settings, "left_out": left_out}, indent=1) + "\n")
+        content = {**about(settings, items), "settings": settings, "left_out": left_out}
+        (building / "corpus.json").write_text(json.dumps(content, indent=1) + "\n")
         os.replace(building, out)
 
         counts = ", ".join(f"{n} {split}" for split, n in Counter(item.split for item in items).items())

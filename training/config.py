@@ -10,7 +10,7 @@ import checkpoints
 from augmentation import AUGMENTATIONS
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError
 from common.workers import share_of_cores
-from corpora import BONAFIDE_HELP, CORPORA, DEFAULT_CORPUS, recipe_of
+from corpora import BONAFIDE_HELP, CORPORA, DEFAULT_CORPUS, describe_data, recipe_of
 from front_ends import FRONT_ENDS
 from RawBoost import ALGORITHMS, RawBoostParams
 from training.losses import LOSSES, losses_for
@@ -357,9 +357,9 @@ class TrainingConfig(RawBoostParams):
         return cls(**{**recipe_of(corpus, model_name), "corpus": corpus, **given})
 
     @property
-    def source(self) -> str:
-        """What is trained on, as the user named it."""
-        return str(self.base_dir or self.database_path or ", ".join(self.train_protocol or ()))
+    def about_data(self) -> dict[str, str]:
+        """What a checkpoint says of its data, see describe_data."""
+        return describe_data(self.train_protocol or [self.base_dir or self.database_path], self.dev_protocol)
 
     def folder_name(self, model_name: str) -> str:
         """The default name of the runs' folder."""

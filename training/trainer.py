@@ -234,7 +234,7 @@ class Training:
         return names
 
     def save_weights(self, name: str, figures: dict[str, float], **facts: object) -> None:
-        facts |= {"valid": {**figures, "selected_by": self.config.figure}, "trained_on": self.config.source}
+        facts |= {"valid": {**figures, "selected_by": self.config.figure}, **self.config.about_data}
         facts |= {"crop": self.config.crop, "seen": self.seen}
         if distributed.rank() == 0:
             self.check_folder()
