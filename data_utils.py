@@ -11,13 +11,12 @@ import torch
 
 from common.audio import SAMPLE_RATE, header_seconds, load_audio
 from common.console import UserError, progress, warn
+from common.lengths import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
 from common.workers import Workers
 from corpora import BONAFIDE, SPOOF, Trial
 from front_ends import FrontEnd, n_units
 
 LONG = 60  # seconds of an utterance that are augmented before the crop is taken
-# Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
-BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 _warned_of = set()
 
 
@@ -25,16 +24,6 @@ def _warn_of_silence(path, x):
     if path not in _warned_of and not x.any():
         _warned_of.add(path)
         warn(f"{path}: all samples are zero")
-
-
-def repeat_pad(x: np.ndarray, length: int) -> np.ndarray:
-    """Repeat a waveform (..., samples) from its start until it has at least `length` samples."""
-    return np.tile(x, -(-length // x.shape[-1])) if x.shape[-1] < length else x
-
-
-def first_samples(x: np.ndarray, length: int) -> np.ndarray:
-    """The first `length` samples of a waveform, repeated from its start where it is shorter."""
-    return repeat_pad(x, length)[..., :length]
 
 
 def random_samples(x: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -53,21 +42,6 @@ def expected_samples(path: Path | str) -> int:
         return len(load_audio(path)) if seconds is None else round(seconds * SAMPLE_RATE)
     except UserError:
         return 0
-
-
-def batches_of(lengths: Iterable[int], batch_samples: int) -> list[list[int]]:
-    """Which waveforms are scored together: lists of indexes into `lengths`, each of one length, the longest first.
-
-    lengths: samples of each. batch_samples: samples that a batch may hold; one waveform is a batch whatever its length.
-    """
-    same_length = {}
-    for index, n in enumerate(lengths):
-        same_length.setdefault(n, []).append(index)
-    batches = []
-    for n, indexes in sorted(same_length.items(), reverse=True):
-        per_batch = max(batch_samples // max(n, 1), 1)
-        batches += [indexes[i : i + per_batch] for i in range(0, len(indexes), per_batch)]
-    return batches
 
 
 def plan_batches(

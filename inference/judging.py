@@ -10,18 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-import checkpoints
 from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
 from common.console import UserError, progress
-from data_utils import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
-from inference.precision import prepare
-from inference.scoring import score_batch
-from inference.units import LONGEST_WHOLE, score_units
+from common.lengths import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
 from inference.verdicts import Judged, Reader
+from inference.windows import LONGEST_WHOLE
+
+if TYPE_CHECKING:  # imported below where a checkpoint is judged: OnnxJudge does without
+    import torch
 
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
 
@@ -38,7 +38,7 @@ class Judge(Reader):
     def __init__(
         self,
         model_path: Path | str,
-        device: torch.device,
+        device: "torch.device",
         threshold: float | None = None,
         test_mode: str = "full",
         window: float = 4.0,
@@ -50,8 +50,8 @@ class Judge(Reader):
         if threshold is not None and not math.isfinite(threshold):
             raise UserError(f"--threshold: expected a finite number, found {threshold}")
         started = time.monotonic()
-        content = checkpoints.read_detector(model_path, **flags)
-        self.detector = checkpoints.detector_from(model_path, content).to(device)
+        self.device, self.precision = device, precision
+        content = self._load(model_path, **flags)
         least, most = self.detector.front_end.least_samples / SAMPLE_RATE, LONGEST_WHOLE // SAMPLE_RATE
         if not least <= window <= most:
             raise UserError(f"--window: expected {least:g} to {most} seconds, found {window:g}")
@@ -61,10 +61,19 @@ class Judge(Reader):
         super().__init__(
             content, self.detector.config, threshold, test_mode, round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         )
-        self.device, self.precision = device, precision
         self.difference = None  # of the first scores from those in float32
         self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
         self.turns = ThreadPoolExecutor(1)  # scores a batch at a time, in the order of asking, whoever judges meanwhile
+
+    def _load(self, model_path, **flags):
+        """Load `self.detector`; what is known of it, see Reader. This, _score_batch and _units_of are what other
+        kinds of detectors do otherwise.
+        """
+        import checkpoints
+
+        content = checkpoints.read_detector(model_path, **flags)
+        self.detector = checkpoints.detector_from(model_path, content).to(self.device)
+        return content
 
     def judge(
         self, files: dict[str, str], timeline: bool = False, check: Callable[[float], None] | None = None
@@ -114,7 +123,7 @@ class Judge(Reader):
         def in_turn(score, windows):
             self.turns.submit(score, windows).result()
 
-        score, units, _, judged.silent = score_units(self.detector, judged.path, self.precision, count, in_turn)
+        score, units, _, judged.silent = self._units_of(judged.path, count, in_turn)
         if judged.silent:
             return
         if not np.all(np.isfinite([score, *units])):
@@ -175,8 +184,7 @@ class Judge(Reader):
             if check:
                 check(pieces[batch[0]][0].seconds)
             started = time.monotonic()
-            waveforms = torch.stack([prepared[i] for i in batch]).to(self.device)
-            scores = self.turns.submit(self._score_batch, waveforms).result()
+            scores = self.turns.submit(self._score_batch, [prepared[i] for i in batch]).result()
             scores = [None] * len(batch) if scores is None else scores.tolist()
             took = (time.monotonic() - started) / len(batch)
             for i, score in zip(batch, scores):
@@ -193,7 +201,15 @@ class Judge(Reader):
                     judged.windows.append((start / SAMPLE_RATE, end, score))
 
     def _score_batch(self, waveforms):
-        """Scores (B,) in the precision asked for; the first ones in float32 as well, to say what it changes."""
+        """Scores (B,) in the precision asked for, None if there is too little memory; the first ones in float32 as
+        well, to say what it changes. waveforms: what the front-end's `ready` made, each (samples,).
+        """
+        import torch
+
+        from inference.precision import prepare
+        from inference.scoring import score_batch
+
+        waveforms = torch.stack(waveforms).to(self.device)
         if self.precision == "fp32" or self.prepared:
             return score_batch(self.detector, waveforms, self.precision)
         plain = score_batch(self.detector, waveforms)
@@ -203,6 +219,12 @@ class Judge(Reader):
         if scores is not None and plain is not None:
             self.difference = (scores - plain).abs().max().item()
         return scores
+
+    def _units_of(self, path, check, in_turn):
+        """See units.score_units."""
+        from inference.units import score_units
+
+        return score_units(self.detector, path, self.precision, check, in_turn)
 
 
 def _finish(judged):

@@ -13,7 +13,8 @@ from common.workers import Workers, share_of_cores
 from data_utils import first_samples, plan_batches, repeat_pad
 from front_ends import attention_for_any_length
 from inference.precision import autocast
-from inference.units import LONGEST_WHOLE, score_units
+from inference.units import score_units
+from inference.windows import LONGEST_WHOLE
 from model import Detector
 
 

@@ -5,38 +5,18 @@ side that are heard and not scored: memory does not grow with its length, and no
 but at the recording's own.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.audio import SAMPLE_RATE, audio_blocks
-from data_utils import BATCH_SAMPLES, repeat_pad
+from common.lengths import BATCH_SAMPLES, repeat_pad
 from front_ends import attention_for_any_length
 from inference.precision import autocast
+from inference.windows import windows_of
 from model import Detector
-
-LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
-CONTEXT = 5 * SAMPLE_RATE  # samples on either side of a window, at least
-
-
-def windows_of(blocks: Iterable[np.ndarray], step: int) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Cut a recording, in blocks (samples,), into overlapping windows. Yields (window (samples,), lead, n): n of its
-    samples, behind `lead` of them, are this window's own; the rest is context. Own parts follow each other, a multiple
-    of `step` samples but for the last, which ends with the recording.
-    """
-    context = -(-CONTEXT // step) * step
-    own = (LONGEST_WHOLE - 2 * context) // step * step
-    held, lead, total = np.zeros(0, np.float32), 0, 0  # held: from the context of the next window on
-    for block in blocks:
-        held = np.concatenate([held, block])
-        total += len(block)
-        while total > LONGEST_WHOLE and len(held) > lead + own + context:
-            yield held[: lead + own + context], lead, own
-            held, lead = held[lead + own - context :], context
-    if len(held) > lead:
-        yield held, lead, len(held) - lead
 
 
 def score_units(

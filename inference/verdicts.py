@@ -2,15 +2,17 @@
 
 from collections import namedtuple
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import checkpoints
 from common.audio import SAMPLE_RATE
 from common.console import shown
 from inference.headline import LEVEL, SMOOTHED, Stretch, chance_of_count, chance_of_run, smoothed, stretches
-from inference.units import LONGEST_WHOLE
-from model import ModelConfig
+from inference.windows import LONGEST_WHOLE
+
+if TYPE_CHECKING:  # it imports torch, which the verdicts of ONNX files do without
+    from model import ModelConfig
 
 SHOWN = 10  # suspicious stretches that text and page list, the most suspicious first
 SHORT = 1.0  # seconds below which a verdict carries a warning
@@ -53,15 +55,16 @@ class Reader:
     """
 
     def __init__(
-        self, content: dict, config: ModelConfig, threshold: float | None, test_mode: str, window: int, hop: int
+        self, content: dict, config: "ModelConfig", threshold: float | None, test_mode: str, window: int, hop: int
     ) -> None:
         self.test_mode, self.window, self.hop = test_mode, window, hop
         valid = content.get("valid", {})
         self.dev_set = shown(valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}")
         figures = {name: value for name, value in valid.items() if isinstance(value, float | int)}
         self.eer, self.calibration = figures.get("eer"), None
-        if figures.keys() >= set(checkpoints.CALIBRATION):
-            calibration = Calibration(*(figures[name] for name in checkpoints.CALIBRATION))
+        names = [f"calibration_{field}" for field in Calibration._fields]
+        if figures.keys() >= set(names):
+            calibration = Calibration(*(figures[name] for name in names))
             # With a slope below 0 it would take the one class for the other.
             self.calibration = calibration if calibration.slope > 0 else None
         self.n_dev = [figures.get(f"calibration_n_{name}") for name in ("bonafide", "spoof")]  # utterances

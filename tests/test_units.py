@@ -13,7 +13,8 @@ from back_ends.base import BackEnd
 from common.console import UserError
 from corpora import BONAFIDE, SPOOF, Trial
 from data_utils import TrialDataset, UnitLabels
-from inference.units import score_units, windows_of
+from inference.units import score_units
+from inference.windows import windows_of
 from model import ModelConfig, build_detector
 from training.losses import LOSSES, UnitLoss, WeightedCrossEntropy
 
