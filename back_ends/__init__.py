@@ -7,6 +7,7 @@ from back_ends.asp_mlp import ASP_MLP
 from back_ends.attm_lstm import AttM_LSTM
 from back_ends.base import BackEnd
 from back_ends.conformer import Conformer
+from back_ends.fake_mamba import Fake_Mamba
 from back_ends.lcnn import GF, LGF, LLGF
 from back_ends.linear import Linear
 from back_ends.mamba import Mamba
@@ -31,6 +32,7 @@ BACK_ENDS = {
         Conformer,
         TCM,
         Mamba,
+        Fake_Mamba,
         SLS,
         AttM_LSTM,
         LLGF,

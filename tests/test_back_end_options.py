@@ -41,6 +41,7 @@ SMALLER = {
         "conformer.backward_layers.1.mixer.A_log",
         (48, 4),
     ),
+    "Fake_Mamba": ({"size": 24, "layers": 2, "state": 4, "kernel": 2}, "encoder.layers.1.mamba.A_log", (48, 4)),
     "SLS": ({"window": 30}, "fc1.weight", (64, 10 * 21)),
     "AttM_LSTM": ({"hidden": 12}, "decoder.LL.weight", (2, 12)),
     "LLGF": ({"size": 48, "dropout": 0.1}, "m_before_pooling.0.0.l_blstm.weight_ih_l0", (192, 96)),

@@ -89,6 +89,14 @@ RECIPES = {
     "TCM_DF": {"model_name": "wav2vec2_TCM", **_SHARED, "algo": 3},
     "Mamba": {"model_name": "wav2vec2_Mamba", **_SHARED},
     "Mamba_DF": {"model_name": "wav2vec2_Mamba", **_SHARED, "algo": 3},
+    # Xuan et al. 2025, on the same program.
+    "Fake_Mamba": {
+        "model_name": "wav2vec2_Fake_Mamba",
+        **_SHARED,
+        "drop_last": True,
+        "not_carried_over": "their averaging, by the same slip as Mamba's (eval.py --average_as_published); their dev "
+        "loss is the mean of batches (--average_by loss_augmented_published)",
+    },
     # Zhang et al. 2024. No dev set: it ends with the first epoch whose training loss does not fall.
     "SLS": {
         "model_name": "wav2vec2_SLS",
