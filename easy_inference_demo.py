@@ -23,7 +23,7 @@ import torch
 
 import checkpoints
 from common.atomic import atomic_open, check_outputs, is_standard_output
-from common.console import Number, UserError, printable, run
+from common.console import Number, UserError, note, printable, run
 from common.workers import usable_cores
 from inference.files import find_detector, find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
@@ -118,8 +118,8 @@ def print_one(judge, judged, args):
     print(judge.reading(judged))
     if probability := judge.about_probability(judged):
         print(f"probability: {probability}")
-    for note in [] if judged.silent else judge.notes(judged):
-        print(f"note: {note}")
+    for doubt in [] if judged.silent else judge.notes(judged):
+        print(f"note: {doubt}")
     if judged.windows:
         print(f"windows: {judge.about_windows(judged)}")
     if args.timeline or judge.finding(judged) != judge.verdict(judged):
@@ -233,6 +233,7 @@ def main(argv=None):
             raise UserError(failed[0])
         if args.plot:
             draw(args.plot, results[0], judge)
+            note(f"picture: {args.plot}")
     write_tables(judge, results, args)
     if not quiet and judge.difference is not None:
         print(

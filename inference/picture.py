@@ -13,7 +13,8 @@ from common.atomic import atomic_open
 from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError, printable
 from inference.headline import SMOOTHED
-from inference.verdicts import Judged, Reader, clock
+from inference.verdicts import Judged, Reader
+from reports.plots import mark_time
 
 _drawing = threading.Lock()  # matplotlib is not made for several threads
 
@@ -36,7 +37,6 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     """The figure of `draw`, of what _outline found."""
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
     except ImportError as error:
         raise UserError("--plot: expected matplotlib (pip install matplotlib), found none") from error
 
@@ -74,7 +74,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     if judge.window_threshold is not None:
         label = f"threshold, {judge.window_threshold:.3g}"
         score.axhline(judge.window_threshold, color=red, linewidth=1.2, linestyle="--", label=label)
-    score.set(ylabel="score, higher is\nmore bona fide", xlabel="time", xlim=(0, judged.seconds))
+    score.set(ylabel="score, higher is\nmore bona fide", xlim=(0, judged.seconds))
     score.grid(alpha=0.25)
     score.margins(y=0.12)
     stretches = judge.stretches(judged)
@@ -86,8 +86,9 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     if stretches:
         score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above it")
     score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
-    score.xaxis.set_major_locator(MaxNLocator(10))
-    score.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds).removesuffix(".0")))
+    mark_time(score, judged.seconds)
+    if judge.probability(judged) is not None:
+        _mark_probabilities(score, judge.calibration)
     name = printable(os.path.basename(judged.file))
     name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
     verdict = judge.finding(judged) or "no verdict"
@@ -97,6 +98,15 @@ def _picture(judged, judge, low, high, power, frame_seconds):
         parse_math=False,
     )
     return figure
+
+
+def _mark_probabilities(axis, calibration):
+    """Mark on the right where the calibration puts the score of a whole file at 5, 50 and 95 % bona fide."""
+    odds = {"5 %": 1 / 19, "50 %": 1, "95 %": 19}
+    scores = [(np.log(value) - calibration.offset) / calibration.slope for value in odds.values()]
+    right = axis.secondary_yaxis("right")
+    right.set_yticks(scores, odds)
+    right.set_ylabel("probability by the\nfile's score")
 
 
 def _outline(path, n_samples, check=None):

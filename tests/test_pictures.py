@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from test_demo import by_ear, tone, wav  # noqa: F401
 from test_report_statistics import write_trials
 
+import easy_inference_demo
 import EER_minDCF
+from inference import picture
+from inference.verdicts import Calibration
 from reports import plots
 
 pytest.importorskip("matplotlib")
@@ -101,3 +105,46 @@ def test_an_utterance_of_frames_is_drawn_over_round_times(drawn):
     assert in_nobodys_way(figure) and figure._suptitle.get_text() == "CON_E_1: 20000 frames of 0.02 s"
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()][:3] == ["0:00", "1:00", "2:00"]
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"spoofed", "bona fide", "score"}
+
+
+# ------------------------------------------------------------------------------------------------- of a recording
+
+
+def picture_of(path, judge):
+    (judged,) = judge.judge({"x.wav": path}, timeline=True)
+    figure = picture._picture(judged, judge, *picture._outline(path, round(judged.seconds * 16000)))
+    FigureCanvasAgg(figure).draw()
+    return judged, figure
+
+
+@pytest.mark.parametrize("seconds, unit, second", [(10, "seconds", "1"), (1800, "minutes:seconds", "5:00")])
+def test_a_recording_is_drawn_over_round_times_with_the_legend_below(tmp_path, by_ear, seconds, unit, second):  # noqa: F811
+    x = np.concatenate([tone(seconds / 2, 1000), tone(seconds / 2, 6000)])  # the second half is suspicious
+    by_ear.threshold = by_ear.window_threshold = 0.0
+    _, figure = picture_of(wav(tmp_path / "x.wav", x), by_ear)
+    wave, spectrum, score = figure.axes
+    assert score.get_xlabel() == f"time, {unit}" and score.get_xticklabels()[1].get_text() == second
+    assert all(axis.get_ylabel() for axis in figure.axes)
+    renderer = figure.canvas.get_renderer()
+    box, legend = score.get_window_extent(renderer), score.get_legend().get_window_extent(renderer)
+    assert legend.y1 < score.xaxis.label.get_window_extent(renderer).y0 < box.y0 and legend.y0 >= 0
+
+
+def test_the_probabilities_of_a_calibration_are_marked_for_a_file_scored_whole(tmp_path, by_ear):  # noqa: F811
+    by_ear.threshold, by_ear.origin = 0.0, "given"
+    by_ear.calibration = Calibration(8.0, -1.0, 100, 100)
+    judged, figure = picture_of(wav(tmp_path / "x.wav", tone(5, 1000)), by_ear)
+    (right,) = figure.axes[2].child_axes
+    marks = dict(zip((label.get_text() for label in right.get_yticklabels()), right.get_yticks()))
+    for word, score in marks.items():
+        judged.score = score
+        assert by_ear.probability(judged) == pytest.approx(float(word.split()[0]) / 100)
+    assert set(marks) == {"5 %", "50 %", "95 %"}
+    _, figure = picture_of(wav(tmp_path / "long.wav", tone(40, 1000)), by_ear)  # a mean of windows has no probability
+    assert not figure.axes[2].child_axes
+
+
+def test_the_demo_says_where_its_picture_is(tmp_path, untrained, capsys):
+    path, out = wav(tmp_path / "x.wav", tone(1, 1000)), str(tmp_path / "out.png")
+    easy_inference_demo.main(["--model_path", str(untrained), "--file_to_test", str(path), "--plot", out])
+    assert capsys.readouterr().err.endswith(f": picture: {out}\n")
