@@ -101,6 +101,7 @@ class TrialDataset:
 
     trials: with paths. length: samples of the crop; None keeps the whole utterance, or, given a front_end, makes of it
     what that sees, see FrontEnd.ready.
+    A batch's keys may hold a length of their own, see EpochSampler.
     place: where the crop is taken, "first", "random", or "random_if_longer": a shorter utterance is then repeated from
     its start. augment: function (x, rng=Generator) of a waveform, before the crop; see augmentation.AUGMENTATIONS.
     seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from (seed, epoch,
@@ -134,25 +135,25 @@ class TrialDataset:
     def __getitem__(self, key):
         epoch, index = key
         index, x, _ = self._read(index)
-        return self._item(epoch, index, x)
+        return self._item(epoch, index, x, self.length)
 
-    def _item(self, epoch, index, x):
+    def _item(self, epoch, index, x, length):
         trial = self.trials[index]
         rng = np.random.default_rng([self.seed, epoch, index])
-        is_random = self.place == "random" or (self.place == "random_if_longer" and len(x) > self.length)
+        is_random = self.place == "random" or (self.place == "random_if_longer" and len(x) > length)
         rows = np.stack([x, self.units.spoofed(trial, len(x))]) if self.units else x[None]  # cropped alike
-        if self.length and len(x) > max(LONG * SAMPLE_RATE, self.length):
-            longest = max(LONG * SAMPLE_RATE, self.length)
+        if length and len(x) > max(LONG * SAMPLE_RATE, length):
+            longest = max(LONG * SAMPLE_RATE, length)
             rows = random_samples(rows, longest, rng) if is_random else rows[:, :longest]
         if self.augment:
             rows = np.stack([self.augment(rows[0], rng=rng), *rows[1:]])
-        if self.length:
-            rows = random_samples(rows, self.length, rng) if is_random else first_samples(rows, self.length)
+        if length:
+            rows = random_samples(rows, length, rng) if is_random else first_samples(rows, length)
         elif self.front_end:
             rows = repeat_pad(rows, self.front_end.least_samples)
         # Trials of unknown label have label -1; nothing that is trained on has.
         label = self.units(rows[1]) if self.units else -1 if trial.label is None else trial.label
-        x = self.front_end.ready(rows[0]) if self.front_end and not self.length else rows[0]
+        x = self.front_end.ready(rows[0]) if self.front_end and not length else rows[0]
         return np.ascontiguousarray(x, dtype=np.float32), label, index
 
     def _read(self, index):
@@ -172,15 +173,15 @@ class TrialDataset:
                 return found, x, skipped
         raise UserError("expected audio, found not one file of the list that can be read")
 
-    def batch(self, keys: Iterable[tuple[int, int]]) -> tuple[list[np.ndarray], tuple]:
+    def batch(self, keys: Iterable[tuple]) -> tuple[list[np.ndarray], tuple]:
         """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it.
 
         One stack, but where whole utterances are of other lengths than planned.
         """
         same_length, skipped = {}, []
-        for epoch, index in keys:
+        for epoch, index, *length in keys:
             found, x, bad = self._read(index)
-            item = self._item(epoch, found, x)
+            item = self._item(epoch, found, x, *length or [self.length])
             same_length.setdefault(len(item[0]), []).append(item)
             skipped += bad
         waveforms, labels, indices = zip(*(zip(*items) for items in same_length.values()))
@@ -226,6 +227,9 @@ def check_audio(trials: list[Trial], num_workers: int, **options: object) -> dic
 class EpochSampler:
     """Batches of (epoch, index), shuffled anew by (seed, epoch); set `epoch` before each pass, `start` to begin
     behind that many batches, `stop` to end before that one. Of each batch a process takes every world-th trial.
+
+    lengths: given, the keys are (epoch, index, length), of one length a batch: any from the first to the second, drawn
+    by (seed, epoch, batch).
     """
 
     def __init__(
@@ -237,9 +241,10 @@ class EpochSampler:
         drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
+        lengths: tuple[int, int] | None = None,
     ) -> None:
         self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.lengths = rank, world, lengths
         self.epoch, self.start, self.stop = 0, 0, None
         # In training every process has a share in every batch, for they all wait for each other in each.
         least = batch_size if drop_last else world if shuffle else 1
@@ -248,9 +253,15 @@ class EpochSampler:
     def __iter__(self):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n) if self.shuffle else range(self.n)
         keys = [(self.epoch, int(index)) for index in order]
-        for start in range(self.start * self.batch_size, len(self) * self.batch_size, self.batch_size):
+        for batch in range(self.start, len(self)):
+            start = batch * self.batch_size
             if share := keys[start : start + self.batch_size][self.rank :: self.world]:
-                yield share
+                yield [(*key, self._length(batch)) for key in share] if self.lengths else share
+
+    def _length(self, batch):
+        # The 1 sets it apart from the random numbers of trials, which are of (seed, epoch, index).
+        rng = np.random.default_rng([self.seed, self.epoch, batch, 1])
+        return int(rng.integers(*self.lengths, endpoint=True))
 
     def sizes(self) -> set[int]:
         """Numbers of trials, of all processes together, that the batches of a pass have."""
@@ -308,10 +319,11 @@ def make_loader(
     pin_memory: bool = False,
     rank: int = 0,
     world: int = 1,
+    lengths: tuple[int, int] | None = None,
 ) -> TrialLoader:
     """A loader over a TrialDataset; call `loader.batch_sampler.epoch = n` before pass n.
 
-    batch_size: trials of all `world` processes together, of which this is number `rank`.
+    batch_size: trials of all `world` processes together, of which this is number `rank`. lengths: see EpochSampler.
     """
-    sampler = EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last, rank, world)
+    sampler = EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last, rank, world, lengths)
     return TrialLoader(dataset, sampler, num_workers, pin_memory)

@@ -95,8 +95,9 @@ def parse_args(argv=None):
             if name in given and given[name] != recipe.get(name):
                 raise UserError(f"--{name}: {args.model_name} has no such setting of its encoder")
         least = front_end.least_samples
-        if config.crop < least:
-            raise UserError(f"--crop: expected at least {least} samples, one frame of the encoder")
+        for name, shortest in (("crop", config.crop), ("dynamic_crop", (config.dynamic_crop or [least])[0])):
+            if shortest < least:
+                raise UserError(f"--{name}: expected at least {least} samples, one frame of the encoder")
     except UserError as error:
         parser.error(str(error))
     return config, given_model_flags(args)
@@ -353,7 +354,8 @@ def main(argv=None):
     crop, batch_size = config.crop, config.batch_size
     train_set = TrialDataset(train_trials, crop, config.crop_place, **augmented)
     drop_last = config.drop_last and len(train_set) > batch_size
-    train_loader = make_loader(train_set, batch_size, shuffle=True, seed=config.seed, drop_last=drop_last, **options)
+    of_training = {"shuffle": True, "seed": config.seed, "drop_last": drop_last, "lengths": config.dynamic_crop}
+    train_loader = make_loader(train_set, batch_size, **of_training, **options)
     train_loader.batch_sampler.stop = 21 if config.debug else None
     check_parts(config, model_config.back_end, train_loader.batch_sampler.sizes())
     where = run_folder.choose(config.log_dir, name, config.resume, config.resume_checkpoint_path)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from back_ends.aasist import AASIST
+from back_ends.aasist2 import AASIST2
 from back_ends.asp_mlp import ASP_MLP
 from back_ends.attm_lstm import AttM_LSTM
 from back_ends.base import BackEnd
@@ -43,6 +44,7 @@ BACK_ENDS = {
         Linear,
         ASP_MLP,
         MFA,
+        AASIST2,
     )
 }
 

@@ -149,6 +149,11 @@ class AASIST(BackEnd):
     unused_parameters = tuple(f"encoder.{i}.0.bn1." for i in range(1, 6))  # see ResidualBlock
 
     @staticmethod
+    def block(in_channels: int, out_channels: int) -> nn.Module:
+        """A block from (B, in_channels, S, T) to (B, out_channels, S, T). The first has one channel."""
+        return ResidualBlock(in_channels, out_channels, first=in_channels == 1)
+
+    @staticmethod
     def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
         """The fields of ModelConfig that the shapes of its weights tell."""
         return {"n_output_logits": len(state_dict["out_layer.weight"])}
@@ -173,9 +178,7 @@ class AASIST(BackEnd):
         self.first_bn = nn.BatchNorm2d(1)
         self.first_bn1 = nn.BatchNorm2d(last)
         channels = [1, first, first, last, last, last, last]
-        self.encoder = nn.Sequential(
-            *(nn.Sequential(ResidualBlock(a, b, first=a == 1)) for a, b in zip(channels, channels[1:]))
-        )
+        self.encoder = nn.Sequential(*(nn.Sequential(self.block(a, b)) for a, b in zip(channels, channels[1:])))
         self.attention = nn.Sequential(nn.Conv2d(last, 128, 1), nn.SELU(), nn.BatchNorm2d(128), nn.Conv2d(128, last, 1))
         self.pos_S = nn.Parameter(torch.randn(1, size // 3, last))
         self.master1 = nn.Parameter(torch.randn(1, 1, part))

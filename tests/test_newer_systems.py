@@ -1,13 +1,28 @@
 """Systems built after their papers: vectors computed apart from this project's code, and what each must do."""
 
+import os
+import signal
+
+import numpy as np
 import pytest
 import torch
-from conftest import read_reference
+from conftest import read_reference, with_back_end
 from torch import nn
+from torch.nn import functional as F
 
+import checkpoints
+import train
+from back_ends.aasist import AASIST
+from back_ends.aasist2 import AASIST2, Res2NetBlock
 from back_ends.common import AttentivePooling
 from back_ends.mfa import MFA
+from corpora import Trial
+from data_utils import EpochSampler, TrialDataset, make_loader
 from model import ModelConfig, build_detector, count_parameters
+from training import memory
+from training.config import TrainingConfig
+from training.losses import LOSSES, DurationMarginSoftmax
+from training.trainer import Training
 
 VECTORS = read_reference("newer_systems.json")
 
@@ -96,3 +111,184 @@ def test_mfa_trains_neither_the_last_layer_nor_its_norm():
     for parameter in idle:
         nn.init.constant_(parameter, 7.0)
     assert torch.equal(detector.score(x), before)
+
+
+def test_aasist2_replaces_the_blocks_of_aasist_alone():
+    counts = VECTORS["aasist2_counts_own_block"]
+    with torch.device("meta"):
+        aasist, aasist2 = AASIST(1024), AASIST2(1024)
+    assert count_parameters(aasist.encoder) == counts["residual_blocks_of_AASIST"]
+    assert count_parameters(aasist2.encoder) == counts["res2net_blocks"]
+    assert count_parameters(aasist2) == counts["whole_back_end"]
+    rest = [{name for name in net.state_dict() if not name.startswith("encoder.")} for net in (aasist, aasist2)]
+    assert rest[0] == rest[1]
+
+
+@pytest.mark.parametrize("channels", [(1, 32), (32, 32), (32, 64)])
+def test_a_res2net_block_is_its_definition(channels):
+    torch.manual_seed(0)
+    block = Res2NetBlock(*channels).eval()
+    for frames in (16, 99):  # of 1 and 6 s, a third
+        x = torch.randn(2, channels[0], 7, frames)
+        first = F.selu(block.bn1(block.conv1(x)))
+        x1, x2, x3, x4 = first.split(channels[1] // 4, dim=1)
+        y2 = block.convs[0](x2)
+        y3 = block.convs[1](x3 + y2)
+        y4 = block.convs[2](x4 + y3)
+        y = block.bn3(block.conv3(torch.cat([x1, y2, y3, y4], dim=1)))
+        squeezed = block.gate[2](F.selu(block.gate[0](y.mean(dim=3).mean(dim=2))))
+        around = x if channels[0] == channels[1] else block.shortcut(x)
+        expected = F.selu(y * torch.sigmoid(squeezed)[..., None, None] + around)
+        torch.testing.assert_close(block(x), expected)
+
+
+def test_a_res2net_block_without_splits_and_one_whose_splits_give_nothing():
+    torch.manual_seed(0)
+    block = Res2NetBlock(8, 8, scale=1).eval()
+    assert len(block.convs) == 0
+    x = torch.randn(1, 8, 3, 5)
+    y = block.bn3(block.conv3(F.selu(block.bn1(block.conv1(x)))))
+    torch.testing.assert_close(block(x), F.selu(y * block.gate(y.mean(dim=(2, 3)))[..., None, None] + x))
+    block = Res2NetBlock(8, 8).eval()
+    for parameter in block.convs.parameters():
+        nn.init.zeros_(parameter)
+    seen = []
+    block.conv3.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    block(x)
+    assert torch.equal(seen[0][:, :2], F.selu(block.bn1(block.conv1(x)))[:, :2]) and not seen[0][:, 2:].any()
+
+
+@pytest.mark.parametrize("frames", VECTORS["aasist2_chunk_frames"]["frames"])
+def test_aasist2_takes_chunks_of_every_length(frames):
+    assert torch.isfinite(AASIST2(16).eval()(torch.randn(2, frames, 16))).all()
+
+
+def test_the_margin_by_duration_is_the_vectors():
+    vector = VECTORS["aasist2_am_softmax"]
+    loss, plain = DurationMarginSoftmax(), type("Plain", (DurationMarginSoftmax,), {"PER_SECOND": 0, "OFFSET": 0})()
+    cosines, labels = torch.tensor(vector["cosines"], requires_grad=True), torch.tensor(vector["labels"])
+    losses = []
+    for i, (seconds, margin) in enumerate(zip(vector["seconds"], vector["margins"])):
+        loss.of_batch(seconds)
+        assert loss.margin.item() == pytest.approx(margin)
+        losses.append(loss(cosines[i : i + 1], labels[i : i + 1]))
+    torch.testing.assert_close(torch.stack(losses), torch.tensor(vector["loss_per_trial"]), atol=1e-6, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), cosines)
+    own = gradient.gather(1, labels[:, None])[:, 0]
+    expected = torch.tensor(vector["gradient_of_mean_wrt_cosine_of_own_class"])
+    torch.testing.assert_close(own, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        gradient.sum(dim=1), torch.zeros(4), atol=1e-6, rtol=0
+    )  # the other class has its opposite
+    plain.of_batch(3.0)
+    assert plain(cosines, labels).item() == pytest.approx(vector["loss_A0_B0"], abs=1e-6)
+    torch.testing.assert_close(plain(cosines, labels), F.cross_entropy(15 * cosines, labels))
+    for samples, margin in zip(*(VECTORS["aasist2_chunk_frames"][name] for name in ("samples", "margins"))):
+        loss.of_batch(samples / 16000)
+        assert loss.margin.item() == pytest.approx(margin)
+
+
+def test_a_constant_margin_is_that_of_am_softmax():
+    values = {"PER_SECOND": 0, "OFFSET": 0.9, "SCALE": 20.0}
+    loss, labels = type("Constant", (DurationMarginSoftmax,), values)(), torch.arange(6) % 2
+    outputs = torch.rand(6, 2) * 2 - 1
+    for seconds in (1.0, 6.0):
+        loss.of_batch(seconds)
+        assert torch.equal(loss(outputs, labels), LOSSES["AM_softmax"]()(outputs, labels))
+
+
+def lengths_of(sampler, epoch, start=0):
+    sampler.epoch, sampler.start = epoch, start
+    return [{length for *_, length in batch} for batch in sampler]
+
+
+def test_every_batch_has_a_length_of_its_own():
+    sampler = EpochSampler(4000, 4, shuffle=True, seed=3, lengths=(10, 20))
+    first, second = lengths_of(sampler, 1), lengths_of(sampler, 2)
+    assert all(len(lengths) == 1 for lengths in first) and set.union(*first) == set(range(10, 21)) and first != second
+    assert lengths_of(sampler, 1, start=700) == first[700:]  # a run that goes on
+    shares = [EpochSampler(4000, 4, True, seed=3, rank=rank, world=2, lengths=(10, 20)) for rank in (0, 1)]
+    assert [lengths_of(share, 1) for share in shares] == [first, first]
+    assert lengths_of(EpochSampler(4000, 4, True, seed=4, lengths=(10, 20)), 1) != first
+
+
+@pytest.fixture
+def trials(tmp_path):
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    for i in range(11):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(rng.integers(500, 5000)), 16000)
+    return [Trial(str(i), label=i % 2, path=str(tmp_path / f"{i}.wav")) for i in range(11)]
+
+
+def test_batches_of_dynamic_length_do_not_depend_on_the_workers(trials):
+    def batches(num_workers, **lengths):
+        dataset = TrialDataset(trials, 2000, "random_if_longer", seed=5)
+        loader = make_loader(dataset, 2, shuffle=True, seed=5, num_workers=num_workers, **lengths)
+        loader.batch_sampler.epoch = 2
+        return [x.numpy() for x, _, _ in loader]
+
+    alone, several = (batches(n, lengths=(700, 3000)) for n in (0, 4))
+    assert all(np.array_equal(x, y) for x, y in zip(alone, several, strict=True))
+    assert len({x.shape[1] for x in alone}) > 3 and all(700 <= x.shape[1] <= 3000 for x in alone)
+    assert all(np.array_equal(x, y) for x, y in zip(batches(0), batches(0, lengths=(2000, 2000)), strict=True))
+
+
+def test_a_run_with_dynamic_lengths_and_growing_margin_goes_on_as_if_never_stopped(tmp_path, train_flags, monkeypatch):
+    flags = [
+        *with_back_end(train_flags, "GF"),
+        "--n_output_logits",
+        "2",
+        "--loss",
+        "duration_AM_softmax",
+        "--algo",
+        "0",
+    ]
+    flags += ["--schedule", "constant", "--dynamic_crop", "3000", "9000", "--crop_place", "random_if_longer"]
+    flags += ["--epochs", "2", "--log_dir", str(tmp_path), "--validation", "loss"]
+    gradients, seen, stop = Training.gradients, [], None
+
+    def spied(self, x, labels):
+        seen.append((self.state["epoch"], self.state["batch"], x.shape[1], self.criterion.margin.item()))
+        if (self.state["epoch"], self.state["batch"]) == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gradients(self, x, labels)
+
+    monkeypatch.setattr(Training, "gradients", spied)
+    monkeypatch.setattr(DurationMarginSoftmax, "FINE_TUNING", 0.5)
+    train.main([*flags, "--foldername", "whole"])
+    whole, stop = seen.copy(), (2, 1)
+    seen.clear()
+    with pytest.raises(SystemExit):
+        train.main([*flags, "--foldername", "parts"])
+    stop = None
+    train.main([*flags, "--foldername", "parts", "--resume", "auto"])
+    assert seen == whole and len({samples for _, _, samples, _ in whole}) > 4
+    for epoch, _, samples, margin in whole:
+        assert 3000 <= samples <= 9000
+        assert margin == pytest.approx(0.2 if epoch < 2 else 0.06 * samples / 16000 + 0.14)
+    runs = [next((tmp_path / name).iterdir()) / "checkpoints" / "epoch_2.pth" for name in ("whole", "parts")]
+    one, other = (checkpoints.read_checkpoint(path)["model"] for path in runs)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_does_not_go_with_dynamic_lengths_is_refused(tmp_path, train_flags, fails):
+    flags = [*train_flags, "--log_dir", str(tmp_path)]
+    fails(train.main, [*flags, "--dynamic_crop", "9000", "8000"], "--dynamic_crop: expected at least, then at most")
+    fails(train.main, [*flags, "--dynamic_crop", "399", "8000"], "--dynamic_crop: expected at least 400 samples")
+    fails(train.main, [*flags, "--dynamic_crop", "4000", "8000", "--compile"], "--dynamic_crop and --compile")
+
+
+def test_memory_is_that_of_the_longest_crop():
+    detector = build_detector(ModelConfig("wav2vec2_GF", ssl="tiny"))
+    longest, dynamic = ({"crop": 96000}, {"crop": 64600, "dynamic_crop": (16000, 96000)})
+    needed = [memory.step_bytes(TrainingConfig(precision="fp32", **flags), detector) for flags in (longest, dynamic)]
+    assert needed[0] == needed[1]
+
+
+def test_more_epochs_would_move_the_fine_tuning():
+    config = {"schedule": "constant", "loss": "duration_AM_softmax"}
+    TrainingConfig(**config, epochs=8).check_same_run({**config, "epochs": 8}, "run")
+    with pytest.raises(train.UserError, match="--epochs"):
+        TrainingConfig(**config, epochs=9).check_same_run({**config, "epochs": 8}, "run")

@@ -8,7 +8,7 @@ import torch
 
 import checkpoints
 from augmentation import AUGMENTATIONS
-from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError
+from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number, UserError, shown
 from common.workers import share_of_cores
 from corpora import BONAFIDE_HELP, CORPORA, DEFAULT_CORPUS, describe_data, recipe_of
 from front_ends import FRONT_ENDS
@@ -153,6 +153,13 @@ class TrainingConfig(RawBoostParams):
         "where the crop is taken; random repeats a shorter utterance past --crop and cuts anywhere, random_if_longer "
         "repeats it from its start",
         choices=("first", "random", "random_if_longer"),
+    )
+    dynamic_crop: tuple = _training(
+        None,
+        "samples, at least and at most, of a training utterance: every batch draws a length of its own, and --crop is "
+        "that of validation; not given: --crop",
+        kind=AT_LEAST_1,
+        nargs=2,
     )
     drop_last: bool = _training(None, "leave out the last, smaller batch of an epoch", flag=False)
     ssl_path: str = _training(
@@ -308,6 +315,10 @@ class TrainingConfig(RawBoostParams):
             raise UserError(f"--average_by {self.average_by} needs --validation loss")
         if self.schedule == "exponential" and self.lr == 0:
             raise UserError("--schedule exponential: expected --lr above 0, found 0")
+        if self.dynamic_crop and self.dynamic_crop[0] > self.dynamic_crop[1]:
+            raise UserError(f"--dynamic_crop: expected at least, then at most, found {shown(self.dynamic_crop)}")
+        if self.dynamic_crop and self.compile:
+            raise UserError("--dynamic_crop and --compile, which translates for one length, exclude each other")
         if self.deterministic and self.cudnn_deterministic_toggle:
             raise UserError("--deterministic and --cudnn-deterministic-toggle exclude each other")
         if self.model_path and self.resume_checkpoint_path:
@@ -344,6 +355,11 @@ class TrainingConfig(RawBoostParams):
         return None if self.labels == "utterance" else self.label_step
 
     @property
+    def longest_crop(self) -> int:
+        """The most samples that an utterance of a training step has."""
+        return self.dynamic_crop[1] if self.dynamic_crop else self.crop
+
+    @property
     def figure(self) -> str:
         """The dev figure whose lowest is the best epoch's: the loss, or the EER of units, or else of utterances."""
         return "unit_eer" if self.validation == "eer" and self.labels != "utterance" else self.validation
@@ -370,14 +386,15 @@ class TrainingConfig(RawBoostParams):
     def check_same_run(self, settings: dict, folder: Path | str) -> None:
         """Raise UserError if a run that goes on was started with other settings, those that its config.json holds.
 
-        More epochs are the same run, if the schedule does not depend on their number. What a corpus decides are other
-        fields and the data, which are compared.
+        More epochs are the same run, if neither the schedule nor the loss depends on their number. What a corpus
+        decides are other fields and the data, which are compared.
         """
         try:
             before, now = saved_settings(from_saved(type(self), settings)), saved_settings(self)
         except UserError as error:
             raise UserError(f"{folder}/config.json: {error}") from error
-        free = {"corpus"} if self.schedule in BY_LENGTH else {"corpus", "epochs"}
+        by_epochs = self.schedule in BY_LENGTH or (self.loss in LOSSES and LOSSES[self.loss].by_epochs)
+        free = {"corpus"} if by_epochs else {"corpus", "epochs"}
         # What is not given stays as it was; of runs that began before these were flags, see encoder_settings.as_begun.
         free |= {name for name in ENCODER_SETTINGS if getattr(self, name) is None or name not in settings}
         # Runs that began before lists were recognised have the recipe of the corpus that is written there.

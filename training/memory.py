@@ -30,9 +30,9 @@ def step_bytes(config: TrainingConfig, detector: Detector, world: int = 1) -> in
     trials = math.ceil(math.ceil(config.batch_size / world) / config.grad_accum)
     n_encoder, n_others = count_parameters(front_end), count_parameters(detector) - count_parameters(front_end)
     bytes_each = 4 if config.precision == "fp32" else 2
-    frames, model = front_end.n_frames(config.crop), front_end.model.cfg
+    frames, model = front_end.n_frames(config.longest_crop), front_end.model.cfg
     state, n_layers = frames * model.encoder_embed_dim, model.encoder_layers
-    first, extractor = _extractor_values(front_end, config.crop, bytes_each)
+    first, extractor = _extractor_values(front_end, config.longest_crop, bytes_each)
     behind = _bytes_behind(config, detector, frames)
     if config.SSL_freeze_epoch >= config.epochs:  # no gradients of the encoder, and no activations are kept
         kept = (n_layers + 1) * state * bytes_each + behind

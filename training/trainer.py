@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recomputed
 
 import checkpoints
+from common.audio import SAMPLE_RATE
 from common.console import StopSignals, UserError, progress, warn
 from corpora import BONAFIDE, SPOOF
 from data_utils import TrialLoader
@@ -354,6 +355,7 @@ class Training:
         """
         x, labels = x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         before = self.running_statistics()
+        self.criterion.of_batch(x.shape[1] / SAMPLE_RATE, (self.state["epoch"] - 1) / self.config.epochs)
         loss = self.compute_gradients(x, labels)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(p.grad for p in self.detector.parameters() if p.grad is not None)
@@ -482,6 +484,7 @@ class Training:
             _, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
             logits, labels = logits[first], labels[first]
             outputs, targets = logits.to(self.device), labels.to(self.device)
+            self.criterion.of_batch(self.config.crop / SAMPLE_RATE)
             figures["loss" + suffix] = self.criterion(outputs, targets).item()
             published = published_mean(self.criterion, outputs, targets, self.config.batch_size)
             figures[f"loss{suffix}_published"] = published
