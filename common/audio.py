@@ -18,7 +18,8 @@ import soundfile
 import soxr
 
 from common.audio_headers import bytes_of_audio, mp3_count, ogg_ends
-from common.console import OF_THE_MACHINE, UserError
+from common.console import OF_THE_MACHINE, UserError, warn
+from common.decoder_noise import caught
 
 SAMPLE_RATE = 16000
 LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length
@@ -49,10 +50,10 @@ def audio_blocks(path: str | os.PathLike, longest: float | None = None) -> Itera
 
     longest: seconds; None is any length. Raises UserError as load_audio.
     """
-    n_samples = 0
+    n_samples, noise = 0, []
     try:
         with _open(path) as file:
-            for block in _resampled(_checked(path, file, longest)):
+            for block in _resampled(_checked(path, file, longest, noise)):
                 n_samples += len(block)
                 yield block
     except UserError:
@@ -63,13 +64,16 @@ def audio_blocks(path: str | os.PathLike, longest: float | None = None) -> Itera
         raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'strerror', None) or error}") from error
     if not n_samples:
         raise UserError(f"{path}: expected audio, found a file without a single sample")
+    if noise:  # of a file that cannot be read, the error says enough
+        more = f", and {len(noise) - 1} lines more" if len(noise) > 1 else ""
+        warn(f"{path}: read in spite of what the MP3 decoder says: {noise[0]}{more}")
 
 
 def header_seconds(path: str | os.PathLike) -> float | None:
     """Seconds of audio by a file's header, about; None if it does not tell or cannot be read."""
     try:
         with _open(path) as file:
-            sound, _ = _libsndfile(file)
+            sound, _ = _libsndfile(file, [])
             if sound:
                 with sound:
                     return sound.frames / sound.samplerate
@@ -90,10 +94,13 @@ def _open(path):
         yield file
 
 
-def _checked(path, file, longest):
-    """Decode an open file: yields (sample rate, float32 (samples,)), channels averaged. Raises UserError."""
-    sound, why = _libsndfile(file)
-    blocks = _by_libsndfile(sound) if sound else _by_ffmpeg(path, file, why)
+def _checked(path, file, longest, noise):
+    """Decode an open file: yields (sample rate, float32 (samples,)), channels averaged. Raises UserError.
+
+    noise: list that what the decoder prints is added to.
+    """
+    sound, why = _libsndfile(file, noise)
+    blocks = _by_libsndfile(sound, noise) if sound else _by_ffmpeg(path, file, why)
     seconds = rate = 0
     try:
         for rate, block in blocks:
@@ -144,10 +151,11 @@ def _resample(waveforms, rate):
 # -------------------------------------------------------------------------------------------------------- libsndfile
 
 
-def _libsndfile(file):
+def _libsndfile(file, noise):
     """(SoundFile of an open file, "") or (None, why libsndfile does not read it)."""
     try:
-        sound = soundfile.SoundFile(file.fileno(), closefd=False)  # by a name it would go by its ending, too
+        with caught(noise):
+            sound = soundfile.SoundFile(file.fileno(), closefd=False)  # by a name it would go by its ending, too
     except soundfile.SoundFileError as error:
         return None, getattr(error, "error_string", str(error)).strip()
     if _counts_samples(file, sound):
@@ -165,12 +173,16 @@ def _counts_samples(file, sound):
     return sound.format != "FLAC" or 0 < sound.frames < 1 << 62
 
 
-def _by_libsndfile(sound):
+def _by_libsndfile(sound, noise):
     """Yields (sample rate, float32 (samples, channels))."""
     with sound:
         n_block = max(_BLOCK // sound.channels, 1)
         try:
-            while len(block := sound.read(n_block, dtype="float32", always_2d=True)):
+            while True:
+                with caught(noise) if sound.format == "MP3" else contextlib.nullcontext():
+                    block = sound.read(n_block, dtype="float32", always_2d=True)
+                if not len(block):
+                    break
                 yield sound.samplerate, block
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise _DecodingError(getattr(error, "error_string", str(error)).strip()) from error

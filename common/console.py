@@ -229,3 +229,12 @@ def progress(iterable: Iterable | None = None, **options: object) -> "tqdm":
 
     pace = {} if sys.stderr.isatty() else {"mininterval": 10, "delay": 10}
     return tqdm(iterable, leave=False, dynamic_ncols=True, **pace, **options)
+
+
+def audio_progress(seconds: float | None, desc: str, **options: object) -> "tqdm":
+    """A `progress` of audio, to be updated in minutes. seconds: of all of it; None: not known, no percentage."""
+    counted = "{n:.1f} min of audio [{elapsed}]"
+    if seconds is not None:
+        counted = "{percentage:3.0f} %|{bar}| {n:.1f} of {total:.1f} min of audio [{elapsed}<{remaining}]"
+    total = None if seconds is None else seconds / 60
+    return progress(total=total, desc=desc, bar_format="{desc}: " + counted, **options)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
-from common.console import UserError, progress
+from common.console import UserError, audio_progress
 from common.lengths import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
 from inference.verdicts import Judged, Reader
 from inference.windows import LONGEST_WHOLE
@@ -86,7 +86,7 @@ class Judge(Reader):
         """
         read, pieces = [], []
         total = None if check else _seconds_by_headers(files.values())
-        with progress(total=total, desc="judging", unit="s", unit_scale=True, disable=check is not None) as bar:
+        with audio_progress(total, "judging", disable=check is not None) as bar:
             for name, path in files.items():
                 judged = Judged(name, path)
                 started = time.monotonic()
@@ -115,7 +115,7 @@ class Judge(Reader):
         """Score a file and its units into `judged`; the units of a short one only for a timeline."""
 
         def count(seconds):
-            bar.update(seconds - judged.seconds)
+            bar.update((seconds - judged.seconds) / 60)
             judged.seconds = seconds
             if check:
                 check(seconds)
@@ -143,7 +143,7 @@ class Judge(Reader):
         held = head = np.zeros(0, np.float32)
         windowed = timeline or self.test_mode == "full"
         for block in audio_blocks(judged.path):
-            bar.update(len(block) / SAMPLE_RATE)
+            bar.update(len(block) / SAMPLE_RATE / 60)
             n += len(block)
             judged.seconds = n / SAMPLE_RATE
             if check:
@@ -241,4 +241,4 @@ def _finish(judged):
 def _seconds_by_headers(files):
     """The length of all files together, for a progress bar; None if a header does not tell."""
     seconds = [header_seconds(file) for file in files]
-    return None if None in seconds else round(sum(seconds))
+    return None if None in seconds else sum(seconds)
