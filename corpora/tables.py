@@ -166,6 +166,8 @@ def read_table(
             problem = label_problem(label_words.words[word], label_words.words, record, bonafide)
             raise UserError(f"{path}:{line_of(np.argmax(label_codes == word))}: {problem}")
         label = np.array([UNKNOWN if meaning is None else meaning for meaning in meanings], np.int8)[label_codes]
+    if "" in utt_ids:
+        raise UserError(f"{path}:{line_of(utt_ids.index(''))}: expected the name of an utterance, found none")
     listed, utt_ids = files or utt_ids, utterance_names(utt_ids)
     if len(set(utt_ids)) != len(utt_ids):
         seen = {}

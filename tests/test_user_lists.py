@@ -104,3 +104,17 @@ def test_an_empty_label_means_nothing(write):
 def test_bars_in_score_files_as_in_lists(write):
     assert corpora.read_scores(write("utt_id|score\na|1\nb|2\n")) == {"a": 1.0, "b": 2.0}
     assert corpora.read_scores(write("a|1.5\nb|2\n")) == {"a": 1.5, "b": 2.0}
+
+
+def test_an_empty_name_is_told(write, tmp_path):
+    for text in ("path,label\na.wav,real\n,fake\n", "path\tlabel\n\na.wav\treal\n  \tfake\n"):
+        assert f":{text.count(chr(10))}: expected the name of an utterance, found none" in refusal(
+            corpora.read_table, write(text)
+        )
+
+
+def test_blanks_around_the_words_of_parquet_files_count_as_little_as_in_tables(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = {"path": [" a.wav", "b.wav "], "label": ["real ", " fake"]}
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    assert labels(tmp_path / "x.parquet") == {"a": BONAFIDE, "b": SPOOF}
