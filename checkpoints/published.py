@@ -100,7 +100,8 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
         if encoder:
             break
     else:
-        raise UserError(f"{path}: expected weights under {' or '.join(it.prefix for it in LAYOUTS)}, found none")
+        found = ", ".join(map(shown, list(state_dict)[:3])) + (" ..." if len(state_dict) > 3 else "")
+        raise UserError(f"{path}: expected weights under {' or '.join(it.prefix for it in LAYOUTS)}, found {found}")
     rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(layout.prefix)}
     front_end, encoder, fields = _encoder_of(path, layout.prefix, encoder, flags.get("ssl"))
     kind = FRONT_ENDS[front_end]

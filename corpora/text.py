@@ -151,7 +151,9 @@ def read_parquet(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
         table = pyarrow.parquet.read_table(path, columns=plain)
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: expected a parquet file: {shown(str(error))}") from error
-    columns = [["" if value is None else str(value).strip() for value in column.to_pylist()] for column in table.columns]
+    columns = [
+        ["" if value is None else str(value).strip() for value in column.to_pylist()] for column in table.columns
+    ]
     return table.column_names, columns
 
 

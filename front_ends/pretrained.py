@@ -241,10 +241,17 @@ def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool
 
     layers = {name.split(".")[2] for name in state_dict if name.startswith("encoder.layers.")}
     names = [f"feature_extractor.conv_layers.{i}.0.weight" for i in range(100)]
-    sizes = [shape(name, 3) for name in names if name in state_dict]
+    last = max(
+        (i for i, name in enumerate(names) if any(own.startswith(name.removesuffix("0.weight")) for own in state_dict)),
+        default=-1,
+    )
+    sizes = [shape(name, 3) for name in names[: last + 1]]
     # The strides are those of every published encoder.
     extractor = [(channels, kernel, 2 if i else 5) for i, (channels, _, kernel) in enumerate(sizes)]
     (width,) = shape("encoder.layer_norm.weight", 1)
+    for i in range(len(layers)):  # what is missing is named here, its size is checked before a network is built
+        for name in ("fc1", "fc2", *(f"self_attn.{part}_proj" for part in ("q", "k", "v", "out"))):
+            shape(f"encoder.layers.{i}.{name}.weight", 2)
     _, per_group, conv_pos = shape("encoder.pos_conv.0.weight_v", 3)
     told = {
         "extractor_mode": "layer_norm" if names[0].replace(".0.weight", ".2.1.weight") in state_dict else "default",

@@ -147,6 +147,23 @@ def test_a_missing_weight_is_named(released, tmp_path, missing):
     assert f"missing {name}" in str(refused.value)
 
 
+def test_each_missing_matrix_is_named(released, tmp_path):
+    """Those whose sizes say what to build, too."""
+    _, weights, _ = released
+    for missing in [name for name, t in weights.items() if t.dim() > 1 and "encoder.layers.2." not in name]:
+        if "quantizer" not in missing and "project_q" not in missing and "final_proj" not in missing:
+            torch.save({name: t for name, t in weights.items() if name != missing}, tmp_path / "a.ckpt")
+            with pytest.raises(UserError) as refused:
+                checkpoints.load_detector(tmp_path / "a.ckpt")
+            assert missing.replace("m_ssl.model.", "") in str(refused.value)
+
+
+def test_weights_under_names_of_no_layout_are_shown(released, tmp_path):
+    torch.save({f"detector.{name}": t for name, t in released[1].items()}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"expected weights under .*, found detector\.m_ssl\.model\..* \.\.\.$"):
+        checkpoints.load_detector(tmp_path / "a.ckpt")
+
+
 def test_left_over_weights_are_named(released, tmp_path):
     torch.save(released[1] | {"more.weight": torch.zeros(2)}, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="fit no back-end"):
