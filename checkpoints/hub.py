@@ -28,6 +28,8 @@ def fetch(source: str | None, flag: str, encoder: bool = False) -> tuple[str | N
 
     Raises UserError: no network, no such repository, revision or file, no access, a full disk.
     """
+    if source is not None and re.match("https?://|hf:(?!//)", source, re.IGNORECASE) and not os.path.exists(source):
+        raise UserError(f"{flag}: expected a file or {FORM}, found {shown(source)}")
     if source is None or not (source.startswith(PREFIX) or (encoder and _names_repository(source))):
         return source, source
     name = source.removeprefix(PREFIX)
@@ -92,8 +94,10 @@ def _explained(source: str) -> Iterator[None]:
         file = str(error.response.url).rpartition("/")[2]
         raise UserError(f"{source}: the repository has no file {shown(file)}") from error
     except errors.LocalEntryNotFoundError as error:
-        reason = shown(str(error.__cause__ or "it was told to stay offline"), 200)
-        raise UserError(f"{source}: not downloaded before, and Hugging Face cannot be reached: {reason}") from error
+        cause = error.__cause__
+        reason = shown(str(cause or "it was told to stay offline").partition("\n")[0], 200)
+        what = "answers" if isinstance(cause, errors.HfHubHTTPError) else "cannot be reached"
+        raise UserError(f"{source}: not downloaded before, and Hugging Face {what}: {reason}") from error
     except errors.HFValidationError as error:
         raise UserError(f"{source}: no name that Hugging Face could have: {shown(str(error), 200)}") from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:

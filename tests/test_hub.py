@@ -234,6 +234,9 @@ def test_a_full_disk_is_named(hub, detector, tmp_path, monkeypatch):
         ("hf://owner/gated/a.pt", "terms"),
         ("hf://owner/private/a.pt", "hf auth login"),
         ("hf://owner/broken/a.pt", "503"),
+        ("hf://owner/lost/a.pt", "Hugging Face answers: "),  # as a server that is none of theirs does
+        ("HF:/owner/name/a.pt", "expected a file or hf://OWNER/NAME/FILE"),
+        ("https://huggingface.co/owner/name/resolve/main/a.pt", "expected a file or hf://OWNER/NAME/FILE"),
         ("hf://owner/name", "expected hf://OWNER/NAME/FILE[@REVISION]"),
         ("hf://owner/name/", "expected hf://"),
         ("hf://owner", "expected hf://"),
@@ -246,7 +249,12 @@ def test_a_full_disk_is_named(hub, detector, tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_had_is_an_error_of_one_line(hub, detector, name, words, fails):
-    hub.errors = {"owner/gated": (403, "GatedRepo"), "owner/private": (401, ""), "owner/broken": (503, "")}
+    hub.errors = {
+        "owner/gated": (403, "GatedRepo"),
+        "owner/private": (401, ""),
+        "owner/broken": (503, ""),
+        "owner/lost": (404, ""),
+    }
     with pytest.raises(UserError) as refused:
         checkpoints.fetch(name, "--model_path")
     assert words in str(refused.value) and "\n" not in str(refused.value)
