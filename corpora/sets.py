@@ -27,7 +27,7 @@ class EvalSet:
 
 
 def read_sets(path: str | os.PathLike) -> list[EvalSet]:
-    """The sets of a table with a header, separated by commas, tabs or semicolons, in its order.
+    """The sets of a table with a header, separated by commas, tabs, semicolons or |, in its order.
 
     Columns: name, key, and perhaps audio_dir, subset; every other column is a system, named by its title, with the
     set's score file in its cells. A path is looked for from the working directory, then beside the table; one that is
@@ -37,7 +37,7 @@ def read_sets(path: str | os.PathLike) -> list[EvalSet]:
     """
     text = read_text(path)
     head = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",\t;", key=head.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",\t;|", key=head.count))
     try:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:

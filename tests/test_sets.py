@@ -12,7 +12,7 @@ def write(path, text):
     return path
 
 
-@pytest.mark.parametrize("separator", [",", "\t", ";"])
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
 def test_a_table_of_sets(tmp_path, monkeypatch, separator):
     monkeypatch.chdir(write(tmp_path / "cwd" / "here.txt", "").parent)
     beside = write(tmp_path / "tables" / "keys" / "la.txt", "")
