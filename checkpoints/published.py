@@ -101,7 +101,8 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
             break
     else:
         found = ", ".join(map(shown, list(state_dict)[:3])) + (" ..." if len(state_dict) > 3 else "")
-        raise UserError(f"{path}: expected weights under {' or '.join(it.prefix for it in LAYOUTS)}, found {found}")
+        prefixes = " or ".join(it.prefix for it in LAYOUTS)
+        raise UserError(f"{path}: expected weights under {prefixes}, found none, but {found}")
     rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(layout.prefix)}
     front_end, encoder, fields = _encoder_of(path, layout.prefix, encoder, flags.get("ssl"))
     kind = FRONT_ENDS[front_end]

@@ -160,7 +160,9 @@ def test_each_missing_matrix_is_named(released, tmp_path):
 
 def test_weights_under_names_of_no_layout_are_shown(released, tmp_path):
     torch.save({f"detector.{name}": t for name, t in released[1].items()}, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match=r"expected weights under .*, found detector\.m_ssl\.model\..* \.\.\.$"):
+    with pytest.raises(
+        UserError, match=r"expected weights under .*, found none, but detector\.m_ssl\.model\..* \.\.\.$"
+    ):
         checkpoints.load_detector(tmp_path / "a.ckpt")
 
 
