@@ -19,18 +19,24 @@ from collections import Counter
 
 import common.threads  # noqa: F401
 
-import torch
-
-import checkpoints
 from common.atomic import atomic_open, check_outputs, is_standard_output
 from common.console import Number, UserError, note, printable, run
 from common.workers import usable_cores
 from inference.files import find_detector, find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
 from inference.picture import draw
-from inference.precision import PRECISIONS, check_precision
 from inference.verdicts import Judged
-from model import add_model_flags, choose_device, given_model_flags
+
+try:
+    import torch
+
+    import checkpoints
+    from inference.precision import PRECISIONS, check_precision
+    from model import add_model_flags, choose_device, given_model_flags
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    torch = None  # an ONNX file needs none, see requirements-onnx.txt
 
 
 def parse_args(argv=None):
@@ -41,8 +47,8 @@ def parse_args(argv=None):
     parser.add_argument("--file_to_test", nargs="+", default=[], metavar="FILE", help="the same, as published")
     parser.add_argument(
         "--model_path",
-        help=f"a checkpoint, or {checkpoints.FORM}; not given: NES2NET_MODEL of the environment, else the newest of "
-        "demo/logs",
+        help="a checkpoint, hf://OWNER/NAME/FILE[@REVISION] or what checkpoint.py export wrote, FILE.onnx; not given: "
+        "NES2NET_MODEL of the environment, else the newest of demo/logs",
     )
     parser.add_argument(
         "--test_mode", choices=["4s", "full"], default="full", help="first 4 s or all of it (%(default)s)"
@@ -50,13 +56,14 @@ def parse_args(argv=None):
     parser.add_argument(
         "--threshold", type=Number(), help="scores above it are bona fide; not given: the checkpoint's own"
     )
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of the detector (%(default)s)",
-    )
-    add_model_flags(parser, required=False)
+    if torch:
+        parser.add_argument(
+            "--precision",
+            choices=PRECISIONS,
+            default="fp32",
+            help="of the detector (%(default)s)",
+        )
+        add_model_flags(parser, required=False)
 
     where = parser.add_argument_group("where in the file")
     where.add_argument("--timeline", action="store_true", help="score windows and name the suspicious stretches")
@@ -95,20 +102,23 @@ def parse_args(argv=None):
 
 
 def read_judge(args):
+    options = {"threshold": args.threshold, "test_mode": args.test_mode, "window": args.window, "hop": args.hop}
+    if args.model_path.endswith(".onnx") and not args.model_path.startswith("hf://"):
+        if torch and (given_model_flags(args) or args.precision != "fp32"):
+            raise UserError(f"--{[*given_model_flags(args), 'precision'][0]}: an ONNX file has its own")
+        from inference.onnx_judge import OnnxJudge
+
+        return OnnxJudge(args.model_path, **options)
+    if not torch:
+        raise UserError(
+            f"{args.named_by} {args.model_path}: needs torch (bash setup.sh); without it expected an ONNX file, as "
+            "checkpoint.py export writes"
+        )
     device = choose_device()
     check_precision(args.precision, device)
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     path, _ = checkpoints.fetch(args.model_path, args.named_by)
-    return Judge(
-        path,
-        device,
-        threshold=args.threshold,
-        test_mode=args.test_mode,
-        window=args.window,
-        hop=args.hop,
-        precision=args.precision,
-        **given_model_flags(args),
-    )
+    return Judge(path, device, precision=args.precision, **options, **given_model_flags(args))
 
 
 def print_one(judge, judged, args):

@@ -304,9 +304,14 @@ class Detector(nn.Module):
         """Logits (B, n_output_logits) of utterances that their worst units decide: the mean of the tenth of them that
         speaks least for bona fide. units: logits (B, U, n_output_logits) as `forward` gives them.
         """
-        bonafide = units[..., 1] - units[..., 0] if units.shape[2] == 2 else units[..., 0]
-        worst = bonafide.topk(-(-units.shape[1] // self.WORST), dim=1, largest=False).indices
+        n_worst = (units.shape[1] + self.WORST - 1) // self.WORST  # ONNX rounds a negative quotient up, not down
+        worst = self.for_bonafide(units).topk(n_worst, dim=1, largest=False).indices
         return units.gather(1, worst.unsqueeze(2).expand(-1, -1, units.shape[2])).mean(dim=1)
+
+    @staticmethod
+    def for_bonafide(logits: torch.Tensor) -> torch.Tensor:
+        """How much logits (..., n_output_logits) speak for bona fide, (...)."""
+        return logits[..., 1] - logits[..., 0] if logits.shape[-1] == 2 else logits[..., 0]
 
     def set_trained(self, front_end: bool) -> None:
         """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`."""

@@ -1,9 +1,10 @@
 """Detectors as ONNX files, which run without torch.
 
 The graph takes a waveform (1, samples) at 16 kHz, not normalised, and gives its score (1,), and of a detector that
-scores units their scores (1, U). Its metadata are the facts of the checkpoint, each as JSON, and how to feed it:
-`sample_rate`, `least_samples` (shorter waveforms are repeated up to these) and `samples`, the one length that it takes,
-null if it takes any.
+scores units their scores (1, U); if the worst of these speak for the utterance, also (1, U) by which they are the
+worst. Its metadata are the facts of the checkpoint, each as JSON, and how to feed it: `sample_rate`, `least_samples`
+(shorter waveforms are repeated up to these), `samples`, the one length that it takes, null if it takes any,
+`unit_samples`, null if it scores no units, and `worst`: of so many units one, the worst, speaks for the utterance.
 """
 
 import contextlib
@@ -22,33 +23,38 @@ from checkpoints.detectors import check_weights, detector_from, read_detector
 from common.atomic import atomic_open
 from common.audio import SAMPLE_RATE
 from common.console import UserError
+from common.onnx_file import FORMAT, onnx_session
 from model import Detector
 
-FORMAT = "speech anti-spoofing detector, ONNX 1"
 EXAMPLE = 64_600  # samples that are traced, if neither the checkpoint nor the back-end says another length
 CHECKED = (100_003, 16_000)  # samples of other waveforms that are compared, besides the shortest
 TOLERANCE = 1e-5  # of a score, or of its absolute value if that is above 1
+OUTPUTS = ["score", "unit_scores", "worst_by"]
 LARGEST = 2_000_000_000  # bytes of a file of protocol buffers
 
 
 class _Scorer(nn.Module):
-    """What is exported: waveforms (1, samples) to scores (1,), and (1, U) of units."""
+    """What is exported: waveforms (1, samples) to what OUTPUTS names."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, waveforms: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        logits = self.detector(waveforms)
-        scores = self.detector.scores_of(logits)
-        return (scores, self.detector.unit_scores_of(logits)) if self.detector.frames_per_unit else (scores,)
+        detector = self.detector
+        logits = detector(waveforms)
+        scores = (detector.scores_of(logits),)
+        if detector.frames_per_unit:
+            scores += (detector.unit_scores_of(logits),)
+            scores += (detector.for_bonafide(logits[:, 1:]),) if detector.config.utterance == "worst" else ()
+        return scores
 
 
 def export(source: Path | str, out: Path | str, **flags: object) -> str:
     """Write a detector as an ONNX file, whole or not at all; what it takes and how exact it is, in words.
 
-    onnxruntime has scored random waveforms of four lengths with it by then. If it fails, or is wrong, for all lengths
-    but one, the crop of the training, it is written for that one. flags and errors as load_detector; UserError also
+    onnxruntime has scored random waveforms of four lengths with it by then. If it fails, or is wrong, for other
+    lengths than the crop of the training, it is written for that one. flags and errors as load_detector; UserError also
     where onnxruntime's scores are not torch's, by TOLERANCE.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
@@ -62,20 +68,22 @@ def export(source: Path | str, out: Path | str, **flags: object) -> str:
     least = detector.front_end.least_samples
     crop = detector.crop or BACK_ENDS[detector.config.back_end].test_samples or EXAMPLE
     crop, samples, takes = max(crop, least), None, "audio of any length"
-    model, difference = _checked(scorer, crop, least, [crop, *CHECKED, least])
+    model, found = _checked(scorer, crop, least, [crop, *CHECKED, least])
+    if model is None and not detector.frames_per_unit:  # of units in one length, no recording could be made up
+        samples, takes = crop, f"audio of {crop} samples alone, because else {found}"
+        model, found = _checked(scorer, crop, None, [crop])
     if model is None:
-        samples, takes, why = crop, f"audio of {crop} samples alone, because else {difference}", difference
-        model, difference = _checked(scorer, crop, None, [crop])
-    if model is None:
-        raise UserError(f"{out}: not written: {source} does not export: {difference}; for any length: {why}")
+        raise UserError(f"{out}: not written: {found}")
     facts = {name: value for name, value in content.items() if name not in ("format", "model")}
     facts |= {"format": FORMAT, "sample_rate": SAMPLE_RATE, "least_samples": least, "samples": samples}
+    unit = detector.frames_per_unit and detector.frames_per_unit * detector.front_end.stride
+    facts |= {"unit_samples": unit, "worst": Detector.WORST}
     for name, value in facts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, json.dumps(value)
     with atomic_open(out, "wb") as file:
         file.write(model.SerializeToString())
-    return f"takes {takes}; its scores differ from torch's by {difference:.2g} at most"
+    return f"takes {takes}; its scores differ from torch's by {found:.2g} at most"
 
 
 def _checked(scorer, crop, least, lengths):
@@ -87,7 +95,7 @@ def _checked(scorer, crop, least, lengths):
         model = _exported(scorer, crop, least)
     except torch.onnx.OnnxExporterError as error:
         return None, f"the exporter fails: {' '.join(str(error.__cause__ or error).split())[:200]}"
-    session = _session(model.SerializeToString())
+    session = onnx_session(model.SerializeToString())
     largest = 0.0
     for n in lengths:
         waveform = 0.1 * torch.randn(1, n, generator=torch.Generator().manual_seed(n))
@@ -114,7 +122,7 @@ def _exported(scorer, crop, least):
             dynamo=True,
             dynamic_shapes=shapes,
             input_names=["waveforms"],
-            output_names=["score", "unit_scores"][: 1 + bool(scorer.detector.frames_per_unit)],
+            output_names=OUTPUTS[: len(scorer(torch.zeros(1, crop)))],
             verbose=False,
         )
     return program.model_proto
@@ -132,11 +140,3 @@ def _quiet():
             yield
     finally:
         logger.setLevel(level)
-
-
-def _session(model):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are exceptions
-    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
