@@ -13,6 +13,7 @@ from corpora import BONAFIDE, SPOOF
 from corpora.segments import (
     NON_SPEECH,
     crop_spans,
+    find_segments,
     fit_spans,
     read_segments,
     spans_of_labels,
@@ -234,3 +235,9 @@ def test_names_of_utterances_are_those_of_lists(tmp_path):
     path.write_text("sub/a.wav 1.0 spoof 0.0-1.0-spoof\nb.wav 1.0 bonafide\n")
     assert list(read_segments(path)) == ["sub/a", "b"] == corpora.read_table(path).utt_id
     assert [len(trial.spans) for trial in with_spans(corpora.read_table(path).trials(), path)] == [1, 1]
+
+
+def test_files_that_are_no_text_have_no_spans_in_their_lines(tmp_path):
+    for name in ("list.parquet", "train_seglab_0.02.npy"):
+        (tmp_path / name).write_bytes(b"\x93NUMPY")
+        assert find_segments(tmp_path / name) is None
