@@ -45,5 +45,6 @@ def caught(lines: list[str]) -> Iterator[None]:
                     lines.append(found[1].decode(errors="replace").strip())
                 else:
                     others.append(line)
-            with contextlib.suppress(OSError):  # a standard error that takes no more
-                os.write(2, b"".join(others))
+            if others:
+                with contextlib.suppress(OSError):  # a standard error that takes no more
+                    os.write(2, b"".join(others))
