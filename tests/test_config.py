@@ -63,7 +63,9 @@ def test_a_field_is_saved_and_compared_if_it_decides_the_weights(name):
             now.check_same_run(before, "RUN")
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", "exponential", "cosine_decay", "warmup_cosine"])
+@pytest.mark.parametrize(
+    "schedule", ["onecycle", "exponential", "cosine_decay", "warmup_cosine", "warmup_cosine_decay"]
+)
 def test_another_number_of_epochs_is_another_run_where_the_schedule_depends_on_it(schedule):
     begun = dataclasses.replace(BEGUN, schedule=schedule)
     with pytest.raises(UserError, match="--epochs: the run in RUN was started with 7, found 8"):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import read_reference
 
 from back_ends import BACK_ENDS
 from back_ends.base import CosineLinear
@@ -45,6 +46,17 @@ def test_weighted_cross_entropy_and_focal_loss_trial_by_trial():
         entropy = -target * math.log(p) - (1 - target) * math.log(1 - p)
         total += 0.25 * (1 - math.exp(-entropy)) ** 2 * entropy
     assert LOSSES["focal"]()(OUTPUTS[:, :1], LABELS).item() == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_weighted_focal_loss_is_mambos():
+    numbers = read_reference("newer_systems.json")["mambo_focal"]
+    loss, outputs, labels = (
+        LOSSES["weighted_focal"](numbers["alpha"]),
+        *map(torch.tensor, (numbers["logits"], numbers["labels"])),
+    )
+    for i, expected in enumerate(numbers["loss_per_trial"]):
+        assert loss.total(outputs[i : i + 1], labels[i : i + 1]).item() == pytest.approx(expected, abs=1e-6)
+    assert loss(outputs, labels).item() == pytest.approx(numbers["released_value"], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(set(BACK_ENDS) - {"SLS"}))

@@ -85,6 +85,8 @@ def test_schedules_of_recipes():
     # Of 9 epochs of 4 steps: min + (max - min) (1 + cos(pi step / steps)) / 2.
     cosine = [0.1 + 0.9 * (1 + math.cos(math.pi * 4 * e / 36)) / 2 for e in range(9)]
     assert rates("cosine_decay", min_lr=0.1) == pytest.approx(cosine, rel=1e-12)
+    warmed_up = [0, 1 / 2, *(0.1 + 0.9 * (1 + math.cos(math.pi * e / 7)) / 2 for e in range(7))]
+    assert rates("warmup_cosine_decay", warmup_epochs=2, min_lr=0.1) == pytest.approx(warmed_up)
     with_many = rates("cosine_decay", n_steps=500, min_lr=0.1)
     assert with_many == pytest.approx(cosine, rel=1e-9)
 

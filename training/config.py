@@ -129,15 +129,16 @@ class TrainingConfig(RawBoostParams):
     optimizer: str = _training(None, choices=("Adam", "AdamW"))
     lr: float = _training(None, "highest learning rate", kind=Number(float, 0))
     weight_decay: float = _training(1e-4, kind=Number(float, 0))
+    beta2: float = _training(0.999, "decay of Adam's second moments", kind=Number(float, 0, 0.99999))
     schedule: str = _training(
         None,
         "cosine: per epoch, down and up again; cosine_decay, exponential: per step, once from --lr to --min_lr; step: "
         "times --gamma every --T_max epochs; warmup_...: up in --warmup_epochs, then times --gamma an epoch, or half a "
-        "cosine to 0",
+        "cosine to 0, or, per step, to --min_lr (warmup_cosine_decay)",
         choices=tuple(SCHEDULES),
     )
     T_max: int = _training(5, "cosine: epochs from highest to lowest rate", kind=AT_LEAST_1)
-    min_lr: float = _training(1e-9, "cosine, cosine_decay, exponential: lowest rate", kind=Number(float, 0))
+    min_lr: float = _training(1e-9, "cosine, ..._decay, exponential: lowest rate", kind=Number(float, 0))
     gamma: float = _training(0.5, "step, warmup_exponential: see there", kind=ABOVE_0)
     warmup_epochs: int = _training(3, "warmup_...: see there", kind=AT_LEAST_1)
     loss: str = _training(
@@ -146,7 +147,7 @@ class TrainingConfig(RawBoostParams):
         "not given: the first of those",
         choices=(*LOSSES, "WCE"),
     )
-    class_weights: tuple = _training((0.1, 0.9), "weighted_CCE: spoof, bona fide", kind=ABOVE_0, nargs=2)
+    class_weights: tuple = _training((0.1, 0.9), "weighted_...: spoof, bona fide", kind=ABOVE_0, nargs=2)
     crop: int = _training(None, "samples of a training utterance; shorter ones are repeated", kind=AT_LEAST_1)
     crop_place: str = _training(
         None,
@@ -313,8 +314,8 @@ class TrainingConfig(RawBoostParams):
             raise UserError(f"RawBoost: {error}") from error
         if self.average_by.startswith("loss") and self.validation == "eer":
             raise UserError(f"--average_by {self.average_by} needs --validation loss")
-        if self.schedule == "exponential" and self.lr == 0:
-            raise UserError("--schedule exponential: expected --lr above 0, found 0")
+        if self.schedule in ("exponential", "warmup_cosine_decay") and self.lr == 0:
+            raise UserError(f"--schedule {self.schedule}: expected --lr above 0, found 0")
         if self.dynamic_crop and self.dynamic_crop[0] > self.dynamic_crop[1]:
             raise UserError(f"--dynamic_crop: expected at least, then at most, found {shown(self.dynamic_crop)}")
         if self.dynamic_crop and self.compile:

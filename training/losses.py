@@ -66,6 +66,19 @@ class WeightedCrossEntropy(Loss):
         return self.class_weights[labels].sum()
 
 
+class WeightedFocal(Loss):
+    """Focal loss of two logits with a weight per class, gamma 2; its mean is over trials and both classes, of which one
+    is zero, and so half that over trials. Source: Lin et al. 2017, as in the program of Ng et al., "XLSR-MamBo", 2026.
+    """
+
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        entropy = F.cross_entropy(outputs, labels, reduction="none")
+        return (self.class_weights[labels] * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        return 2 * super().weight(labels)
+
+
 class OneClassSoftmax(Loss):
     """Softmax of the cosine to the one bona fide direction: bona fide is drawn above 0.9, spoof pushed below 0.2.
 
@@ -168,6 +181,7 @@ LOSSES = {
     "OC_softmax": OneClassSoftmax,
     "AM_softmax": AdditiveMarginSoftmax,
     "duration_AM_softmax": DurationMarginSoftmax,
+    "weighted_focal": WeightedFocal,
 }
 
 

@@ -49,6 +49,19 @@ def warmup_cosine(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) 
     return _after_warmup(config, optimizer, lambda epoch: (1 + math.cos(math.pi * min(epoch / n_epochs, 1))) / 2)
 
 
+def warmup_cosine_decay(config: "TrainingConfig", optimizer: Optimizer, n_steps: int) -> LRScheduler:
+    """Per step, from 0 to the highest rate in --warmup_epochs, then half a cosine down to --min_lr behind the last."""
+    n_warmup, n_after = config.warmup_epochs * n_steps, max(config.epochs - config.warmup_epochs, 1) * n_steps
+    lowest = config.min_lr / config.lr
+
+    def of_step(i):
+        if i < n_warmup:
+            return i / n_warmup
+        return lowest + (1 - lowest) * (1 + math.cos(math.pi * (i - n_warmup) / n_after)) / 2
+
+    return lr_scheduler.LambdaLR(optimizer, of_step)
+
+
 def _after_warmup(config, optimizer, factor):
     """Up to the highest rate in --warmup_epochs, then times factor(epochs since)."""
 
@@ -62,9 +75,12 @@ def _after_warmup(config, optimizer, factor):
 
 SCHEDULES = {
     function.__name__: function
-    for function in (constant, cosine, cosine_decay, onecycle, step, exponential, warmup_exponential, warmup_cosine)
+    for function in (
+        *(constant, cosine, cosine_decay, onecycle, step, exponential),
+        *(warmup_exponential, warmup_cosine, warmup_cosine_decay),
+    )
 }
-EVERY_STEP = ("cosine_decay", "onecycle", "exponential")  # the others step once per epoch
+EVERY_STEP = ("cosine_decay", "onecycle", "exponential", "warmup_cosine_decay")  # the others step once per epoch
 BY_LENGTH = (*EVERY_STEP, "warmup_cosine")  # their rates depend on the number of epochs
 
 

@@ -62,7 +62,7 @@ class Training:
         self.n_steps = len(train_loader)
         # Fused: one kernel for all weights, and one that heeds found_inf, see step().
         self.optimizer = getattr(torch.optim, config.optimizer)(
-            detector.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
+            detector.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2), fused=True
         )
         self.scheduler = SCHEDULES[config.schedule](config, self.optimizer, self.n_steps)
         self.every_step = config.schedule in EVERY_STEP
