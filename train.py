@@ -132,6 +132,8 @@ def chosen_recipe(argv):
 
 
 def _words(value):
+    if isinstance(value, dict):
+        return " ".join(f"{name}={option}" for name, option in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 

@@ -12,6 +12,7 @@ from back_ends.fake_mamba import Fake_Mamba
 from back_ends.lcnn import GF, LGF, LLGF
 from back_ends.linear import Linear
 from back_ends.mamba import Mamba
+from back_ends.mambo import MamBo
 from back_ends.mfa import MFA
 from back_ends.mhfa import MHFA
 from back_ends.moe import MoE
@@ -34,6 +35,7 @@ BACK_ENDS = {
         TCM,
         Mamba,
         Fake_Mamba,
+        MamBo,
         SLS,
         AttM_LSTM,
         LLGF,

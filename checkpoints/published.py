@@ -54,7 +54,7 @@ def state_dict_of(path: Path | str, content: object) -> dict[str, torch.Tensor]:
             content = content[wrapping]
             break
     content = weights_of(path, content)
-    if any(name.startswith("feature_extractor.") for name in content):
+    if any(name.startswith("feature_extractor.conv_layers.") for name in content):
         raise UserError(f"{path}: expected a detector, found a pre-trained encoder; train.py --ssl_path takes it")
     return content
 
@@ -79,6 +79,7 @@ LAYOUTS = (
     # wedefense: s3prl normalises if the encoder's own settings say so.
     Layout("frontend.upstream.upstream.model.", {"wav2vec2": True, "WavLM": True}),
     Layout("pretrain_model."),  # MoE: a model of Hugging Face, under its names
+    Layout("feature_extractor.model.model."),  # MamBo: a model of torchaudio, under its names
 )
 
 

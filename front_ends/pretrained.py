@@ -270,8 +270,10 @@ def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool
     return told
 
 
-# Hugging Face's name of a part -> fairseq's, one after the other.
+# Hugging Face's or torchaudio's name of a part -> fairseq's, one after the other.
 _HUGGING_FACE_NAMES = (
+    ("encoder.feature_projection.", "feature_projection."),  # torchaudio's, whose names are else the same
+    ("encoder.transformer.", "encoder."),
     ("masked_spec_embed", "mask_emb"),
     ("feature_projection.layer_norm.", "layer_norm."),
     ("feature_projection.projection.", "post_extract_proj."),
@@ -293,7 +295,7 @@ _PRETRAINING_HEADS += ("project_hid.", "lm_head.")  # Hugging Face's
 
 
 def fairseq_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of wav2vec 2.0, HuBERT or WavLM, Hugging Face's too, by fairseq's names, without heads."""
+    """A state dict of wav2vec 2.0, HuBERT or WavLM, of Hugging Face or torchaudio too, by fairseq's names, no heads."""
     if any("feature_projection." in name for name in state_dict):
         state_dict = _from_hugging_face(state_dict)
     return {name: tensor for name, tensor in state_dict.items() if not name.startswith(_PRETRAINING_HEADS)}

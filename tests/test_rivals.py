@@ -41,6 +41,7 @@ COUNTS = [
     ("TCM", 25, 2_382_628),
     ("Mamba", 25, 1_936_950),
     ("Fake_Mamba", 25, 2_336_405),
+    ("MamBo", 25, 693_615),
     ("SLS", 25, 23_399_429),
     ("AttM_LSTM", 13, 51_275_794 - (3072**2 + 3072)),
     ("AttM_LSTM", 25, 195_985_858 - (6144**2 + 6144)),  # published with a layer that nothing uses

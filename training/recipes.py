@@ -75,6 +75,33 @@ _ASVSPOOF5 = {
     "not_carried_over": "a running average of the kept epochs, which its authors do not score; by a slip they keep and "
     "stop by the minDCF, which they log as the EER",
 }
+# Ng et al. 2026, on 2019 LA. Their dev set is augmented too, and ranks the epochs.
+_MAMBO = {
+    "model_name": "wav2vec2_MamBo",
+    "epochs": 20,
+    "early_stop": 7,
+    "batch_size": 32,
+    "drop_last": True,
+    "optimizer": "AdamW",
+    "lr": 1e-5,
+    "min_lr": 1e-6,
+    "beta2": 0.95,
+    "weight_decay": 0.05,
+    "schedule": "warmup_cosine_decay",
+    "warmup_epochs": 2,
+    "loss": "weighted_focal",
+    "class_weights": [0.1, 0.9],
+    "algo": 5,
+    "crop": 66800,
+    "crop_place": "first",
+    "validation": "loss",
+    "average_by": "loss_augmented",
+    "keep": "every",
+    "keep_best": 5,
+    "seed": 114514,
+    "not_carried_over": "waveforms normalised together, a batch of them; here each by itself. Whether the N of a "
+    "MamBo-4-Hydra-N1 counts units or the Hydras in a row its authors do not say; here units",
+}
 
 RECIPES = {
     # Liu et al. 2025, on wav2vec 2.0 and on WavLM.
@@ -97,6 +124,10 @@ RECIPES = {
         "not_carried_over": "their averaging, by the same slip as Mamba's (eval.py --average_as_published); their dev "
         "loss is the mean of batches (--average_by loss_augmented_published)",
     },
+    # MamBo-4-Hydra-N1 for LA and DF, MamBo-3-Hydra-N3 for In-the-Wild.
+    "MamBo": {**_MAMBO, "back_end_options": {"layout": 4, "units": 1}},
+    "MamBo_DF": {**_MAMBO, "back_end_options": {"layout": 4, "units": 1}, "algo": 3},
+    "MamBo_ITW": {**_MAMBO, "back_end_options": {"layout": 3, "units": 3}, "algo": 0, "average_by": "loss"},
     # Zhang et al. 2024. No dev set: it ends with the first epoch whose training loss does not fall.
     "SLS": {
         "model_name": "wav2vec2_SLS",

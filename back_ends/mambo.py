@@ -1,0 +1,233 @@
+"""XLSR-MamBo: units of Hydra, a state-space mixer of both directions, of gated feed-forward layers and of attention.
+
+Source: Ng et al., "XLSR-MamBo: scaling the hybrid Mamba-attention backbone for audio deepfake detection", Findings of
+ACL 2026 (arXiv 2601.02944), and its released program; Hwang et al., "Hydra: bidirectional state space models through
+generalized matrix mixers", NeurIPS 2024. Axes: B trials, T frames, C channels, H heads, P channels of a head, N state
+size. Attribute names are those of the published checkpoints.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from back_ends.base import BackEnd
+from back_ends.common import attentive_mean
+from back_ends.mamba import RMSNorm
+
+# The layers of a unit by their published names: Hydra (as many as the option says), feed-forward, attention.
+LAYOUTS = {
+    1: ("mamba", "mlp"),
+    2: ("mamba", "mha"),
+    3: ("mamba", "mlp", "mha", "mlp"),
+    4: ("mamba", "mlp", "mamba", "mha"),
+}
+HEAD = 64  # channels of a head of Hydra; the released configuration's 32 never reaches it
+ATTENTION_HEADS = 4
+ATTENTION_TAPS = 4  # frames of the attention's convolution
+
+
+def linear(n_in: int, n_out: int, bias: bool = False) -> nn.Linear:
+    """A linear layer that starts as in the released program."""
+    layer = nn.Linear(n_in, n_out, bias)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    return layer
+
+
+def mix_earlier(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """A frame from those before it: y_i = c_{i-1} h_{i-1} with h_i = exp(dt_i a) h_{i-1} + dt_i b_i x_i, and y_0 = 0.
+
+    a: (H,). x: (B, T, H, P). dt: (B, T, H). b, c: (B, T, N), shared by the heads. Returns (B, T, H, P). As a matrix of
+    c_i b_j exp(a (dt_{j+1} + ... + dt_i)), which for utterances is faster than a loop over frames.
+    """
+    n_frames = x.shape[1]
+    total = (dt * a).cumsum(dim=1).transpose(1, 2)  # (B, H, T)
+    later = torch.ones(n_frames, n_frames, dtype=torch.bool, device=x.device).triu(1)
+    decay = (total.unsqueeze(3) - total.unsqueeze(2)).masked_fill(later, -math.inf).exp()  # (B, H, T, T)
+    y = (decay * (c @ b.mT).unsqueeze(1)) @ (dt.unsqueeze(3) * x).transpose(1, 2)
+    return F.pad(y.transpose(1, 2), (0, 0, 0, 0, 1, 0))[:, :n_frames]
+
+
+class Hydra(nn.Module):
+    """(B, T, C) -> (B, T, C): a frame from all others by two scans, and from itself by a weight.
+
+    state: numbers that each inner channel keeps. kernel: frames of the convolution.
+    """
+
+    def __init__(self, size: int, state: int, kernel: int) -> None:
+        super().__init__()
+        inner, heads = 2 * size, 2 * size // HEAD
+        self.sizes = [inner, inner + 4 * state, 2 * heads]  # the gate; x with b and c, and steps, of both directions
+        self.in_proj = nn.Linear(size, sum(self.sizes), bias=False)
+        self.conv1d = nn.Conv1d(self.sizes[1], self.sizes[1], kernel, padding=kernel // 2, groups=self.sizes[1])
+        step = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)))
+        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # its softplus is the step
+        self.A_log = nn.Parameter(torch.zeros(heads))
+        self.D = nn.Parameter(torch.ones(heads))
+        self.fc_D = nn.Linear(inner, heads, bias=False)
+        self.norm = RMSNorm(inner)
+        self.out_proj = nn.Linear(inner, size, bias=False)
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        z, mixed, dt = self.in_proj(u).split(self.sizes, dim=-1)
+        mixed = F.silu(self.conv1d(mixed.transpose(1, 2)).transpose(1, 2))
+        with torch.autocast(u.device.type, enabled=False):  # sums over all frames need their float32
+            mixed, dt = (v.to(self.A_log.dtype) for v in (mixed, dt))
+            x, b_and_c = mixed.tensor_split([self.sizes[0]], dim=-1)
+            dt = F.softplus(dt.unflatten(-1, (2, -1)) + self.dt_bias)
+            weights = F.linear(x, self.fc_D.weight, self.D).unsqueeze(-1)  # (B, T, H, 1)
+            x = x.unflatten(-1, (-1, HEAD))
+            y = weights * x + self.mix(x, dt, b_and_c.unflatten(-1, (2, 2, -1)))
+        return self.out_proj(self.norm(y.flatten(2)) * F.silu(z))
+
+    def mix(self, x: torch.Tensor, dt: torch.Tensor, b_and_c: torch.Tensor) -> torch.Tensor:
+        """Every frame from all others: x (B, T, H, P), dt (B, T, 2, H), b_and_c (B, T, 2, 2, N) -> (B, T, H, P). The
+        first 2 are the directions, forward and backward.
+        """
+        a = -self.A_log.exp()
+        forward, backward = ((x, dt[:, :, way], *b_and_c[:, :, way].unbind(2)) for way in (0, 1))
+        return mix_earlier(a, *forward) + mix_earlier(a, *(v.flip(1) for v in backward)).flip(1)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU, (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        hidden = 8 * size // 3
+        self.w1_w3_combined = linear(size, 2 * hidden)
+        self.w2_out = linear(hidden, size)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, value = self.w1_w3_combined(x).chunk(2, dim=-1)
+        return self.dropout(self.w2_out(F.silu(gate) * value))
+
+
+class Attention(nn.Module):
+    """Attention over all frames, behind a causal convolution of queries, keys and values. (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(size, 3 * size)
+        self.conv1d = nn.Conv1d(3 * size, 3 * size, ATTENTION_TAPS, padding=ATTENTION_TAPS - 1, groups=3 * size)
+        self.out_proj = nn.Linear(size, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        qkv = self.conv1d(self.in_proj(x).transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+        q, k, v = qkv.unflatten(-1, (3, ATTENTION_HEADS, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, T, channels)
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Layer(nn.Module):
+    """What a mixer makes of the normalised frames, added to them. kind: the mixer's published name."""
+
+    def __init__(self, kind: str, mixer: nn.Module, size: int) -> None:
+        super().__init__()
+        self.norm, self.kind = RMSNorm(size), kind
+        self.add_module(kind, mixer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + getattr(self, self.kind)(self.norm(x))
+
+
+class Layers(nn.Module):
+    def __init__(self, kinds: list[str], size: int, state: int, kernel: int) -> None:
+        super().__init__()
+        mixers = {
+            "mamba": lambda: Hydra(size, state, kernel),
+            "mlp": lambda: FeedForward(size),
+            "mha": lambda: Attention(size),
+        }
+        self.layers = nn.ModuleList(Layer(kind, mixers[kind](), size) for kind in kinds)
+        self.norm = RMSNorm(size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+
+class Stem(nn.Module):
+    def __init__(self, in_channels: int, size: int) -> None:
+        super().__init__()
+        self.input_proj = nn.Linear(in_channels, size, bias=False)
+        self.norm = RMSNorm(size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return F.silu(self.norm(self.input_proj(features)))
+
+
+class GatedPool(nn.Module):
+    """The mean over time under an attention that a gated layer gives, (B, T, C) -> (B, C)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        hidden = 8 * size // 3
+        self.gate_value_proj = linear(size, 2 * hidden)
+        self.to_score = linear(hidden, 1)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, value = self.gate_value_proj(x).chunk(2, dim=-1)
+        return self.dropout(attentive_mean(x, self.to_score(F.silu(gate) * value)).squeeze(1))
+
+
+def kinds_of_layers(layout: int, units: int, hydras: int) -> list[str]:
+    return units * [kind for kind in LAYOUTS[layout] for _ in range(hydras if kind == "mamba" else 1)]
+
+
+class MamBo(BackEnd):
+    """Features (B, T, in_channels) to logits (B, n_output_logits). 693,615 parameters at 1024 channels, 2 outputs.
+
+    layout: 1 to 4, see LAYOUTS. units: how often it is repeated. hydras: how many stand where a layout has one. state,
+    kernel: see Hydra. Which number the N of the authors' MamBo-4-Hydra-N1 is they do not say: at 1 it is the default
+    whichever. Their mixers other than Hydra are not here. Their encoder, torchaudio's, hears waveforms normalised
+    together, a batch of them; here each is by itself, so that no score depends on the others.
+    """
+
+    normalizes = True
+    test_samples = 66_800
+
+    def __init__(
+        self,
+        in_channels: int,
+        n_output_logits: int = 2,
+        layout: int = 4,
+        units: int = 1,
+        hydras: int = 1,
+        size: int = 128,
+        state: int = 64,
+        kernel: int = 7,
+    ) -> None:
+        super().__init__()
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout: expected one of {', '.join(map(str, LAYOUTS))}, found {layout}")
+        for name, value in {"units": units, "hydras": hydras, "state": state}.items():
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, found {value}")
+        if size < 1 or 2 * size % HEAD:
+            raise ValueError(f"size: expected a multiple of {HEAD // 2}, found {size}")
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel: expected an odd number, found {kernel}")
+        self.input_proj = Stem(in_channels, size)
+        layers = Layers(kinds_of_layers(layout, units, hydras), size, state, kernel)
+        self.stacked_mamba2 = nn.ModuleDict({"layers": layers})
+        self.attention_pool = GatedPool(size)
+        self.classifier = linear(size, n_output_logits, bias=True)
+
+    @staticmethod
+    def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
+        names = [name.split(".") for name in state_dict if name.startswith("stacked_mamba2.layers.layers.")]
+        by_place = {int(name[3]): name[4] for name in names if name[4] != "norm"}
+        kinds = [by_place[i] for i in range(len(by_place))]
+        hydras = [kind == "mamba" for kind in [*kinds, "end"]].index(False)
+        for layout in LAYOUTS:
+            units = len(kinds) // len(kinds_of_layers(layout, 1, hydras))
+            if kinds == kinds_of_layers(layout, units, hydras):
+                return {"layout": layout, "units": units, "hydras": hydras}
+        raise ValueError("layers in another order")
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.attention_pool(self.stacked_mamba2["layers"](self.input_proj(features))))
