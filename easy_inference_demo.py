@@ -123,9 +123,12 @@ def read_judge(args):
 
 def print_one(judge, judged, args):
     """All about one file, a line a thing; `score:` is the published line."""
-    print(f"file: {printable(judged.file)}, {judged.seconds:.2f} s")
+    print(f"{judge.in_words(judged)}: {printable(judged.file)}, {judged.seconds:.2f} s")
+    print(f"{judge.about_errors()}")
+    if judge.warning:
+        print(f"warning: {judge.warning}")
     print(f"score: {judged.score if judged.score is not None else 'nan'}")
-    print(judge.reading(judged))
+    print(f"reason: {judge.reason(judged)}")
     if probability := judge.about_probability(judged):
         print(f"probability: {probability}")
     for doubt in [] if judged.silent else judge.notes(judged):
@@ -161,17 +164,17 @@ def print_row(judge, judged, args):
         return
     score = f"{judged.score:.5g}" if judged.score is not None else "nan"
     probability = judge.probability(judged)
-    probability = f"p {probability:.2f}" if probability is not None else ""
+    probability = f"p {probability:.3f}" if probability is not None else ""
     remarks = [*judge.notes(judged), *([judge.about_windows(judged)] if judged.windows else [])]
     remarks = f"  ({'; '.join(remarks)})" if remarks else ""
-    verdict = judge.finding(judged) or "no verdict"
-    print(f"score: {score:10} {verdict:10} {probability:6} {judged.seconds:8.2f} s  {printable(judged.file)}{remarks}")
+    scored = f"score: {score:10} {probability:7} {judged.seconds:8.2f} s"
+    print(f"{judge.brief(judged):16} {scored}  {printable(judged.file)}{remarks}")
     if args.timeline:
         print_stretches(judge, judged, "    ")
 
 
 def print_summary(judge, results, seconds):
-    counts = Counter("not read" if judged.error else judge.finding(judged) or "no verdict" for judged in results)
+    counts = Counter("not read" if judged.error else judge.brief(judged) for judged in results)
     text = ", ".join(f"{n} {what}" for what, n in counts.most_common())
     each = f"{seconds / len(results):.3f} s a file, and {judge.loading_took:.2f} s to load the detector"
     print(f"{len(results)} files: {text}; time: {seconds:.2f} s, {each}")
@@ -183,6 +186,7 @@ def write_tables(judge, results, args):
         content = {
             "detector": {"checkpoint": args.model_path, **judge.detector.config.to_dict()},
             "threshold": judge.about_threshold(),
+            "warning": judge.warning or None,
             "files": rows,
         }
         with _out(args.json) as file:
@@ -190,14 +194,19 @@ def write_tables(judge, results, args):
             file.write("\n")
     if args.csv:
         columns = ["file", "seconds", "score", "verdict", "threshold", "probability_bonafide", "n_windows"]
-        columns += ["n_suspicious_stretches", "seconds_taken", "notes", "error", "headline", "suspicious"]
+        columns += ["n_suspicious_stretches", "seconds_taken", "notes", "error", "headline", "suspicious", "warning"]
         with _out(args.csv) as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
             for row in rows:  # a name with a line end is one line, too
                 row = {**row, **{name: printable(row[name]) for name in ("file", "error") if name in row}}
                 if "error" not in row:
-                    row = {**row, "notes": "; ".join(row["notes"]), "n_windows": len(row["windows"])}
+                    row = {
+                        **row,
+                        "notes": "; ".join(row["notes"]),
+                        "n_windows": len(row["windows"]),
+                        "warning": judge.warning,
+                    }
                     ranked = sorted(row["suspicious"], key=lambda stretch: stretch["rank"])
                     row["suspicious"] = "; ".join(f"{s['start']:g}-{s['end']:g} {s['score']:g}" for s in ranked)
                     row["n_suspicious_stretches"] = len(ranked)
@@ -214,7 +223,8 @@ def main(argv=None):
         from inference import web_page
 
         judge = read_judge(args)
-        print(f"detector: {about_detector(args)}")
+        if args.named_by != "--model_path":
+            print(f"detector: {about_detector(args)}")
         return web_page.serve(judge, args.host, args.port)
     with find_files(args.files) as (files, missing):
         many = len(files) + len(missing) > 1
@@ -229,7 +239,9 @@ def main(argv=None):
         results = [Judged(name, name, error=reason) for name, reason in missing.items()]
         if many and not quiet:
             print(f"detector: {about_detector(args)}")
-            print(f"threshold: {judge.about_threshold()}")
+            print(f"{judge.about_errors()}")
+            if judge.warning:
+                print(f"warning: {judge.warning}")
             for judged in results:
                 print_row(judge, judged, args)
         started = time.monotonic()

@@ -74,7 +74,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
     if judge.window_threshold is not None:
         label = f"threshold, {judge.window_threshold:.3g}"
         score.axhline(judge.window_threshold, color=red, linewidth=1.2, linestyle="--", label=label)
-    score.set(ylabel="score, higher is\nmore bona fide", xlim=(0, judged.seconds))
+    score.set(ylabel="score, higher is\nmore genuine", xlim=(0, judged.seconds))
     score.grid(alpha=0.25)
     score.margins(y=0.12)
     stretches = judge.stretches(judged)
@@ -91,7 +91,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
         _mark_probabilities(score, judge.calibration)
     name = printable(os.path.basename(judged.file))
     name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
-    verdict = judge.finding(judged) or "no verdict"
+    verdict = judge.brief(judged)
     figure.suptitle(
         f"{name}: {verdict}, {'mean ' * judged.is_mean}score {np.nan if judged.score is None else judged.score:.3g}",
         fontsize=12,

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,9 @@ SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
 # 95 % of fake ones below the other. Source: the released demo of Liu et al., 2025.
 PUBLISHED_REAL, PUBLISHED_FAKE = 0.8, 0.0
+# What a reader is told; JSON, CSV and reports keep the field's terms.
+WORDS = {"bona fide": "likely genuine", "spoof": "likely synthetic", "mostly spoofed": "mostly synthetic"}
+WORDS |= dict.fromkeys(("undecided", None), "cannot tell")
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Reader:
     ) -> None:
         self.test_mode, self.window, self.hop = test_mode, window, hop
         valid = content.get("valid", {})
-        self.dev_set = shown(valid.get("key") or f"the dev set of {content.get('trained_on', 'a corpus not named')}")
+        self.dev_set, self.warning = _name_of_dev_set(content), shown(content.get("note", ""), 300)
         figures = {name: value for name, value in valid.items() if isinstance(value, float | int)}
         self.eer, self.calibration = figures.get("eer"), None
         names = [f"calibration_{field}" for field in Calibration._fields]
@@ -185,20 +189,28 @@ class Reader:
         if self.origin == "given":
             return f"{self.threshold:.4g}, the threshold given"
         if self.origin == "dev":
-            return self._about_dev(self.threshold, self.eer)
+            return (
+                f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.eer:.1f} % of either "
+                f"class of {self.dev_set}; expect more errors on other recordings"
+            )
         if self.origin == "published":
             return (
                 f"the authors of the CtrSVDD detectors found about 95 % of real singing above {PUBLISHED_REAL:g} and "
                 f"about 95 % of fake singing below {PUBLISHED_FAKE:g}; between the two, and for other recordings, give "
                 "a threshold of your own (--threshold)"
             )
-        return "this checkpoint has no threshold of its own; give --threshold (higher scores are more bona fide)"
+        return "this checkpoint has no threshold of its own; give --threshold (higher scores are more genuine)"
 
-    def _about_dev(self, threshold, eer, of="either class"):
-        return (
-            f"{threshold:.4g}, the threshold where this detector errs on {100 * eer:.1f} % of {of} of {self.dev_set}; "
-            "expect more errors on other recordings"
-        )
+    def about_errors(self) -> str:
+        """What every verdict rests on: how often this detector is wrong, as far as that is known."""
+        if self.origin == "dev":
+            wrong = (
+                f"is wrong for {one_in(self.eer)} recordings like those" if self.eer else "was wrong for none of those"
+            )
+            return f"this detector {wrong} it was tested on: {self.dev_set}; expect more errors on others"
+        if self.origin == "given":
+            return "how often this detector is wrong at the threshold given is not known"
+        return self.about_threshold()
 
     def headline(self, judged: Judged) -> str | None:
         """The finding, and if it is mixed, how many stretches are otherwise and which is the longest."""
@@ -217,19 +229,27 @@ class Reader:
         length = f"{longest.end - longest.start:.{self.digits}f} s at {self.time(judged, longest.start)}"
         return f"{finding}, with {len(stretches)} {what}, the longest {length}"
 
-    def reading(self, judged: Judged) -> str:
-        """The headline in a sentence, with what it rests on."""
+    def brief(self, judged: Judged) -> str:
+        """The finding in the reader's words."""
+        finding = self.finding(judged)
+        return WORDS.get(finding, finding)
+
+    def in_words(self, judged: Judged) -> str:
+        """The headline in the reader's words."""
+        return (self.headline(judged) or "").replace(self.finding(judged) or "", self.brief(judged), 1)
+
+    def reason(self, judged: Judged) -> str:
+        """What of the score made the headline."""
         verdict = self.verdict(judged)
         if judged.silent:
-            return "no verdict: every sample is zero"
+            return "every sample is zero"
         if verdict is None:
-            return f"no verdict: {self.about_threshold()}"
+            return self.about_threshold()
         if self.finding(judged) != verdict:
-            chance, threshold = self.chance(judged), self.about_threshold()
-            if self.window_eer is not self.eer:
-                threshold = self._about_dev(self.window_threshold, self.window_eer, "the units of either class")
+            chance = self.chance(judged)
             return (
-                f"{self.headline(judged)}: {chance.low} of its {chance.scored} {self._pieces} are not above {threshold}"
+                f"{chance.low} of its {chance.scored} {self._pieces} are not above {self.window_threshold:.4g}, the "
+                f"threshold; of genuine ones {one_in(self.window_eer)} would be expected"
             )
         mean = "the mean score of its windows" if judged.is_mean else "the score"
         if self.origin == "published":
@@ -238,8 +258,9 @@ class Reader:
                 "spoof": f"below {PUBLISHED_FAKE:g}",
                 "undecided": f"between {PUBLISHED_FAKE:g} and {PUBLISHED_REAL:g}",
             }[verdict]
-            return f"{'likely ' * (verdict != 'undecided')}{verdict}: {mean} is {where}; {self.about_threshold()}"
-        return f"{verdict}: {mean} is {'not ' * (verdict == 'spoof')}above {self.about_threshold()}"
+            return f"{mean} is {where}"
+        given = " given" if self.origin == "given" else ""
+        return f"{mean} is {'not ' * (verdict == 'spoof')}above {self.threshold:.4g}, the threshold{given}"
 
     def about_probability(self, judged: Judged) -> str | None:
         """The probability in a sentence, or why there is none; None where that goes without saying."""
@@ -249,8 +270,8 @@ class Reader:
             how = "under " if probability <= rarest else "over " if probability >= 1 - rarest else ""
             shown = f"{how}{probability:.3f}"
             return (
-                f"{shown} that it is bona fide, if both were equally likely beforehand; calibrated on "
-                f"{self.calibration.n_bonafide} bona fide and {self.calibration.n_spoof} spoofed utterances of "
+                f"{shown} that it is genuine, if both were equally likely beforehand; calibrated on "
+                f"{self.calibration.n_bonafide} genuine and {self.calibration.n_spoof} synthetic recordings of "
                 f"{self.dev_set}"
             )
         if self.calibration and judged.is_mean:
@@ -268,7 +289,9 @@ class Reader:
         suspicious = sum(self.suspicious_windows(judged))
         text += f"; {suspicious} not above {self.window_threshold:.4g}"
         if self.window_eer is not None:
-            text += f" (of genuine speech as in its dev set about {self.window_eer * n:.1f} would be, by chance"
+            text += (
+                f" (of genuine speech like that it was tested on about {self.window_eer * n:.1f} would be, by chance"
+            )
             if chance := self.chance(judged):
                 p = f"{chance.p_genuine:.2g}" if chance.p_genuine >= 0.001 else "below 0.001"
                 text += f"; with probability {p} as many, or as long a stretch"
@@ -332,6 +355,24 @@ class Reader:
             "notes": self.notes(judged),
             "seconds_taken": round(judged.took, 4),
         }
+
+
+def _name_of_dev_set(content):
+    """Its own name, without the folders of the machine that checkpoints used to keep."""
+
+    def own(names):
+        return ", ".join(Path(name).name for name in str(names).split(", "))
+
+    if name := content.get("tested_on"):
+        return shown(name)
+    if key := content.get("valid", {}).get("key"):
+        return shown(own(key))
+    return shown(f"the dev set of {own(content.get('trained_on', 'a corpus not named'))}")
+
+
+def one_in(rate: float) -> str:
+    """An error rate as people count: about 1 in 8, about 4 in 10."""
+    return f"about {round(10 * rate)} in 10" if rate > 0.25 else f"about 1 in {round(1 / max(rate, 1e-6))}"
 
 
 def clock(seconds: float, digits: int = 1, hours: bool = False) -> str:

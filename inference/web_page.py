@@ -85,7 +85,8 @@ def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lam
         return 422, {"error": judged.error}
     rows = [
         ("file", f"{name}, {judged.seconds:.2f} s"),
-        ("score", "none" if judged.score is None else f"{judged.score:.4f} (higher is more bona fide)"),
+        ("score", "none" if judged.score is None else f"{judged.score:.4f} (higher is more genuine)"),
+        ("reason", judge.reason(judged)),
         ("probability", judge.about_probability(judged)),
         ("windows", judge.about_windows(judged)),
         *(("suspicious", line) for line in judge.about_stretches(judged)),
@@ -94,11 +95,12 @@ def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lam
     ]
     picture = io.BytesIO()
     draw(picture, judged, judge, check)
-    _, _, reason = judge.reading(judged).partition(": ")
     return 200, {
-        "verdict": judge.headline(judged) or "no verdict",
+        "verdict": judge.in_words(judged),
         "finding": judge.finding(judged),
-        "reason": reason,
+        "rests_on": judge.about_errors(),
+        "reason": judge.reason(judged),
+        "warning": judge.warning,
         "rows": [(key, text) for key, text in rows if text],
         "picture": f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}",
     }

@@ -527,9 +527,13 @@ def test_the_demo_agrees_with_eval_and_says_what_it_means(scores, finished_run, 
     text = output(easy_inference_demo.main, [*flags, "--model_name", "wav2vec2_Nes2Net_X"])
     assert float(re.search(r"^score: (\S+)$", text, re.M)[1]) == pytest.approx(score, abs=1e-5)
     threshold = checkpoints.read_checkpoint(average(finished_run))["valid"]["threshold"]
-    assert ("bona fide" if score > threshold else "spoof") + ":" in text
-    assert "spoof:" in output(easy_inference_demo.main, [*flags, "--threshold", "1000"])
-    assert "bona fide:" in output(easy_inference_demo.main, [*flags, "--threshold", "-1000", "--test_mode", "4s"])
+    assert text.startswith(f"likely {'genuine' if score > threshold else 'synthetic'}: {file}, ")
+    note = json.loads((corpus / "corpus.json").read_text())["note"]
+    assert text.splitlines()[2] == f"warning: {note}"
+    text = output(easy_inference_demo.main, [*flags, "--threshold", "1000"])
+    assert text.startswith("likely synthetic: ") and f"\nwarning: {note}\n" in text
+    text = output(easy_inference_demo.main, [*flags, "--threshold", "-1000", "--test_mode", "4s"])
+    assert text.startswith("likely genuine: ")
 
 
 # ---------------------------------------------------------------------------------------------------- shell scripts

@@ -189,7 +189,7 @@ def test_silence_is_given_no_score(tmp_path, by_ear):
     for seconds in (1, 40):
         judged = one(by_ear, wav(tmp_path / "x.wav", np.zeros(16000 * seconds)), timeline=True)
         assert judged.silent and judged.score is None and by_ear.verdict(judged) is None
-        assert by_ear.stretches(judged) == [] and "every sample is zero" in by_ear.reading(judged)
+        assert by_ear.stretches(judged) == [] and by_ear.reason(judged) == "every sample is zero"
     x = np.concatenate([tone(20, 1000), np.zeros(20 * 16000), tone(20, 1000)])
     judged = one(by_ear, wav(tmp_path / "x.wav", x))
     assert judged.score == pytest.approx(0.5, abs=0.01) and by_ear.stretches(judged) == []
@@ -254,7 +254,8 @@ def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trai
     assert abs(found["start"] - start) <= 1.25 and abs(found["end"] - end) <= 1.25
     (line,) = re.findall(r"^suspicious: (.*)$", text, re.M)
     assert line.startswith(clock(found["start"]))
-    assert re.search(r"^bona fide: the mean score of its windows is above ", text, re.M)
+    assert text.startswith(f"likely genuine: {path}, 36.00 s\n")
+    assert re.search(r"^reason: the mean score of its windows is above ", text, re.M)
     assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above ", text, re.M)
 
 
@@ -302,7 +303,7 @@ def test_the_demo_agrees_with_scoring_one_at_a_time(tmp_path, untrained, output)
             return detector.score(torch.from_numpy(x)[None]).item()
 
     text = output(main, [*flags, "--file_to_test", str(tmp_path)])
-    rows = re.findall(r"^score: (\S+) .* (\S+\.wav)", text, re.M)
+    rows = re.findall(r"^likely \w+ +score: (\S+) .* (\S+\.wav)", text, re.M)
     assert [row[1] for row in rows] == files
     for (found, file), s in zip(rows, seconds):
         x = load_audio(file)
@@ -340,8 +341,8 @@ def test_a_folder_of_mixed_things(tmp_path, untrained, capsys):
     assert "mixed: 1 skipped, they have no ending of audio: notes.txt\n" in captured.err
     for name in ("empty.wav: cannot be read as audio: it is empty", "half.flac: "):
         assert re.search(f"^error: .*{name}", captured.out, re.M)
-    assert len(re.findall("^score: ", captured.out, re.M)) == 5
-    assert re.search(r"^score: nan +no verdict .*silent.wav  \(every sample is zero\)$", captured.out, re.M)
+    assert len(re.findall("^(?:likely genuine|likely synthetic|cannot tell) +score: ", captured.out, re.M)) == 5
+    assert re.search(r"^cannot tell +score: nan .*silent.wav  \(every sample is zero\)$", captured.out, re.M)
     assert re.search(r"short.flac  \(0.20 s is little to go by\)$", captured.out, re.M)
 
     report = json.loads((tmp_path / "out.json").read_text())
@@ -398,16 +399,24 @@ def judged_with(score, **options):
 def test_the_verdict_follows_the_threshold(untrained):
     judge = Judge(untrained, CPU)
     assert judge.verdict(judged_with(0.0)) == "spoof" and judge.verdict(judged_with(1e-6)) == "bona fide"
-    assert judge.reading(judged_with(0.0)).startswith("spoof: the score is not above 0, the threshold where this ")
-    assert "errs on 10.0 % of either class of the dev set of CORPUS" in judge.reading(judged_with(1.0))
+    assert judge.in_words(judged_with(0.0)) == "likely synthetic"
+    assert judge.reason(judged_with(0.0)) == "the score is not above 0, the threshold"
+    assert judge.in_words(judged_with(1.0)) == "likely genuine"
+    assert judge.about_errors() == (
+        "this detector is wrong for about 1 in 10 recordings like those it was tested on: the dev set of CORPUS; "
+        "expect more errors on others"
+    )
+    assert "errs on 10.0 % of either class of the dev set of CORPUS" in judge.about_threshold()
     judge = Judge(untrained, CPU, threshold=2.5)
-    assert judge.reading(judged_with(2.6)) == "bona fide: the score is above 2.5, the threshold given"
+    assert judge.reason(judged_with(2.6)) == "the score is above 2.5, the threshold given"
+    assert "not known" in judge.about_errors()
 
 
 def test_without_a_threshold_there_is_no_verdict(tmp_path):
     checkpoints.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict())
     judge = Judge(tmp_path / "x.pth", CPU)
-    assert judge.verdict(judged_with(3.0)) is None and "--threshold" in judge.reading(judged_with(3.0))
+    assert judge.in_words(judged_with(3.0)) == "cannot tell" and "--threshold" in judge.reason(judged_with(3.0))
+    assert judge.verdict(judged_with(3.0)) is None and "--threshold" in judge.about_errors()
     windows = [(0, 4, -9.0), (2, 6, -9.0)]
     assert judge.stretches(judged_with(3.0, windows=windows)) == []
     assert judge.about_windows(judged_with(3.0, windows=windows)) == "2 windows of 4 s every 2 s"
@@ -418,9 +427,11 @@ def test_published_reading_of_the_singing_detectors(untrained, score, verdict):
     judge = Judge(untrained, CPU)
     judge.threshold, judge.origin = 0.0, "published"
     assert judge.verdict(judged_with(score)) == verdict
-    words = judge.reading(judged_with(score))
-    assert words.startswith(verdict if verdict == "undecided" else f"likely {verdict}: ")
-    assert "about 95 % of real singing above 0.8 and about 95 % of fake singing below 0" in words
+    words = {"bona fide": "likely genuine", "spoof": "likely synthetic", "undecided": "cannot tell"}
+    where = {"bona fide": "above 0.8", "spoof": "below 0", "undecided": "between 0 and 0.8"}
+    assert judge.in_words(judged_with(score)) == words[verdict]
+    assert judge.reason(judged_with(score)) == f"the score is {where[verdict]}"
+    assert "about 95 % of real singing above 0.8 and about 95 % of fake singing below 0" in judge.about_errors()
 
 
 def test_a_probability_claims_no_more_than_its_trials_support(untrained):
@@ -428,7 +439,7 @@ def test_a_probability_claims_no_more_than_its_trials_support(untrained):
     assert judge.probability(judged_with(1.0)) is None and judge.about_probability(judged_with(1.0)) is None
     judge.calibration = Calibration(slope=2.0, offset=-1.0, n_bonafide=99, n_spoof=400)
     assert judge.probability(judged_with(1.0)) == pytest.approx(1 / (1 + np.exp(-1)))
-    assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is bona fide, if both were equally")
+    assert judge.about_probability(judged_with(1.0)).startswith("0.731 that it is genuine, if both were equally")
     assert judge.about_probability(judged_with(9.0)).startswith("over 0.990 ")
     assert judge.about_probability(judged_with(-9.0)).startswith("under 0.010 ")
     assert judge.probability(judged_with(9.0)) == pytest.approx(0.99)
@@ -459,9 +470,7 @@ def test_a_calibration_is_written_beside_the_weights_and_used(tmp_path, untraine
         expected = min(model.predict_proba([[score]])[0, 1], 30 / 31)
         assert judge.probability(judged_with(score)) == pytest.approx(expected, abs=1e-4)
     assert judge.threshold == pytest.approx(metrics.compute_eer(scores[:30], scores[30:])[1])
-    assert f"30 bona fide and 90 spoofed utterances of {tmp_path / 'key.txt'}" in judge.about_probability(
-        judged_with(0.3)
-    )
+    assert judge.about_probability(judged_with(0.3)).endswith("on 30 genuine and 90 synthetic recordings of key.txt")
     before, after = checkpoints.load_detector(untrained).state_dict(), checkpoints.load_detector(out).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert checkpoints.read_checkpoint(out)["trained_on"] == "CORPUS"

@@ -80,7 +80,7 @@ def test_files_that_are_missing_are_listed_and_the_rest_is_judged(here, untraine
         captured = capsys.readouterr()
         errors = re.findall("^error: (.*): expected .* found nothing$", captured.out, re.M)
         assert set(errors) == missing
-        assert len(re.findall(r"^score: .*voice\.mp3", captured.out, re.M)) == 1
+        assert len(re.findall(r"^likely \w+ +score: .*voice\.mp3", captured.out, re.M)) == 1
         assert f"{len(missing)} of {len(missing) + 1} files could not be read" in captured.err
         entries = json.loads((here / "out.json").read_text())["files"]
         assert {entry["file"] for entry in entries if "error" in entry} == missing

@@ -98,7 +98,10 @@ def same_verdicts(judge, onnx_judge, files, timeline):
         assert a.error == b.error and [w[:2] for w in a.windows] == [w[:2] for w in b.windows]
         scores = [[np.nan if w[2] is None else w[2] for w in judged.windows] for judged in (a, b)]
         np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)
-        text, other = (re.sub(r"-?\d+\.\d{3,}", "#", reader.reading(j)) for reader, j in ((judge, a), (onnx_judge, b)))
+        text, other = (
+            re.sub(r"-?\d+\.\d{3,}", "#", f"{reader.in_words(j)}: {reader.reason(j)}; {reader.about_errors()}")
+            for reader, j in ((judge, a), (onnx_judge, b))
+        )
         assert text == other
 
 

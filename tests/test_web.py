@@ -75,7 +75,7 @@ def test_a_file_is_uploaded_and_its_verdict_read_off_the_page(page, model, tmp_p
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.search(f"^{verdict}: ", text, re.M)
     score = float(re.search(r"^score: (\S+)$", text, re.M)[1])
-    assert f"{score:.4f} (higher is more bona fide)" in page.inner_text("#answer")
+    assert f"{score:.4f} (higher is more genuine)" in page.inner_text("#answer")
     image = page.locator("#answer img")
     assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1000, 640]
     if "SCREENSHOT" in os.environ:
@@ -98,7 +98,7 @@ def test_a_recording_of_the_microphone_is_judged(page):
     page.locator("#chosen", has_text="recording.").wait_for()
     assert page.inner_text("#answer") == "The verdict appears here."
     assert page.is_visible("#player")
-    assert judge(page) in ("bona fide", "spoof")
+    assert judge(page) in ("likely genuine", "likely synthetic")
 
 
 def test_what_is_no_audio_is_said_on_the_page_and_a_name_is_no_markup(page, tmp_path):

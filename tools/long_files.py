@@ -108,7 +108,7 @@ def main(argv=None):
     judged = judged_mix(args.seconds, attacks, 0)
     spoofed, genuine = overlap(judge.stretches(judged), args.seconds)
     print(f"\n{clock(args.seconds, 0)}, a spoofed minute every five")
-    print(f"  {judge.reading(judged)}")
+    print(f"  {judge.in_words(judged)}: {judge.reason(judged)}")
     print(f"  {judge.about_windows(judged)}")
     print(f"  suspicious: {100 * spoofed:.1f} % of the spoofed minutes, {100 * genuine:.1f} % of the rest")
 
