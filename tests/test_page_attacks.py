@@ -64,8 +64,8 @@ class RunningPage:
         )
 
     def wait_until_open(self):
-        line = self.process.stdout.readline()
-        self.host, self.port = re.search(r"http://(.+):(\d+)/", line).groups()
+        addresses = (re.search(r"http://(.+):(\d+)/", line) for line in self.process.stdout)
+        self.host, self.port = next(filter(None, addresses)).groups()
         return self
 
     def connect(self):

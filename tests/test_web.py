@@ -41,7 +41,7 @@ def page(model):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         stack.callback(server.terminate)
-        address = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
+        address = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in server.stdout)))[0]
         chromium = stack.enter_context(sync_playwright()).chromium
         microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         flags = ["--no-sandbox", "--disable-dev-shm-usage", *microphone]
