@@ -20,20 +20,24 @@ _drawing = threading.Lock()  # matplotlib is not made for several threads
 
 
 def draw(
-    out: Path | str | BinaryIO, judged: Judged, judge: Reader, check: Callable[[float], None] | None = None
+    out: Path | str | BinaryIO,
+    judged: Judged,
+    judge: Reader,
+    check: Callable[[float], None] | None = None,
+    narrow: bool = False,
 ) -> None:
     """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as a PNG.
 
-    out: the file to write, by its name or open. check: see Judge.judge.
+    out: the file to write, by its name or open. check: see Judge.judge. narrow: for the screen of a telephone.
     Raises UserError where matplotlib is missing or the file cannot be written.
     """
     outline = _outline(judged.path, round(judged.seconds * SAMPLE_RATE), check)
     by_name = isinstance(out, str | os.PathLike)
     with _drawing, atomic_open(out, "wb") if by_name else contextlib.nullcontext(out) as file:
-        _picture(judged, judge, *outline).savefig(file, format="png", dpi=100)
+        _picture(judged, judge, *outline, narrow).savefig(file, format="png", dpi=150 if narrow else 100)
 
 
-def _picture(judged, judge, low, high, power, frame_seconds):
+def _picture(judged, judge, low, high, power, frame_seconds, narrow=False):
     """The figure of `draw`, of what _outline found."""
     try:
         from matplotlib.figure import Figure
@@ -41,7 +45,7 @@ def _picture(judged, judge, low, high, power, frame_seconds):
         raise UserError("--plot: expected matplotlib (pip install matplotlib), found none") from error
 
     ink, red, blue = "#333333", "#c62828", "#1f5a96"
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    figure = Figure(figsize=(4.2, 7) if narrow else (10, 6.4), layout="constrained")
     wave, spectrum, score = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.6, 1.6])
     times = np.linspace(0, judged.seconds, len(low))
     wave.fill_between(times, low, high, color=blue, linewidth=0.4)
@@ -85,16 +89,17 @@ def _picture(judged, judge, low, high, power, frame_seconds):
             spectrum.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
     if stretches:
         score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above it")
-    score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False, fontsize=9)
-    mark_time(score, judged.seconds)
+    score.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=1 if narrow else 4, frameon=False, fontsize=9)
+    mark_time(score, judged.seconds, 5 if narrow else 12)
     if judge.probability(judged) is not None:
         _mark_probabilities(score, judge.calibration)
     name = printable(os.path.basename(judged.file))
     name = name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}"
     verdict = judge.brief(judged)
     figure.suptitle(
-        f"{name}: {verdict}, {'mean ' * judged.is_mean}score {np.nan if judged.score is None else judged.score:.3g}",
-        fontsize=12,
+        f"{name}:{chr(10) if narrow else ' '}{verdict}, {'mean ' * judged.is_mean}score "
+        f"{np.nan if judged.score is None else judged.score:.3g}",
+        fontsize=10 if narrow else 12,
         parse_math=False,
     )
     return figure

@@ -26,8 +26,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.console import Stopped, UserError
+from corpora import AUDIO_EXTENSIONS
 from inference.judging import Judge
 from inference.picture import draw
+from inference.verdicts import SHOWN
 
 try:  # matplotlib too, which `draw` would miss only in the first answer
     import anyio
@@ -61,11 +63,14 @@ HEADERS = {
 # ---------------------------------------------------------------------------------------------------------- judging
 
 
-def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lambda: False) -> tuple[int, dict]:
+def answer(
+    judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lambda: False, narrow: bool = False
+) -> tuple[int, dict]:
     """All that the page says of the recording `path` that is called `name`: (HTTP status, plain data).
 
-    stopped: called often; judging ends soon after it gives True. Raises HTTPException then, for more than LONGEST, and
-    where judging takes longer than the audio's length allows.
+    stopped: called often; judging ends soon after it gives True. narrow: draw for the screen of a telephone.
+    Raises HTTPException where it is stopped, for more than LONGEST, and where judging takes longer than the audio's
+    length allows.
     """
     started = time.monotonic()
 
@@ -89,18 +94,24 @@ def answer(judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lam
         ("reason", judge.reason(judged)),
         ("probability", judge.about_probability(judged)),
         ("windows", judge.about_windows(judged)),
-        *(("suspicious", line) for line in judge.about_stretches(judged)),
-        *(("note", note) for note in judge.notes(judged)),
         ("time", f"{judged.took:.2f} s"),
     ]
     picture = io.BytesIO()
-    draw(picture, judged, judge, check)
+    draw(picture, judged, judge, check, narrow)
+    probability = judge.probability(judged)
+    stretches = sorted(judge.stretches(judged), key=lambda stretch: stretch.rank)[:SHOWN]
+    lines = judge.about_stretches(judged)
     return 200, {
         "verdict": judge.in_words(judged),
         "finding": judge.finding(judged),
-        "rests_on": judge.about_errors(),
         "reason": judge.reason(judged),
+        "said": judge.about_errors() if judge.finding(judged) else judge.reason(judged),
         "warning": judge.warning,
+        "notes": judge.notes(judged),
+        "seconds": judged.seconds,
+        "probability": "" if probability is None else f"{probability:.3f}",
+        "stretches": [{"start": stretch.start, "text": line} for stretch, line in zip(stretches, lines)],
+        "more": "".join(lines[SHOWN:]),
         "rows": [(key, text) for key, text in rows if text],
         "picture": f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}",
     }
@@ -195,6 +206,8 @@ def _build_app(judge, hosts=None, stopped=lambda: False):
     for name, value in {
         "detector": f"{config.model_name}, encoder {config.ssl}",
         "max_upload": str(MAX_UPLOAD),
+        "endings": ",".join(AUDIO_EXTENSIONS),
+        "warning": f"Warning: {judge.warning}." if judge.warning else "",
     }.items():
         page = page.replace("{{" + name + "}}", html.escape(value))
 
@@ -242,8 +255,9 @@ def _build_app(judge, hosts=None, stopped=lambda: False):
 
             leaving = asyncio.ensure_future(wait_for_leaving())
             try:
+                narrow = request.query_params.get("narrow") == "1"
                 status, content = await anyio.to_thread.run_sync(
-                    answer, judge, path, name, lambda: left.is_set() or stopped(), limiter=workers
+                    answer, judge, path, name, lambda: left.is_set() or stopped(), narrow, limiter=workers
                 )
                 return _json(status, content)
             finally:

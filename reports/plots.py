@@ -75,10 +75,10 @@ def draw_segments(
     _save(figure, path)
 
 
-def mark_time(axis: object, seconds: float) -> None:
-    """Put about ten ticks at round seconds or minutes along the x axis, from 0 to `seconds`."""
+def mark_time(axis: object, seconds: float, most: int = 12) -> None:
+    """Put up to about `most` ticks at round seconds or minutes along the x axis, from 0 to `seconds`."""
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-    step = next((step for step in steps if seconds <= 12 * step), 3600 * -(-seconds // (12 * 3600)))
+    step = next((step for step in steps if seconds <= most * step), 3600 * -(-seconds // (most * 3600)))
     ticks = step * np.arange(int(seconds / step + 1e-9) + 1)
     if seconds < 60:
         unit, labels = "seconds", [f"{tick:g}" for tick in ticks.round(2)]

@@ -325,8 +325,10 @@ def test_the_page_tells_the_headline_and_the_ten_most_suspicious_stretches(tmp_p
     assert status == 200 and answer["finding"] == "mostly genuine"
     assert answer["verdict"].startswith("mostly genuine, with 12 suspicious stretches, the longest ")
     assert re.match(r"\d+ of its 119 windows are not above 0, the threshold; of genuine ones ", answer["reason"])
-    lines = [text for key, text in answer["rows"] if key == "suspicious"]
-    assert len(lines) == 11 and lines[-1] == "and 2 less suspicious"
+    assert len(answer["stretches"]) == 10 and answer["more"] == "and 2 less suspicious"
+    for stretch in answer["stretches"]:
+        assert stretch["text"].startswith(judge.time(judged_as([0.0] * 119), stretch["start"]))
+        assert min((stretch["start"] - 10) % 20, (10 - stretch["start"]) % 20) <= 2  # low from 10 s on, every 20 s
 
 
 def test_the_tool_makes_and_judges_long_files(tmp_path, corpus, finished_run, output):
