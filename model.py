@@ -278,7 +278,8 @@ class Detector(nn.Module):
         """
         if not normalized:
             waveforms = self.front_end.normalized(waveforms)
-        return self.classify(self.front_end(waveforms, normalized=True, raw_last=self.back_end.raw_last))
+        prompts = {"prompts": self.back_end.prompts} if self.back_end.gives_prompts else {}
+        return self.classify(self.front_end(waveforms, normalized=True, raw_last=self.back_end.raw_last, **prompts))
 
     def classify(self, states: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, n_output_logits) of the front-end's hidden states, each (B, T, C)."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from back_ends.aasist import AASIST
 from back_ends.aasist2 import AASIST2
-from back_ends.asp_mlp import ASP_MLP
+from back_ends.asp_mlp import ASP_MLP, LayerASP_MLP
 from back_ends.attm_lstm import AttM_LSTM
 from back_ends.base import BackEnd
 from back_ends.conformer import Conformer
@@ -17,6 +17,7 @@ from back_ends.mfa import MFA
 from back_ends.mhfa import MHFA
 from back_ends.moe import MoE
 from back_ends.nes2net import Nes2Net, Nes2Net_X, Nes2Net_X_SeLU
+from back_ends.prompt_tuning import PT_AASIST
 from back_ends.sls import SLS
 from back_ends.tcm import TCM
 
@@ -47,6 +48,8 @@ BACK_ENDS = {
         ASP_MLP,
         MFA,
         AASIST2,
+        PT_AASIST,
+        LayerASP_MLP,
     )
 }
 
@@ -60,7 +63,7 @@ def build_back_end(config: "ModelConfig", in_channels: int, n_hidden_states: int
     """
     kind = BACK_ENDS[config.back_end]
     sizes = {"in_channels": in_channels, "n_output_logits": config.n_output_logits}
-    if kind.takes_hidden_states:
+    if kind.takes_hidden_states or kind.gives_prompts:
         sizes["n_hidden_states"] = n_hidden_states
     back_end = kind(**sizes, **config.options)
     if config.output == "cosine":

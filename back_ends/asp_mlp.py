@@ -1,15 +1,15 @@
-"""ASP_MLP: attentive statistics pooling over weighted hidden states, and a perceptron.
+"""Attentive statistics pooling of hidden states, and an MLP: of their weighted sum, and of every layer.
 
-Written from the formula of the pooling (Okabe et al., "Attentive statistics pooling for deep speaker embedding",
-Interspeech 2018). No released system was at hand: the sizes are this project's own choice.
-Axes: B trials, T frames, C channels.
+LayerASP_MLP is after Tran et al., "Spoofed speech detection with a focus on speaker embedding", Interspeech 2024, who
+pool every layer; no program of theirs was at hand. ASP_MLP came before that source was known, and stays for its
+checkpoints. All sizes are this project's own choice. Axes: B trials, T frames, C channels, L hidden states.
 """
 
 import torch
 from torch import nn
 
 from back_ends.base import BackEnd
-from back_ends.common import attentive_mean, weighted_layer_sum
+from back_ends.common import AttentivePooling, attentive_mean, weighted_layer_sum
 
 
 class ASP_MLP(BackEnd):
@@ -38,3 +38,24 @@ class ASP_MLP(BackEnd):
         mean, square = attentive_mean(torch.cat([x, x**2], dim=2), self.attention(x)).squeeze(1).chunk(2, dim=1)
         deviation = (square - mean**2).clamp(min=1e-10).sqrt()
         return self.mlp(torch.cat([mean, deviation], dim=1))
+
+
+class LayerASP_MLP(BackEnd):
+    """Hidden states, L of (B, T, in_channels), to logits (B, n_output_logits).
+
+    Every layer is pooled over time, with one attention for all; the pooled layers are summed by learned weights.
+    hidden: units of the MLP. 1,051,164 parameters at 25 states of 1024 channels; the paper's table says 1,051k.
+    """
+
+    takes_hidden_states = True
+
+    def __init__(
+        self, in_channels: int, n_hidden_states: int = 25, n_output_logits: int = 2, hidden: int = 512
+    ) -> None:
+        super().__init__()
+        self.pool = AttentivePooling(in_channels, 0)
+        self.weights = nn.Parameter(torch.zeros(n_hidden_states))
+        self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
+
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
+        return self.mlp(weighted_layer_sum([self.pool(state) for state in states], self.weights))

@@ -27,6 +27,9 @@ class BackEnd(nn.Module):
     uses_last = True
     # Is every waveform layer-normalised over its samples first, whatever the encoder?
     normalizes = False
+    # Does every layer of the encoder hear tokens of its own, see `prompts`? Their outputs are then before the frames of
+    # every hidden state, and the constructor takes `n_hidden_states` as well.
+    gives_prompts = False
     # Column of two logits that speaks for bona fide. `score` sees bona fide in column 1 in any case.
     bonafide_column = 1
     # Trials that a training batch must hold; more than 1 if a batch norm sees one value per trial.
@@ -79,6 +82,10 @@ class BackEnd(nn.Module):
     def score(logits: torch.Tensor) -> torch.Tensor:
         """Scores (B,), higher is more bona fide, from logits (B, 2) with bona fide in column 1."""
         return logits[:, 1]
+
+    def prompts(self, layer: int, n_trials: int) -> torch.Tensor:
+        """Tokens (n_trials, N, in_channels) for a layer of the encoder, from 0, if it gives prompts."""
+        raise NotImplementedError
 
     def forward_with_frames(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What `forward` takes, to (its logits (B, n_output_logits), logits of every frame (B, T, n_output_logits)).

@@ -78,6 +78,7 @@ LAYOUTS = (
     Layout("m_ssl.model."),  # the LGF family, AntiDeepfake's (Linear)
     # wedefense: s3prl normalises if the encoder's own settings say so.
     Layout("frontend.upstream.upstream.model.", {"wav2vec2": True, "WavLM": True}),
+    Layout("wav2vec2_with_prompt.model."),  # PT_AASIST: a model of Hugging Face
     Layout("pretrain_model."),  # MoE: a model of Hugging Face, under its names
     Layout("feature_extractor.model.model."),  # MamBo: a model of torchaudio, under its names
 )

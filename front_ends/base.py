@@ -5,7 +5,7 @@ A front-end is one class in one file, and a line in front_ends/__init__.py. Axes
 
 import bisect
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -123,7 +123,10 @@ class FrontEnd(nn.Module):
                 setattr(place, attribute, value)
 
     def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
-        """normalized: `waveforms` are what `ready` made. raw_last: the last state is that before a final layer norm."""
+        """normalized: `waveforms` are what `ready` made. raw_last: the last state is that before a final layer norm.
+
+        One that has layers takes `prompts` as well, see with_prompts.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -179,6 +182,16 @@ class FrontEnd(nn.Module):
     def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state dict of a deeper encoder of this kind without the layers that this one lacks."""
         return state_dict
+
+
+def with_prompts(x: torch.Tensor, layer: int, prompts: Callable[[int, int], torch.Tensor] | None) -> torch.Tensor:
+    """A layer's input with its own tokens before the frames: (B, T, C), or (B, N + T, C) behind another layer, whose
+    outputs for its tokens are dropped, to (B, N + T, C). prompts: see BackEnd.prompts; None: x as it is.
+    """
+    if prompts is None:
+        return x
+    tokens = prompts(layer, len(x)).to(x.dtype)
+    return torch.cat([tokens, x[:, tokens.shape[1] if layer else 0 :]], dim=1)
 
 
 def n_units(n_frames: int, frames_per_unit: int) -> int:

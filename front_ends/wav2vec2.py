@@ -11,6 +11,7 @@ import re
 import sys
 import types
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from front_ends import pretrained
 from front_ends.attention import Attention, LayerNorm, RelativeAttention
-from front_ends.base import FrontEnd, Preset
+from front_ends.base import FrontEnd, Preset, with_prompts
 from front_ends.pretrained import FAIRSEQ_DEFAULTS, FAIRSEQ_TRAINING, RECEPTIVE_FIELD, STRIDE, WAVLM_BIAS, convolutions
 
 _LARGE = {
@@ -170,7 +171,13 @@ class Wav2Vec2(FrontEnd):
 
         return {name: tensor for name, tensor in state_dict.items() if is_own(name)}
 
-    def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
+    def forward(
+        self,
+        waveforms: torch.Tensor,
+        normalized: bool = False,
+        raw_last: bool = False,
+        prompts: Callable[[int, int], torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
         model, encoder = self.model, self.model.encoder
         if waveforms.shape[-1] < RECEPTIVE_FIELD:
             raise ValueError(f"expected at least {RECEPTIVE_FIELD} samples, found {waveforms.shape[-1]}")
@@ -184,9 +191,11 @@ class Wav2Vec2(FrontEnd):
             x = encoder.layer_norm(x)
         # fairseq's layers would have (T, B, C), but only their attention, which is ours, sees which axis is time.
         x = F.dropout(x, encoder.dropout, self.training)
-        bias = encoder.layers[0].self_attn.position_bias(x.shape[1]) if self.relative_position else None
-        hidden_states = []
-        for layer in encoder.layers:
+        hidden_states, bias = [], None
+        for i, layer in enumerate(encoder.layers):
+            x = with_prompts(x, i, prompts)
+            if self.relative_position and i == 0:
+                bias = layer.self_attn.position_bias(x.shape[1])
             hidden_states.append(x)
             # torch's generator, not numpy's as in fairseq: it is the one that a resumed run restores.
             if not (self.training and encoder.layerdrop > 0 and torch.rand(()) < encoder.layerdrop):

@@ -7,6 +7,7 @@ Axes: B trials, T frames, C channels, M mel bands.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from common.console import Number, check, shown
 from front_ends.attention import Attention, LayerNorm
-from front_ends.base import FrontEnd, OtherFrontEnd, Preset
+from front_ends.base import FrontEnd, OtherFrontEnd, Preset, with_prompts
 from front_ends.log_mel import HOP, N_FFT, log_mel, mel_filters
 
 FIELDS = {
@@ -78,13 +79,20 @@ class Whisper(FrontEnd):
         x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - 8)
         return (x + 4) / 4
 
-    def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
+    def forward(
+        self,
+        waveforms: torch.Tensor,
+        normalized: bool = False,
+        raw_last: bool = False,
+        prompts: Callable[[int, int], torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
         model = self.model
         x = F.gelu(model.conv2(F.gelu(model.conv1(self.features(waveforms)))))  # (B, C, T)
         x = x.transpose(1, 2).contiguous()  # (B, T, C)
         x = x + sinusoids(x.shape[1], self.channels).to(x)
         states = []
-        for layer in model.layers:
+        for i, layer in enumerate(model.layers):
+            x = with_prompts(x, i, prompts)
             states.append(x)
             x = layer(x)
         states.append(x if raw_last else model.layer_norm(x))

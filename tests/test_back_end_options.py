@@ -54,12 +54,14 @@ SMALLER = {
     "GF": ({"size": 48}, "m_output_act.0.weight", (2, 48)),
     "MoE": ({"experts_per_layer": 3, "chosen": 1, "hidden": 16}, "moe_l.w_gate", (64, 6)),
     "MHFA": ({"heads": 4, "compressed": 16, "embedding": 32}, "pooling_fc.weight", (32, 64)),
+    "PT_AASIST": ({"tokens": 3, "wavelet_tokens": 2}, "wav2vec2_with_prompt.fprompt_embedding", (2, 2, 64)),
     "AASIST2": (
         {"size": 24, "filters": (8, 16), "gat_dims": (10, 6), "pool_ratio": 0.4},
         "encoder.2.0.convs.0.0.weight",
         (4, 4, 3, 3),
     ),
     "MFA": ({"attention_size": 16}, "over_time.1.attention.0.weight", (16, 64)),
+    "LayerASP_MLP": ({"hidden": 32}, "mlp.2.weight", (2, 32)),
     "ASP_MLP": ({"attention_size": 16, "hidden": 32}, "mlp.2.weight", (2, 32)),
 }
 

@@ -14,8 +14,10 @@ import checkpoints
 import train
 from back_ends.aasist import AASIST
 from back_ends.aasist2 import AASIST2, Res2NetBlock
+from back_ends.asp_mlp import LayerASP_MLP
 from back_ends.common import AttentivePooling
 from back_ends.mfa import MFA
+from back_ends.prompt_tuning import PT_AASIST, haar
 from corpora import Trial
 from data_utils import EpochSampler, TrialDataset, make_loader
 from model import ModelConfig, build_detector, count_parameters
@@ -292,3 +294,119 @@ def test_more_epochs_would_move_the_fine_tuning():
     TrainingConfig(**config, epochs=8).check_same_run({**config, "epochs": 8}, "run")
     with pytest.raises(train.UserError, match="--epochs"):
         TrainingConfig(**config, epochs=9).check_same_run({**config, "epochs": 8}, "run")
+
+
+def test_the_haar_transform_is_the_vectors():
+    vector = VECTORS["wpt_haar"]
+    tokens = torch.tensor(vector["tokens"])
+    torch.testing.assert_close(haar(tokens), torch.tensor(vector["output_tokens"]))
+    tokens = torch.randn(4, 1024, dtype=torch.float64)
+    torch.testing.assert_close(haar(tokens).norm(), tokens.norm())
+    constant = haar(torch.full((4, 8), 3.0))
+    assert torch.equal(constant[0], torch.full((8,), 6.0)) and not constant[1:].any()
+
+
+def test_prompts_have_the_parameters_that_were_counted():
+    counts = VECTORS["wpt_counts"]
+    with torch.device("meta"):
+        plain, wavelet = PT_AASIST(1024), PT_AASIST(1024, tokens=6, wavelet_tokens=4)
+    assert count_parameters(plain) == count_parameters(wavelet) == counts["with_AASIST"]
+    prompts = wavelet.wav2vec2_with_prompt
+    assert prompts.prompt_embedding.numel() == counts["prompts_24x6x1024"]
+    assert prompts.fprompt_embedding.numel() == counts["wavelet_prompts_24x4x1024"]
+
+
+def prompted(name="wav2vec2_PT_AASIST", **options):
+    torch.manual_seed(0)
+    ssl = "whisper_tiny" if "Whisper" in name else "tiny"
+    return build_detector(ModelConfig(name, ssl=ssl, back_end_options=options or None)).eval()
+
+
+def states_of(detector, x):
+    with torch.no_grad():
+        return detector.front_end(x, normalized=True, raw_last=True, prompts=detector.back_end.prompts)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2_PT_AASIST", "WavLM_PT_AASIST", "Whisper_PT_AASIST"])
+def test_every_layer_hears_tokens_of_its_own_before_the_frames(name):
+    detector, x = prompted(name, tokens=6, wavelet_tokens=4), torch.randn(2, 5000)
+    prompts = detector.back_end.wav2vec2_with_prompt
+    plain, states = detector.front_end(x, normalized=True, raw_last=True), states_of(detector, x)
+    for layer, state in enumerate(states[:-1]):
+        own = torch.cat([haar(prompts.fprompt_embedding[layer]), prompts.prompt_embedding[layer]])
+        assert torch.equal(state[:, :10], own.expand(2, -1, -1))
+    assert states[-1].shape[1] == plain[-1].shape[1] + 10 and torch.equal(states[0][:, 10:], plain[0])
+    # As the definition has it, layer by layer.
+    layers = detector.front_end.layers()
+    bias = {}
+    if "WavLM" in name:
+        bias = {"self_attn_padding_mask": layers[0].self_attn.position_bias(states[0].shape[1])}
+    for layer, module in enumerate(layers):
+        out = module(states[layer], **bias)
+        out = out[0] if isinstance(out, tuple) else out
+        torch.testing.assert_close(states[layer + 1][:, 10:], out[:, 10:])
+    torch.testing.assert_close(states[-1], out)  # the last layer's are among the features, before any norm
+    scores = detector.score(x)
+    prompts.prompt_embedding.data[-1] *= 2
+    assert not torch.equal(detector.score(x), scores)
+
+
+def test_without_attention_frames_do_not_hear_the_tokens():
+    detector, x = prompted(), torch.randn(2, 5000)
+    for layer in detector.front_end.layers():
+        for parameter in layer.self_attn.out_proj.parameters():
+            nn.init.zeros_(parameter)
+    plain = detector.front_end(x, normalized=True, raw_last=True)
+    torch.testing.assert_close(states_of(detector, x)[-1][:, 10:], plain[-1])
+
+
+def test_a_frozen_encoder_is_prompted_and_stays_as_it_was(tmp_path, train_flags, monkeypatch):
+    flags = [*with_back_end(train_flags, "PT_AASIST"), "--n_output_logits", "2", "--algo", "0", "--epochs", "1"]
+    flags += ["--SSL_freeze_epoch", "1", "--grad_checkpoint", "--log_dir", str(tmp_path), "--crop", "4000"]
+    starts, freeze = [], Training.freeze
+
+    def spied(self, frozen):
+        starts.append({name: value.clone() for name, value in self.detector.state_dict().items()})
+        freeze(self, frozen)
+        trained = {name for name, parameter in self.detector.named_parameters() if parameter.requires_grad}
+        assert trained and all(name.startswith("back_end.") for name in trained)
+
+    monkeypatch.setattr(Training, "freeze", spied)
+    train.main([*flags, "--foldername", "run"])
+    (run,) = (tmp_path / "run").iterdir()
+    model = checkpoints.read_checkpoint(run / "checkpoints" / "epoch_1.pth")["model"]
+    moved = {name for name, value in model.items() if not torch.equal(value, starts[0][name])}
+    assert "back_end.wav2vec2_with_prompt.prompt_embedding" in moved
+    assert not any(name.startswith("front_end.") for name in moved)
+
+
+def test_a_spectrogram_has_no_layers_to_prompt(fails):
+    fails(lambda argv: build_detector(ModelConfig("LogMel_PT_AASIST")), [], "LogMel_PT_AASIST", "at least 1 layers")
+
+
+def test_prompts_cost_the_memory_of_activations_without_the_encoders_gradients():
+    """Against the same, trained and frozen without prompts."""
+    frozen = {"SSL_freeze_epoch": 9, "epochs": 9, "precision": "fp32", "crop": 64600, "batch_size": 64}
+    needed = {}
+    for name in ("AASIST", "PT_AASIST"):
+        detector = build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny"))
+        for kind, flags in (("frozen", frozen), ("trained", {**frozen, "SSL_freeze_epoch": 0})):
+            needed[name, kind] = memory.step_bytes(TrainingConfig(**flags), detector)
+    assert needed["AASIST", "frozen"] < needed["PT_AASIST", "frozen"] < needed["PT_AASIST", "trained"]
+
+
+def test_every_layer_is_pooled_by_the_same_attention_then_weighted():
+    """Against numpy's weighted moments."""
+    torch.manual_seed(0)
+    back_end = LayerASP_MLP(6, 3).double()
+    nn.init.normal_(back_end.weights)
+    states = list(torch.randn(3, 2, 9, 6, dtype=torch.float64))
+    (attention,) = back_end.pool.attention
+    layers, expected = np.exp(back_end.weights.detach().numpy()), np.zeros((2, 12))
+    for weight, state in zip(layers / layers.sum(), states):
+        for b, x in enumerate(state.numpy()):
+            frames = np.exp(x @ attention.weight.detach().numpy()[0])
+            mean = np.average(x, axis=0, weights=frames)
+            deviation = np.average((x - mean) ** 2, axis=0, weights=frames) ** 0.5
+            expected[b] += weight * np.concatenate([mean, deviation])
+    torch.testing.assert_close(back_end(states), back_end.mlp(torch.tensor(expected)))

@@ -52,11 +52,14 @@ COUNTS = [
     ("MHFA", 25, 1_315_410 + 1_026),
     ("MFA", 25, 7_483_675),
     ("AASIST2", 25, 310_882),
+    ("PT_AASIST", 25, 693_002),
+    ("LayerASP_MLP", 25, 1_051_139 + 25),
 ]
 # name -> beginnings of the names of parameters that the published network has but never uses
 UNUSED = {
     "AASIST": [f"encoder.{i}.0.bn1." for i in range(1, 6)],
     "MoE": [f"classifier.encoder.{i}.0.bn1." for i in range(1, 6)],
+    "PT_AASIST": [f"w2vaasist.encoder.{i}.0.bn1." for i in range(1, 6)] + ["wav2vec2_with_prompt."],  # of the encoder
     "Mamba": ["conformer.forward_layers.5.", "conformer.backward_layers.5."],
 }
 
@@ -353,7 +356,7 @@ def test_states_that_a_back_end_is_fed():
 def test_scores_are_those_that_the_authors_use():
     logits = torch.tensor([[1.0, 3.0], [0.5, -2.0]])
     expected = {name: logits[:, 1] for name in RIVALS}
-    expected |= {name: logits[:, 1] - logits[:, 0] for name in ("LLGF", "LGF", "GF", "MHFA", "Linear")}
+    expected |= {name: logits[:, 1] - logits[:, 0] for name in ("LLGF", "LGF", "GF", "MHFA", "Linear", "PT_AASIST")}
     expected["MoE"] = torch.softmax(logits, dim=1)[:, 1]
     for name in RIVALS:
         torch.testing.assert_close(published_detector(name).scores_of(logits), expected[name])
@@ -378,18 +381,16 @@ PREFIXES = {
     "Linear": "m_ssl.model.",
     "MHFA": "frontend.upstream.upstream.model.",
 }
-PREFIXES |= {"AttM_LSTM": "ssl_model."}
+PREFIXES |= {"AttM_LSTM": "ssl_model.", "MoE": "pretrain_model.", "PT_AASIST": "wav2vec2_with_prompt.model."}
 WRAPPINGS = {"SLS": "module.", "AttM_LSTM": "module.", "MoE": "model."}
 
 
 def released_file(path, detector, more=()):
     """Write a detector as its authors would have; more: further names."""
     name = detector.config.back_end
-    if name == "MoE":
-        encoder = {f"pretrain_model.{k}": v for k, v in hugging_face_layout(detector.front_end).items()}
-    else:
-        prefix = PREFIXES.get(name, "ssl_model.model.")
-        encoder = {prefix + k: v for k, v in detector.front_end.model.state_dict().items()}
+    prefix, of_hugging_face = PREFIXES.get(name, "ssl_model.model."), name in ("MoE", "PT_AASIST")
+    state = hugging_face_layout(detector.front_end) if of_hugging_face else detector.front_end.model.state_dict()
+    encoder = {prefix + key: value for key, value in state.items()}
     ignored = [prefix + "1" if prefix.endswith(".") else prefix for prefix in BACK_ENDS[name].unused_tensors]
     weights = encoder | detector.back_end.state_dict() | {key: torch.ones(1) for key in [*ignored, *more]}
     torch.save({WRAPPINGS.get(name, "") + key: tensor for key, tensor in weights.items()}, path)
@@ -412,7 +413,9 @@ def hugging_face_layout(front_end):
     return renamed
 
 
-@pytest.mark.parametrize("name", sorted(set(RIVALS) - {"ASP_MLP", "MFA", "AASIST2"}))  # which nobody released
+@pytest.mark.parametrize(
+    "name", sorted(set(RIVALS) - {"ASP_MLP", "LayerASP_MLP", "MFA", "AASIST2"})
+)  # which nobody released
 def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypatch):
     fields = Wav2Vec2.presets["tiny"].fields | {"extractor_mode": "layer_norm", "conv_bias": True, "normalize": False}
     for kind in (Wav2Vec2, WavLM):

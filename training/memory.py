@@ -31,19 +31,25 @@ def step_bytes(config: TrainingConfig, detector: Detector, world: int = 1) -> in
     n_encoder, n_others = count_parameters(front_end), count_parameters(detector) - count_parameters(front_end)
     bytes_each = 4 if config.precision == "fp32" else 2
     frames, model = front_end.n_frames(config.longest_crop), front_end.model.cfg
+    if detector.back_end.gives_prompts:
+        frames += detector.back_end.prompts(0, 1).shape[1]
     state, n_layers = frames * model.encoder_embed_dim, model.encoder_layers
     first, extractor = _extractor_values(front_end, config.longest_crop, bytes_each)
     behind = _bytes_behind(config, detector, frames)
-    if config.SSL_freeze_epoch >= config.epochs:  # no gradients of the encoder, and no activations are kept
+    frozen, prompted = config.SSL_freeze_epoch >= config.epochs, detector.back_end.gives_prompts
+    if frozen and not prompted:  # no gradients of the encoder, and no activations are kept
         kept = (n_layers + 1) * state * bytes_each + behind
         return 4 * n_encoder + 16 * n_others + trials * max(3 * first * bytes_each, kept)
     layer = _layer_bytes(front_end, frames, bytes_each)
     layers = n_layers * (state * bytes_each if config.grad_checkpoint else layer)
     before = extractor + 4 * state * bytes_each
+    n_trained = n_others + (0 if frozen else n_encoder)
+    if frozen:  # the gradients of the prompts pass the layers alone
+        before = 4 * state * bytes_each
     # In float32, and two moments; a layer's weights are kept as they were multiplied, see Attention._projected.
-    weights = 12 * (n_encoder + n_others)
+    weights = 4 * (n_encoder + n_others) + 8 * n_trained
     copies = 2 * n_encoder if bytes_each == 2 else 12 * n_layers * model.encoder_embed_dim**2
-    gradients = 4 * (n_encoder + n_others)
+    gradients = 4 * n_trained
     buckets = gradients if world > 1 else 0  # of DistributedDataParallel
     of_states = 4 * state * (n_layers + 1 if detector.back_end.takes_hidden_states else 1)  # their gradients
     at_start = copies + trials * (before + layers + behind + of_states)

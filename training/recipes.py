@@ -103,6 +103,48 @@ _MAMBO = {
     "MamBo-4-Hydra-N1 counts units or the Hydras in a row its authors do not say; here units",
 }
 
+# Of WavLM systems whose recipes are unknown, on the raw waveform, as Microsoft's own program takes it.
+_AFTER_WAVLM = {
+    "ssl": "wavlm_large_raw",
+    "epochs": 50,
+    "early_stop": 5,
+    "batch_size": 32,
+    "optimizer": "AdamW",
+    "lr": 1e-5,
+    "weight_decay": 1e-4,
+    "schedule": "constant",
+    "loss": "weighted_CCE",
+    "class_weights": [0.1, 0.9],
+    "algo": 0,
+    "crop": 64600,
+    "crop_place": "random",
+    "validation": "loss",
+    "not_carried_over": "all of it: after Guo et al. (MFA) and Tran et al. (LayerASP_MLP, who add a supervised "
+    "contrastive loss), whose recipes are unknown; this project's own choice, near that of AttM_LSTM",
+}
+# Xie et al. 2025, both on a frozen encoder.
+_PROMPT_TUNING = {
+    "model_name": "wav2vec2_PT_AASIST",
+    "epochs": 50,
+    "batch_size": 32,
+    "optimizer": "Adam",
+    "lr": 5e-4,
+    "weight_decay": 5e-4,
+    "schedule": "step",
+    "T_max": 10,
+    "gamma": 0.5,
+    "SSL_freeze_epoch": 50,
+    "loss": "weighted_CCE",
+    "class_weights": [1.0, 10.0],
+    "algo": 0,
+    "crop": 64600,
+    "crop_place": "first",
+    "validation": "loss",
+    "seed": 688,
+    "not_carried_over": "their frozen encoder is in training mode, so that its dropouts act; their dev loss is the "
+    "mean of shuffled batches; training on speech, sound, singing and music together",
+}
+
 RECIPES = {
     # Liu et al. 2025, on wav2vec 2.0 and on WavLM.
     "Nes2Net_X": {"model_name": "wav2vec2_Nes2Net_X", **recipe_of("ASVspoof2019_LA")},
@@ -224,6 +266,8 @@ RECIPES = {
         "8 of 13 s; validation every 2,025 batches; eps 1e-6; gradients clipped at a norm of 100; a warm-up of 80,000 "
         "steps and an exponential decay over 800,000",
     },
+    "PT": _PROMPT_TUNING,
+    "WPT": {**_PROMPT_TUNING, "back_end_options": {"tokens": 6, "wavelet_tokens": 4}},
     # After Zhang et al. 2024.
     "AASIST2": {
         "model_name": "wav2vec2_AASIST2",
@@ -234,26 +278,9 @@ RECIPES = {
         "not_carried_over": "all of it but the margin by duration: after Zhang et al., whose recipe is unknown; "
         "this project's own choice: that of AASIST, chunks of 1 to 6 s, scale 15, a margin of 0.2 in three quarters",
     },
-    # After Guo et al. 2024, on the raw waveform, as Microsoft's own WavLM takes it.
-    "MFA": {
-        "model_name": "WavLM_MFA",
-        "ssl": "wavlm_large_raw",
-        "epochs": 50,
-        "early_stop": 5,
-        "batch_size": 32,
-        "optimizer": "AdamW",
-        "lr": 1e-5,
-        "weight_decay": 1e-4,
-        "schedule": "constant",
-        "loss": "weighted_CCE",
-        "class_weights": [0.1, 0.9],
-        "algo": 0,
-        "crop": 64600,
-        "crop_place": "random",
-        "validation": "loss",
-        "not_carried_over": "all of it: after Guo et al., whose recipe is unknown; this project's own choice, near "
-        "that of AttM_LSTM",
-    },
+    # After Guo et al. 2024, and after Tran et al. 2024.
+    "MFA": {"model_name": "WavLM_MFA", **_AFTER_WAVLM},
+    "LayerASP_MLP": {"model_name": "WavLM_LayerASP_MLP", **_AFTER_WAVLM},
     # wedefense's on PartialSpoof, fine-tuned.
     "MHFA": {
         "model_name": "wav2vec2_MHFA",
