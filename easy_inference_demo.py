@@ -128,11 +128,13 @@ def print_one(judge, judged, args):
     if judge.warning:
         print(f"warning: {judge.warning}")
     print(f"score: {judged.score if judged.score is not None else 'nan'}")
-    print(f"reason: {judge.reason(judged)}")
+    reason = judge.reason(judged)
+    print(f"reason: {reason}")
     if probability := judge.about_probability(judged):
         print(f"probability: {probability}")
-    for doubt in [] if judged.silent else judge.notes(judged):
-        print(f"note: {doubt}")
+    for remark in judge.notes(judged):
+        if remark not in reason:
+            print(f"note: {remark}")
     if judged.windows:
         print(f"windows: {judge.about_windows(judged)}")
     if args.timeline or judge.finding(judged) != judge.verdict(judged):
@@ -153,6 +155,8 @@ def print_stretches(judge, judged, indent=""):
         print(f"{indent}suspicious: cannot be told, the file holds no more than one window")
     elif judge.window_threshold is None:
         print(f"{indent}suspicious: cannot be told without a threshold")
+    elif refusal := judge.refusal(judged):
+        print(f"{indent}suspicious: cannot be told, {refusal}")
     elif not lines:
         print(f"{indent}suspicious: none")
 

@@ -69,7 +69,8 @@ def calibrate(
     try:
         trials = corpora.read_trials(key, bonafide=bonafide, need_labels=False)
     except UserError as error:
-        warn(f"{error}; without it the checkpoint cannot tell which recordings are unlike them")
+        why = str(error).partition(";")[0]
+        warn(f"{why}; the checkpoint keeps nothing of what its recordings are like")
     else:
         facts["seen"] = measure([trial.path for trial in trials])
     save_checkpoint(out, ModelConfig(**content["config"]), content["model"], **facts)

@@ -26,8 +26,8 @@ def _measure(path):
 
 def measure(paths: Sequence[Path | str], num_workers: int = 0) -> dict[str, float]:
     """What a checkpoint keeps as `seen`: {n: files measured, and the 1st and 99th percentiles of their durations,
-    seconds_low and seconds_high, levels of speech, level_low and level_high (dBFS), and the 1st of their bandwidths,
-    band_low (Hz)}; see common.sound. Files that cannot be read, and silence, are left out; {} if there is nothing else.
+    seconds_low and seconds_high, levels of speech, level_low and level_high (dBFS), and bandwidths, band_low
+    and band_high (Hz)}; see common.sound. Files that cannot be read, and silence, are left out; {} without others.
     """
     places = np.unique(np.linspace(0, len(paths) - 1, min(MEASURED, len(paths))).round().astype(int))
     workers = Workers(_measure, min(num_workers, len(places)))
@@ -35,6 +35,8 @@ def measure(paths: Sequence[Path | str], num_workers: int = 0) -> dict[str, floa
     workers.close()
     if not figures:
         return {}
-    (seconds, level, band), (seconds_high, level_high, _) = np.percentile(figures, [1, 99], axis=0).round(4).tolist()
-    seen = {"n": len(figures), "seconds_low": seconds, "seconds_high": seconds_high}
-    return {**seen, "level_low": level, "level_high": level_high, "band_low": band}
+    seen = {"n": len(figures)}
+    for which, percentile in (("low", 1), ("high", 99)):
+        values = np.percentile(figures, percentile, axis=0).round(4).tolist()
+        seen |= {f"{name}_{which}": value for name, value in zip(("seconds", "level", "band"), values)}
+    return seen

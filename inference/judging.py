@@ -17,6 +17,7 @@ import numpy as np
 from common.audio import SAMPLE_RATE, audio_blocks, header_seconds
 from common.console import UserError, audio_progress
 from common.lengths import BATCH_SAMPLES, batches_of, first_samples, repeat_pad
+from inference import doubts
 from inference.verdicts import Judged, Reader
 from inference.windows import LONGEST_WHOLE
 
@@ -61,6 +62,8 @@ class Judge(Reader):
         super().__init__(
             content, self.detector.config, threshold, test_mode, round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         )
+        if not doubts.speech_model():
+            self.unchecked = "whether it is speech was not checked: that takes pip install silero-vad onnxruntime"
         self.difference = None  # of the first scores from those in float32
         self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
         self.turns = ThreadPoolExecutor(1)  # scores a batch at a time, in the order of asking, whoever judges meanwhile
@@ -123,7 +126,9 @@ class Judge(Reader):
         def in_turn(score, windows):
             self.turns.submit(score, windows).result()
 
-        score, units, _, judged.silent = self._units_of(judged.path, count, in_turn)
+        listener = doubts.Listener()
+        score, units, _, judged.silent = self._units_of(judged.path, count, listener.hear, in_turn)
+        judged.sound = listener.sound(judged.seconds)
         if judged.silent:
             return
         if not np.all(np.isfinite([score, *units])):
@@ -142,6 +147,7 @@ class Judge(Reader):
         window, n, start, at = self.window, 0, 0, 0  # the next window begins at sample `start`, `held` at sample `at`
         held = head = np.zeros(0, np.float32)
         windowed = timeline or self.test_mode == "full"
+        listener = doubts.Listener()
         for block in audio_blocks(judged.path):
             bar.update(len(block) / SAMPLE_RATE / 60)
             n += len(block)
@@ -149,6 +155,7 @@ class Judge(Reader):
             if check:
                 check(judged.seconds)
             judged.silent &= not block.any()
+            listener.hear(block if self.test_mode == "full" else block[: 64000 - len(head)])
             head = np.concatenate([head, block[: 64000 - len(head)]])
             held = np.concatenate([held, block])
             if n <= LONGEST_WHOLE:
@@ -158,6 +165,7 @@ class Judge(Reader):
                 start += self.hop
             kept = min(start, n - window)  # the last window ends with the file, wherever that is
             held, at = held[kept - at :], kept
+        judged.sound = listener.sound(judged.seconds if self.test_mode == "full" else len(head) / SAMPLE_RATE)
         if judged.silent:
             return
         if self.test_mode == "4s":
@@ -220,11 +228,11 @@ class Judge(Reader):
             self.difference = (scores - plain).abs().max().item()
         return scores
 
-    def _units_of(self, path, check, in_turn):
+    def _units_of(self, path, check, hear, in_turn):
         """See units.score_units."""
         from inference.units import score_units
 
-        return score_units(self.detector, path, self.precision, check, in_turn)
+        return score_units(self.detector, path, self.precision, check, hear, in_turn)
 
 
 def _finish(judged):

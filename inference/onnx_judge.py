@@ -46,7 +46,7 @@ class OnnxJudge(Judge):
     def _score_batch(self, waveforms):
         return np.concatenate([self._run(x)[0] for x in waveforms])
 
-    def _units_of(self, path, check, in_turn):
+    def _units_of(self, path, check, hear, in_turn):
         """As units.score_units."""
         n_samples, silent, scored = 0, True, []
 
@@ -56,6 +56,7 @@ class OnnxJudge(Judge):
                 n_samples += len(block)
                 silent = silent and not block.any()
                 check(n_samples / SAMPLE_RATE)
+                hear(block)
                 yield block
 
         def score(window):

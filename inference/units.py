@@ -24,14 +24,15 @@ def score_units(
     path: Path | str,
     precision: str = "fp32",
     check: Callable[[float], None] | None = None,
+    hear: Callable[[np.ndarray], None] = lambda block: None,
     in_turn: Callable[..., None] = lambda score, windows: score(windows),
 ) -> tuple[float, np.ndarray, int, bool]:
     """Score a recording: (score, scores of its units (U,), samples read, is there nothing but zeros).
 
     The score is that of the back-end's pooling, of windows their mean by length; or that of the worst units of all.
-    check: called with the seconds read, for every block; what it raises ends the scoring. in_turn: calls what scores a
-    batch, `score(windows)`, if several threads share a detector. Raises UserError if it cannot be read. An empty
-    recording has no units and no score (NaN).
+    check: called with the seconds read, for every block; what it raises ends the scoring. hear: called with every
+    block (samples,). in_turn: calls what scores a batch, `score(windows)`, if several threads share a detector. Raises
+    UserError if it cannot be read. An empty recording has no units and no score (NaN).
     """
     step = detector.frames_per_unit * detector.front_end.stride
     device = next(detector.parameters()).device
@@ -44,6 +45,7 @@ def score_units(
             silent = silent and not block.any()
             if check:
                 check(n_samples / SAMPLE_RATE)
+            hear(block)
             yield block
 
     def score(windows):

@@ -9,6 +9,7 @@ import numpy as np
 
 from common.audio import SAMPLE_RATE
 from common.console import shown
+from inference.doubts import Doubt, Sound, doubts_of
 from inference.headline import LEVEL, SMOOTHED, Stretch, chance_of_count, chance_of_run, smoothed, stretches
 from inference.windows import LONGEST_WHOLE
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:  # it imports torch, which the verdicts of ONNX files do witho
     from model import ModelConfig
 
 SHOWN = 10  # suspicious stretches that text and page list, the most suspicious first
-SHORT = 1.0  # seconds below which a verdict carries a warning
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
 # 95 % of fake ones below the other. Source: the released demo of Liu et al., 2025.
 PUBLISHED_REAL, PUBLISHED_FAKE = 0.8, 0.0
@@ -31,7 +31,8 @@ class Judged:
 
     file: what to call it. score: higher is more bona fide; None for silence, and where the file could not be read,
     as `error` says. is_mean: the score is the mean of the windows'. windows: [(start, end, score)], the score None
-    for silence; of units instead, side by side, if the detector scores those. silent: every sample is zero.
+    for silence; of units instead, side by side, if the detector scores those. silent: every sample is zero. sound:
+    what was heard of it.
     """
 
     file: str
@@ -41,6 +42,7 @@ class Judged:
     is_mean: bool = False
     windows: list = field(default_factory=list)
     silent: bool = True
+    sound: Sound = Sound()
     took: float = 0.0
     error: str = None
 
@@ -58,6 +60,8 @@ class Reader:
     None: the checkpoint's own. test_mode: "full", or "4s" for the first four seconds. window, hop: samples.
     """
 
+    unchecked: str | None = None  # why it is not known whether there is speech in what is judged
+
     def __init__(
         self, content: dict, config: "ModelConfig", threshold: float | None, test_mode: str, window: int, hop: int
     ) -> None:
@@ -71,6 +75,10 @@ class Reader:
             calibration = Calibration(*(figures[name] for name in names))
             # With a slope below 0 it would take the one class for the other.
             self.calibration = calibration if calibration.slope > 0 else None
+        self.seen = content.get("seen", {})  # of the recordings of the dev set, see checkpoints.measure
+        self.dev_scores = None  # the lowest and the highest
+        if figures.keys() >= {"score_low", "score_high"}:
+            self.dev_scores = figures["score_low"], figures["score_high"]
         self.n_dev = [figures.get(f"calibration_n_{name}") for name in ("bonafide", "spoof")]  # utterances
         self.threshold, self.origin = threshold, "given"
         if threshold is None and figures.keys() >= {"eer", "threshold"}:
@@ -91,21 +99,33 @@ class Reader:
 
     def verdict(self, judged: Judged) -> str | None:
         """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""
-        if judged.score is None or self.origin is None:
+        if judged.score is None or self.origin is None or self.refusal(judged):
             return None
         if self.origin == "published" and PUBLISHED_FAKE <= judged.score <= PUBLISHED_REAL:
             return "undecided"
         return "bona fide" if judged.score > self.threshold else "spoof"
 
+    def doubts(self, judged: Judged) -> list[Doubt]:
+        """Reasons to doubt the verdict, or to have none."""
+        if judged.silent:
+            return [Doubt("silence", "every sample is zero", True)]
+        return doubts_of(judged.seconds, judged.score, judged.sound, self.seen, self.dev_scores)
+
+    def refusal(self, judged: Judged) -> str | None:
+        """Why there is no verdict, whatever the score; None if nothing is against one."""
+        return "; ".join(doubt.text for doubt in self.doubts(judged) if doubt.refuses) or None
+
     def probability(self, judged: Judged) -> float | None:
         """Probability of bona fide for even odds beforehand; None without a calibration that fits this score.
 
-        A calibration is of whole utterances: it says nothing of a mean over windows. And n utterances of a class
-        support no error rarer than 1 in n + 1.
+        A calibration is of whole utterances: it says nothing of a mean over windows. It says nothing either of scores
+        beyond those that it was fitted on, which count as the last of them. And n utterances of a class support no
+        error rarer than 1 in n + 1.
         """
         if not self.calibration or self.verdict(judged) is None or judged.is_mean:
             return None
-        log_odds = self.calibration.slope * judged.score + self.calibration.offset
+        score = np.clip(judged.score, *self.dev_scores) if self.dev_scores else judged.score
+        log_odds = self.calibration.slope * score + self.calibration.offset
         rarest = self._rarest_error()
         return float(np.clip(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), rarest, 1 - rarest))
 
@@ -125,7 +145,7 @@ class Reader:
 
     def stretches(self, judged: Judged, low: bool = True) -> list[Stretch]:
         """The suspicious stretches, in their order (low=False: the others); see headline.stretches."""
-        if self.window_threshold is None:
+        if self.window_threshold is None or self.refusal(judged):
             return []
         return stretches(judged.windows, self.smooth_scores(judged), self.window_threshold, judged.seconds, low)
 
@@ -136,7 +156,7 @@ class Reader:
         two probabilities, of the number and of the longest stretch, the smaller counts twice (Bonferroni).
         """
         scored = sum(score is not None for *_, score in judged.windows)
-        if judged.seconds <= LONGEST_WHOLE / SAMPLE_RATE or not scored or self.why_no_chance():
+        if judged.seconds <= LONGEST_WHOLE / SAMPLE_RATE or not scored or self.why_no_chance() or self.refusal(judged):
             return None
         low = sum(self.suspicious_windows(judged))
         n = max(1, round(scored * self.step * SAMPLE_RATE / self.window))
@@ -241,8 +261,8 @@ class Reader:
     def reason(self, judged: Judged) -> str:
         """What of the score made the headline."""
         verdict = self.verdict(judged)
-        if judged.silent:
-            return "every sample is zero"
+        if refusal := self.refusal(judged):
+            return refusal
         if verdict is None:
             return self.about_threshold()
         if self.finding(judged) != verdict:
@@ -284,7 +304,7 @@ class Reader:
             return None
         n, length = len(judged.windows), self.unit or self.window / SAMPLE_RATE
         text = f"{n} {self._pieces} of {length:g} s" + f" every {self.step:g} s" * (not self.unit)
-        if self.window_threshold is None:
+        if self.window_threshold is None or self.refusal(judged):
             return text
         suspicious = sum(self.suspicious_windows(judged))
         text += f"; {suspicious} not above {self.window_threshold:.4g}"
@@ -316,11 +336,9 @@ class Reader:
 
     def notes(self, judged: Judged) -> list[str]:
         """What a reader of the verdict should know besides."""
-        notes = []
-        if judged.seconds < SHORT and not judged.silent:
-            notes.append(f"{judged.seconds:.2f} s is little to go by")
-        if judged.silent:
-            notes.append("every sample is zero")
+        notes = [doubt.text for doubt in self.doubts(judged)]
+        if self.unchecked and not judged.silent:
+            notes.append(self.unchecked)
         if self.test_mode == "4s" and judged.seconds > 4:
             notes.append("judged by its first 4 s alone")
         return notes
@@ -352,6 +370,7 @@ class Reader:
                 }
                 for start, end, score, rank, _ in self.stretches(judged)
             ],
+            "doubts": [{"name": name, "text": text} for name, text, _ in self.doubts(judged)],
             "notes": self.notes(judged),
             "seconds_taken": round(judged.took, 4),
         }

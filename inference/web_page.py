@@ -107,7 +107,7 @@ def answer(
         "reason": judge.reason(judged),
         "said": judge.about_errors() if judge.finding(judged) else judge.reason(judged),
         "warning": judge.warning,
-        "notes": judge.notes(judged),
+        "notes": [note for note in judge.notes(judged) if note not in judge.reason(judged)],
         "seconds": judged.seconds,
         "probability": "" if probability is None else f"{probability:.3f}",
         "stretches": [{"start": stretch.start, "text": line} for stretch, line in zip(stretches, lines)],

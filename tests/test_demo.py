@@ -303,7 +303,7 @@ def test_the_demo_agrees_with_scoring_one_at_a_time(tmp_path, untrained, output)
             return detector.score(torch.from_numpy(x)[None]).item()
 
     text = output(main, [*flags, "--file_to_test", str(tmp_path)])
-    rows = re.findall(r"^likely \w+ +score: (\S+) .* (\S+\.wav)", text, re.M)
+    rows = re.findall(r"^(?:likely \w+|cannot tell) +score: (\S+) .* (\S+\.wav)", text, re.M)
     assert [row[1] for row in rows] == files
     for (found, file), s in zip(rows, seconds):
         x = load_audio(file)
@@ -354,8 +354,9 @@ def test_a_folder_of_mixed_things(tmp_path, untrained, capsys):
         if "error" in entry:
             assert row["error"] == entry["error"] and not row["score"]
         elif entry["score"] is not None:
-            assert float(row["score"]) == entry["score"] and row["verdict"] == entry["verdict"]
-            assert entry["verdict"] == ("bona fide" if entry["score"] > 0 else "spoof")
+            assert float(row["score"]) == entry["score"] and row["verdict"] == (entry["verdict"] or "")
+            verdict = "bona fide" if entry["score"] > 0 else "spoof"
+            assert entry["verdict"] == (None if "short.flac" in entry["file"] else verdict)
 
 
 def test_standard_input_and_output(tmp_path, untrained, monkeypatch, capsys):

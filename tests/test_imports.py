@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["train", "eval", "easy_inference_demo", "EER_minDCF", "checkpoint"]
-TOOLS = ["make_demo_corpus", "benchmark", "compare", "long_files"]
+TOOLS = ["make_demo_corpus", "benchmark", "compare", "long_files", "non_speech"]
 # Each folder, and each module that stands at the top, with what it may import of ours besides itself.
 BASE = {"common"}
 LOWER = {*BASE, "corpora", "front_ends", "back_ends", "augmentation", "RawBoost"}

@@ -135,6 +135,7 @@ def demo_without(packages, *argv):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.hears  # as the other process does
 def test_the_demo_judges_by_an_onnx_file_with_the_packages_of_its_own_requirements_alone(exported, files, tmp_path):
     def names(file):
         lines = (ROOT / file).read_text().split("\n")
