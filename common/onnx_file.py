@@ -1,6 +1,7 @@
 """ONNX files that `checkpoint.py export` writes: how onnxruntime opens them, and the facts in their metadata."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +11,20 @@ from common.workers import usable_cores
 if TYPE_CHECKING:  # a package of its own, see requirements-onnx.txt
     import onnxruntime
 
+# Read when it is imported: else it tells its makers of every model that it opens, and leaves a file in TMPDIR.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 FORMAT = "speech anti-spoofing detector, ONNX 1"
 
 
-def onnx_session(model: str | bytes) -> "onnxruntime.InferenceSession":
-    """What computes an ONNX model, a file or its content, on the CPU. Errors are onnxruntime's own."""
+def onnx_session(model: str | bytes, threads: int | None = None) -> "onnxruntime.InferenceSession":
+    """What computes an ONNX model, a file or its content, on the CPU. threads: None is one a usable core. Errors are
+    onnxruntime's own.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are exceptions
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = threads or usable_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see common/threads.py
     return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.onnx_file import onnx_session
 from common.sound import FRAME, Meter
 
 LEAST = 0.5  # seconds of a recording
@@ -34,12 +35,8 @@ def speech_model() -> Callable[[np.ndarray, dict], tuple[np.ndarray, dict]] | No
     package = importlib.util.find_spec("silero_vad")  # not imported: that sets torch to one thread
     if not package or not importlib.util.find_spec("onnxruntime"):
         return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.inter_op_num_threads = options.intra_op_num_threads = 1
     path = Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(str(path), threads=1)
 
     def model(frames, state):
         speech, h, c = session.run(["speech_probs", "hn", "cn"], {"input": frames, **state})

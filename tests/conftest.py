@@ -19,6 +19,7 @@ import torch
 from scipy import signal
 
 import checkpoints
+import common.onnx_file  # noqa: F401  before onnxruntime, whose telemetry it turns off
 from front_ends.whisper import sinusoids
 from model import ModelConfig, build_detector
 

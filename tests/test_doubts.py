@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -292,3 +293,12 @@ def test_no_probability_is_beyond_those_of_the_dev_set(untrained):
     assert judge.verdict(judged) == "bona fide" and judge.notes(judged) == [
         "its score is above 2, the highest of the dev set"
     ]
+
+
+@pytest.mark.hears
+def test_what_hears_speech_tells_nobody_and_leaves_nothing(tmp_path):
+    program = "import numpy; from inference.doubts import speech_model; assert speech_model()"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert not list(tmp_path.iterdir())  # onnxruntime's telemetry keeps a file there

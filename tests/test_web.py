@@ -25,6 +25,15 @@ if not BROWSER:
 ROOT = Path(__file__).parent.parent
 
 
+# The command itself, but that everything is speech to it: see conftest.everything_is_speech.
+DEMO = [
+    *(sys.executable, "-c"),
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); import numpy, easy_inference_demo; from common import console; "
+    "from inference import doubts; doubts.speech_model = lambda: lambda x, state: (numpy.ones(len(x)), state); "
+    "console.run(easy_inference_demo.main)",
+]
+
+
 @pytest.fixture(scope="module")
 def model(untrained):
     return os.environ.get("SCREENSHOT_MODEL", str(untrained))
@@ -37,7 +46,7 @@ def page(model):
     """
     from playwright.sync_api import sync_playwright
 
-    command = [sys.executable, str(ROOT / "easy_inference_demo.py"), "--web", "--port", "0", "--model_path", model]
+    command = [*DEMO, "--web", "--port", "0", "--model_path", model]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         stack.callback(server.terminate)
@@ -77,7 +86,7 @@ def test_a_file_is_uploaded_and_its_verdict_read_off_the_page(page, model, tmp_p
     assert page.is_disabled("#judge")
     page.set_input_files("#file", path)
     verdict = judge(page)
-    command = [sys.executable, str(ROOT / "easy_inference_demo.py"), "--model_path", model, "--file_to_test", path]
+    command = [*DEMO, "--model_path", model, "--file_to_test", path]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert text.startswith(f"{verdict}: {path}, ")
     assert text.splitlines()[1] == page.inner_text("#answer .verdict p >> nth=0")
