@@ -23,6 +23,10 @@ import common.onnx_file  # noqa: F401  before onnxruntime, whose telemetry it tu
 from front_ends.whisper import sinusoids
 from model import ModelConfig, build_detector
 
+# As many threads as the processes that tests start: with other numbers a sum may differ in its last digit.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
 # As few parameters as the code path allows, so that a test trains in seconds.
