@@ -1,4 +1,4 @@
-"""Who may import whom: see the architecture in the README."""
+"""Who may import whom: see docs/architecture.md."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""docs/reproducing.md: every command in it parses, every system of the README's tables is in it."""
+"""docs/reproducing.md: every command in it parses, every system of docs/literature.md is in it."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from training.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+LITERATURE = (ROOT / "docs" / "literature.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 PARSERS = {
@@ -63,7 +63,7 @@ def parsed_training(command):
 
 
 def test_every_row_of_the_authors_table_is_accounted_for():
-    rows = re.findall(r"^\| 20\d\d \| ([^|]+?) \|.*\|([^|]*)\|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| 20\d\d \| ([^|]+?) \|.*\|([^|]*)\|$", LITERATURE, re.MULTILINE)
     assert len(rows) == 34
     for name, recipes in rows:
         if recipes.strip():
