@@ -1,8 +1,9 @@
-# Sourced by the other scripts: makes .venv from requirements.txt where it is missing or out of date, and sets PYTHON.
+# Sourced by the other scripts: creates .venv from requirements.txt, in the versions of constraints.txt, if it is missing
+# or out of date, and sets PYTHON.
 # PYTHON=... in the environment (a conda environment's, say) is taken as it is.
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=.venv/bin/python
-    wanted=$(sha256sum requirements.txt requirements-web.txt)
+    wanted=$(sha256sum requirements.txt requirements-web.txt constraints.txt)
     if [ "$(cat .venv/requirements.sha256 2>/dev/null)" != "$wanted" ]; then
         echo "== set-up: .venv from requirements.txt (several GB; fairseq is built from source; 5 to 15 minutes)"
         if ! command -v gcc >/dev/null; then
@@ -14,7 +15,7 @@ if [ -z "${PYTHON:-}" ]; then
             exit 2
         }
         python3 -m venv .venv
-        .venv/bin/pip install -r requirements.txt
+        .venv/bin/pip install -r requirements.txt -c constraints.txt
         echo "$wanted" >.venv/requirements.sha256
     fi
 fi
