@@ -15,7 +15,8 @@ from front_ends import Wav2Vec2
 from front_ends.pretrained import convolutions
 from model import Detector, count_parameters
 from training import distributed
-from training.config import PRECISIONS, TrainingConfig
+from training.config import TrainingConfig
+from training.run_flags import PRECISIONS
 
 
 def step_bytes(config: TrainingConfig, detector: Detector, world: int = 1) -> int | None:

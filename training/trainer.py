@@ -25,9 +25,10 @@ from front_ends import attention_for_any_length
 from model import Detector
 from reports.metrics import compute_eer
 from training import distributed, run_folder
-from training.config import PRECISIONS, TrainingConfig
+from training.config import TrainingConfig
 from training.cuda_graph import GraphedGradients
 from training.losses import Loss
+from training.run_flags import PRECISIONS
 from training.schedules import EVERY_STEP, SCHEDULES, validates
 
 LOG_EVERY = 50  # steps
