@@ -20,6 +20,7 @@ from back_ends.nes2net import Nes2Net, Nes2Net_X, Nes2Net_X_SeLU
 from back_ends.prompt_tuning import PT_AASIST
 from back_ends.sls import SLS
 from back_ends.tcm import TCM
+from back_ends.vicomtech import Vicomtech
 
 if TYPE_CHECKING:  # it imports this package
     from model import ModelConfig
@@ -50,6 +51,7 @@ BACK_ENDS = {
         AASIST2,
         PT_AASIST,
         LayerASP_MLP,
+        Vicomtech,
     )
 }
 

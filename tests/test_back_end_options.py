@@ -62,6 +62,7 @@ SMALLER = {
     ),
     "MFA": ({"attention_size": 16}, "over_time.1.attention.0.weight", (16, 64)),
     "LayerASP_MLP": ({"hidden": 32}, "mlp.2.weight", (2, 32)),
+    "Vicomtech": ({"size": 24}, "pool.attention.0.weight", (24, 24)),
     "ASP_MLP": ({"attention_size": 16, "hidden": 32}, "mlp.2.weight", (2, 32)),
 }
 

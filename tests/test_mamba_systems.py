@@ -238,7 +238,9 @@ def test_other_mixers_are_no_mambo_of_this_project():
         MamBo.read_off(other)
 
 
-@pytest.mark.parametrize("recipe, option", [("Fake_Mamba", "layers=1"), ("MamBo_DF", "layout=3")])
+@pytest.mark.parametrize(
+    "recipe, option", [("Fake_Mamba", "layers=1"), ("MamBo_DF", "layout=3"), ("FIR_NB", "size=24")]
+)
 def test_a_run_by_the_recipe_goes_on_where_it_was_and_scores(recipe, option, tmp_path, corpus, output, monkeypatch):
     flags = ["--recipe", recipe, "--ssl", "tiny", "--database_path", str(corpus), "--crop", "8000", "--lr", "1e-3"]
     flags += ["--epochs", "3", "--batch_size", "8", "--average_best", "2", "--num_workers", "0", "--foldername", "run"]

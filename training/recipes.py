@@ -122,6 +122,25 @@ _AFTER_WAVLM = {
     "not_carried_over": "all of it: after Guo et al. (MFA) and Tran et al. (LayerASP_MLP, who add a supervised "
     "contrastive loss), whose recipes are unknown; this project's own choice, near that of AttM_LSTM",
 }
+# After Martín-Doñas and Álvarez 2022.
+_VICOMTECH = {
+    "model_name": "wav2vec2_Vicomtech",
+    "n_output_logits": 1,
+    "epochs": 100,
+    "early_stop": 10,
+    "batch_size": 64,
+    "optimizer": "Adam",
+    "lr": 3e-4,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "SSL_freeze_epoch": 100,
+    "loss": "OC_softmax",
+    "crop": 64000,
+    "crop_place": "random",
+    "validation": "loss",
+    "not_carried_over": "all of it but low-pass filters as augmentation and the one-class softmax: after Martín-Doñas "
+    "and Álvarez, whose recipe is unknown; this project's own choice, near that of LGF with the encoder fixed",
+}
 # Xie et al. 2025, both on a frozen encoder.
 _PROMPT_TUNING = {
     "model_name": "wav2vec2_PT_AASIST",
@@ -281,6 +300,8 @@ RECIPES = {
     # After Guo et al. 2024, and after Tran et al. 2024.
     "MFA": {"model_name": "WavLM_MFA", **_AFTER_WAVLM},
     "LayerASP_MLP": {"model_name": "WavLM_LayerASP_MLP", **_AFTER_WAVLM},
+    "FIR_NB": {**_VICOMTECH, "augment": "FIR-NB"},
+    "FIR_WB": {**_VICOMTECH, "augment": "FIR-WB"},
     # wedefense's on PartialSpoof, fine-tuned.
     "MHFA": {
         "model_name": "wav2vec2_MHFA",
