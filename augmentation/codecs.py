@@ -1,0 +1,132 @@
+"""Codecs: a waveform as it comes out of a lossy encoder and decoder, in memory, by libsndfile.
+
+Sources: ISO/IEC 13818-3 (mp3), Vorbis I, RFC 6716 (opus), ITU-T G.711 (mulaw, alaw), ETSI EN 300 961 (gsm, GSM 06.10
+full rate), ITU-T G.721, today in G.726 (g721), IMA Recommended Practices for Digital Audio, 1992 (ima_adpcm).
+"""
+
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import ArrayLike
+
+from common.audio import SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Format:
+    """container, subtype: libsndfile's names. rate: sampling rate of the coded signal, Hz. bitrates: (lowest, highest)
+    kbit/s, equal if there is one only. default: kbit/s. level: kbit/s to libsndfile's compression level. full_scale:
+    where a waveform is clipped."""
+
+    container: str
+    subtype: str
+    rate: int
+    bitrates: tuple[float, float]
+    default: float
+    level: Callable[[float], float] | None = None
+    full_scale: float = 1.0
+
+
+def _mp3_level(bitrate):
+    return max(160 - bitrate - 0.5, 0) / 152  # libsndfile takes 160 - 152 level as a whole number
+
+
+def _opus_level(bitrate):
+    return (256 - bitrate) / 250
+
+
+def _vorbis_level(bitrate):
+    return 1 - np.interp(bitrate, [24, 64, 100], [0, 0.5, 1])  # libvorbis, at 16 kHz and one channel
+
+
+FORMATS = {
+    "mp3": Format("MP3", "MPEG_LAYER_III", SAMPLE_RATE, (8, 160), 64, _mp3_level),
+    "vorbis": Format("OGG", "VORBIS", SAMPLE_RATE, (24, 100), 64, _vorbis_level),
+    "opus": Format("OGG", "OPUS", SAMPLE_RATE, (6, 256), 24, _opus_level),
+    "mulaw": Format("WAV", "ULAW", 8000, (64, 64), 64),
+    "alaw": Format("WAV", "ALAW", 8000, (64, 64), 64),
+    "gsm": Format("WAV", "GSM610", 8000, (13, 13), 13),
+    "g721": Format("AU", "G721_32", 8000, (32, 32), 32, full_scale=0.8),  # above it the predictor overflows
+    "ima_adpcm": Format("WAV", "IMA_ADPCM", SAMPLE_RATE, (64, 64), 64),
+}
+# kbit/s that a random bitrate is drawn from; the only ones of mp3 at 16 kHz (MPEG-2 layer III).
+LADDER = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+
+
+def codec(x: ArrayLike, kind: str, bitrate: float | None = None) -> np.ndarray:
+    """Encode a waveform and decode it again.
+
+    x: (samples,) at 16 kHz, clipped at full scale. kind: one of FORMATS; mulaw, alaw, gsm and g721 code the signal at
+    8 kHz. bitrate: kbit/s, for vorbis nominal; None is the default of the kind.
+    Returns a new float32 array (samples,), not delayed. Raises ValueError for an unknown kind, a bitrate that the kind
+    does not have, an empty waveform, and a codec that this libsndfile lacks.
+    """
+    x = np.asarray(x, dtype=np.float32)
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"x must be one waveform, (samples,), found shape {x.shape}")
+    bitrate = checked_bitrate(kind, bitrate)
+    rate = FORMATS[kind].rate
+    coded = x if rate == SAMPLE_RATE else soxr.resample(x, SAMPLE_RATE, rate)
+    coded = _cut(_coded(coded, kind, bitrate), delay(kind, bitrate), len(coded))
+    return coded if rate == SAMPLE_RATE else _cut(soxr.resample(coded, rate, SAMPLE_RATE), 0, len(x))
+
+
+def checked_bitrate(kind: str, bitrate: float | None = None) -> float:
+    """The bitrate, kbit/s, or the default of the kind. Raises ValueError as codec does, before anything is coded."""
+    if kind not in FORMATS:
+        raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind}")
+    one = FORMATS[kind]
+    low, high = one.bitrates
+    bitrate = one.default if bitrate is None else bitrate
+    if not low <= bitrate <= high:
+        expected = f"{low}" if low == high else f"{low} to {high}"
+        raise ValueError(f"bitrate of {kind} must be {expected} kbit/s, found {bitrate:g}")
+    if kind == "mp3" and bitrate not in LADDER:
+        raise ValueError(f"bitrate of mp3 must be one of {', '.join(map(str, LADDER))} kbit/s, found {bitrate:g}")
+    if not soundfile.check_format(one.container, one.subtype):
+        raise ValueError(f"this libsndfile, {soundfile.__libsndfile_version__}, has no {kind} ({one.subtype})")
+    return bitrate
+
+
+def encoded(x: np.ndarray, kind: str, bitrate: float) -> bytes:
+    """A file of a waveform (samples,), which has the sampling rate FORMATS[kind].rate. bitrate: kbit/s."""
+    one, file, options = FORMATS[kind], io.BytesIO(), {}
+    if one.level:
+        options["compression_level"] = float(one.level(bitrate))
+    if kind == "mp3":
+        options["bitrate_mode"] = "CONSTANT"
+    with soundfile.SoundFile(file, "w", one.rate, 1, one.subtype, format=one.container, **options) as out:
+        out.write(np.clip(x, -one.full_scale, one.full_scale))  # some of libsndfile's encoders wrap around
+    return file.getvalue()
+
+
+def _coded(x, kind, bitrate):
+    return soundfile.read(io.BytesIO(encoded(x, kind, bitrate)), dtype="float32")[0]
+
+
+@functools.cache
+def delay(kind: str, bitrate: float) -> int:
+    """Samples, at the rate of the coded signal, by which a codec delays it: the peak of a cross-correlation.
+
+    Measured once with noise of the spectral tilt of speech: it is a property of the codec, and the peak of a hum or of
+    silence would say little.
+    """
+    n = FORMATS[kind].rate // 2
+    probe = np.random.default_rng(0).standard_normal(n)
+    probe = np.float32(0.1 * np.convolve(probe, 0.9 ** np.arange(50))[:n])
+    out = _coded(probe, kind, bitrate)
+    size = 2 ** int(np.ceil(np.log2(len(out) + n)))
+    products = np.fft.irfft(np.fft.rfft(out, size) * np.conj(np.fft.rfft(probe, size)), size)
+    lag = int(np.argmax(products))
+    return lag - size if lag > size // 2 else lag
+
+
+def _cut(x, start, n):
+    """n samples of x (samples,) from start, which may be negative; zeros where it has none."""
+    x = x[start:] if start >= 0 else np.pad(x, (-start, 0))
+    return np.pad(x, (0, max(n - len(x), 0)))[:n]
