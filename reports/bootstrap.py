@@ -140,8 +140,11 @@ def _draw_trials(cells, sizes, n_replicates, rng):
     n_trials = len(cells[0])
     if len(cells) == 1:
         return [rng.multinomial(n_trials, np.bincount(cells[0], minlength=sizes[0]) / n_trials, size=n_replicates)]
-    joint, counts = np.unique(np.ravel_multi_index(cells, sizes), return_counts=True)
-    of_system = np.unravel_index(joint, sizes)
+    joint = cells[0]
+    for cell, size in zip(cells[1:], sizes[1:]):  # one by one: the product of all sizes may not fit an integer
+        joint = np.unique(joint * size + cell, return_inverse=True)[1]
+    _, first, counts = np.unique(joint, return_index=True, return_counts=True)
+    of_system = [cell[first] for cell in cells]
     order = [np.argsort(cell, kind="stable") for cell in of_system]
     drawn = [np.zeros((n_replicates, size)) for size in sizes]
     for start in range(0, n_replicates, 100):  # bounds the memory
