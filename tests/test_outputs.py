@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_told_before_work_starts(folder, fails, name, 
 
 def test_folders_that_cannot_be_written_are_told_before_work_starts(folder, fails, recordings, monkeypatch):
     monkeypatch.setattr(train, "read_trials", None)
-    monkeypatch.setattr(compare, "train", None)
+    monkeypatch.setattr(compare, "script", None)
     monkeypatch.setattr(make_demo_corpus, "own_recordings", None)
     place = str(folder / "key.txt")
     flags = ["--base_dir", str(folder), "--model_name", "wav2vec2_AASIST", "--ssl", "tiny", "--log_dir"]

@@ -1,8 +1,11 @@
-"""Train every back-end on one corpus with the same seed, flags and budget, score, and put them side by side.
+"""Train several systems alike on one corpus, with one seed or several, score them, and put them side by side.
 
-    python tools/compare.py --corpus demo/corpus --out demo/rivals
-Prints a table, and writes it as OUT/table.md and OUT/table.csv, with a picture, OUT/table.png. What is done already
-is kept: a comparison that was killed goes on where it was.
+    python tools/compare.py --corpus demo/corpus --out demo/rivals                             (every back-end)
+    python tools/compare.py --train_protocol TRAIN --dev_protocol DEV --key KEY --audio_dir DIR --out OUT \\
+        --back_ends Nes2Net_X AASIST --recipes TCM --seeds 1 2 3 --ssl_path xlsr2_300m.pt --epochs 20
+Flags not listed below are those of train.py, the same for all systems. Prints a table and writes it as OUT/table.md and
+OUT/table.csv, with a picture, OUT/table.png. It can be interrupted at any point: run it again to resume. More systems
+or seeds may then be asked for; other flags need another --out.
 """
 
 import argparse
@@ -18,206 +21,271 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project, 
 
 import common.threads  # noqa: F401
 
+import numpy as np
 import torch
 
 import checkpoints
-from back_ends import BACK_ENDS, build_back_end
+from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_outputs
-from common.console import AT_LEAST_1, UserError, progress, run
-from data_utils import SAMPLE_RATE
-from model import ModelConfig, count_parameters
+from common.console import SEED, UserError, run
+from front_ends import FRONT_ENDS
+from model import choose_device
+from reports.bootstrap import Bootstrap, least_p, p_value, percentile_interval
+from reports.conditions import conditions_of, read_groups
+from reports.seeds import eers_over_seeds
+from reports.systems import read_systems
 from reports.tables import shown_p
-from training.losses import WeightedCrossEntropy
+from tools.cost import costs
+from tools.timing import seconds_of
+from training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINE = "Nes2Net_X"
-NAMES = [BASELINE, *(name for name in BACK_ENDS if not name.startswith("Nes2Net")), "Nes2Net", "Nes2Net_X_SeLU"]
-BATCH, CROP = 16, 24000  # trials, samples
-AVERAGED = 3
-P_LEAST = 2 / 1001  # with the 1,000 replicates that EER_minDCF.py draws
-FLAGS = [
-    *("--ssl", "tiny", "--algo", "8", "--crop", CROP, "--crop_place", "random", "--batch_size", BATCH, "--seed", 1),
-    *("--optimizer", "AdamW", "--lr", 0.001, "--weight_decay", 0.01, "--schedule", "onecycle"),
-    *("--class_weights", 0.5, 0.5, "--keep", "every", "--average_best", AVERAGED, "--average_by", "eer"),
+NAMES = [BASELINE, *(name for name in BACK_ENDS if name != BASELINE)]
+SCORED = [name for name, recipe in RECIPES.items() if recipe.get("labels", "utterance") == "utterance"]
+# How back-ends are trained on the demo corpus; flags of the command line override these.
+OF_DEMO = [
+    *("--algo", "8", "--crop", "24000", "--crop_place", "random", "--batch_size", "16", "--epochs", "10"),
+    *("--optimizer", "AdamW", "--lr", "0.001", "--weight_decay", "0.01", "--schedule", "onecycle"),
+    *("--class_weights", "0.5", "0.5", "--keep", "every", "--average_best", "3", "--average_by", "eer"),
 ]
-# Conditions of EER_minDCF.py that the table shows, where the corpus has them: title.
-CONDITIONS = {"pooled": "all", "copy-synthesis": "copy-synthesis", "unseen attacks": "unseen"}
+OURS = {"--model_name", "--recipe", "--seed", "--log_dir", "--foldername", "--resume", "--resume_checkpoint_path"}
+DEMO_GROUPS = ("copy-synthesis", "unseen attacks")  # of its groups of attacks, those that are worth a column
+FEATURES = 64600  # samples of the utterance whose features the multiply-accumulates are counted on
+REPLICATES = 1000
 
 
 def parse_args(argv=None):
-    formatter = argparse.ArgumentDefaultsHelpFormatter
+    """(arguments, flags of train.py)"""
     parser = argparse.ArgumentParser(
-        description="Train every back-end alike and compare.", formatter_class=formatter, allow_abbrev=False
+        description="Train several systems alike on one corpus, score them, and put them side by side.",
+        epilog="all other flags: those of train.py",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--corpus", default="demo/corpus", help="folder that tools/make_demo_corpus.py built")
+    parser.add_argument("--corpus", metavar="FOLDER", help="of tools/make_demo_corpus.py; sets the three flags below")
+    parser.add_argument("--key", help="of the trials to score, with labels, of any corpus")
+    parser.add_argument("--audio_dir", metavar="DIR", help="their audio; not given: looked for around the key")
+    parser.add_argument("--attack_groups", metavar="FILE", help="attack,group lines, as for EER_minDCF.py")
     parser.add_argument("--out", default="demo/rivals", help="folder of runs, scores and the table")
-    parser.add_argument("--epochs", type=AT_LEAST_1, default=10, help="of every run")
-    parser.add_argument("--back_ends", nargs="+", choices=NAMES, default=NAMES, help=f"{BASELINE} is always among them")
-    args = parser.parse_args(argv)
-    args.back_ends = list(dict.fromkeys([BASELINE, *args.back_ends]))
-    return args
+    parser.add_argument("--back_ends", nargs="+", choices=NAMES, help="not given, nor --recipes: all")
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        choices=SCORED,
+        metavar="NAME",
+        default=[],
+        help="systems trained with train.py --recipe NAME; flags of train.py given here override the recipe's",
+    )
+    parser.add_argument("--seeds", nargs="+", type=SEED, default=[1], help="each system is trained once per seed")
+    parser.add_argument("--front_end", choices=FRONT_ENDS, help="not given: wav2vec2, or that of the recipe")
+    parser.add_argument("--ssl", help="encoder, as for train.py; not given: tiny with --corpus")
+    args, flags = parser.parse_known_args(argv)
+    if (args.corpus is None) == (args.key is None):
+        parser.error("expected one of --corpus and --key")
+    for flag in sorted(OURS & {flag.split("=")[0] for flag in flags}):
+        parser.error(f"{flag}: set by this program for each run; it takes --back_ends, --recipes, --seeds and --out")
+    args.back_ends = list(dict.fromkeys(args.back_ends or ([] if args.recipes else NAMES)))
+    args.recipes, args.seeds = list(dict.fromkeys(args.recipes)), list(dict.fromkeys(args.seeds))
+    if args.corpus:
+        folder = Path(args.corpus)
+        args.key = folder / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
+        args.audio_dir = folder / "ASVspoof2019_LA_eval" / "flac"
+        args.attack_groups = folder / "attack_groups.csv"
+        args.ssl = args.ssl or "tiny"
+        flags = ["--database_path", args.corpus, *flags]
+    return args, flags + (["--ssl", args.ssl] if args.ssl else [])
 
 
-def script(name, *flags, **options):
-    """Run another script of this folder. Raises UserError where it fails; it has said why."""
+def systems_of(args):
+    """{name of a system: its own flags of train.py}, the baseline first."""
+    systems = {}
+    for name in args.back_ends:
+        systems[name] = ["--model_name", f"{args.front_end or 'wav2vec2'}_{name}", *(OF_DEMO if args.corpus else [])]
+        if name.startswith("Nes2Net") and args.ssl == "tiny":
+            systems[name] += ["--Nes_ratio", "4", "4"]  # 64 channels are too few for 8 x 8
+    for name in args.recipes:
+        own = ["--recipe", name]
+        if args.front_end:
+            own += ["--model_name", f"{args.front_end}_{RECIPES[name]['model_name'].split('_', 1)[1]}"]
+        systems[f"recipe_{name}"] = own
+    return systems
+
+
+def script(name, *flags):
+    """Run a command of this project. Raises UserError if it fails; it has said why."""
     command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, flags)]
-    done = subprocess.run(command, **options)
-    if done.returncode:
-        raise UserError(f"{' '.join(command)}: ended with status {done.returncode}")
-    return done
+    if status := subprocess.run(command).returncode:
+        raise UserError(f"{' '.join(command)}: ended with status {status}")
 
 
-def train(name, args):
-    """Train one back-end, unless it is trained. Returns the averaged checkpoint."""
-    runs = Path(args.out) / "logs"
-    nested = ["--Nes_ratio", 4, 4] if name.startswith("Nes2Net") else []  # 64 channels are too few for 8 x 8
-    found = sorted((runs / name).glob(f"*/checkpoints/average_best_{AVERAGED}.pth"))
-    if not found:
-        which = ["--model_name", f"wav2vec2_{name}", "--foldername", name, "--log_dir", runs, "--resume", "auto"]
-        script("train", "--database_path", args.corpus, *which, "--epochs", args.epochs, *nested, *FLAGS)
-        found = sorted((runs / name).glob(f"*/checkpoints/average_best_{AVERAGED}.pth"))
-    return found[-1]
+def check_same_comparison(out, args, flags):
+    """Note what this comparison is of. Raises UserError if the folder holds one with other flags."""
+    now = {"flags": list(map(str, flags)), "front_end": args.front_end, "key": str(args.key)}
+    path = out / "comparison.json"
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path}: expected what an earlier call wrote, found {error}") from error
+        if before != now:
+            raise UserError(f"--out {out}: expected the flags of the comparison there, {before}, found {now}")
+    with atomic_open(path) as file:
+        json.dump(now, file)
 
 
-def score(name, path, args):
-    """Score the eval trials, unless they are scored. Returns the score file."""
-    out = Path(args.out) / "scores" / f"{name}.txt"
-    if not out.exists() or out.stat().st_mtime < path.stat().st_mtime:
-        audio = Path(args.corpus) / "ASVspoof2019_LA_eval" / "flac"
-        flags = ["--model_path", path, "--test_mode", "full", "--eval_output", out]  # all alike, whatever their authors
-        script("eval", "--protocol", key(args), "--audio_dir", audio, *flags)
+def trained(folder):
+    """The newest checkpoint of a run: the average of its best epochs if there is one, or else its best."""
+    found = sorted(folder.glob("*/checkpoints/average_best_*.pth"))
+    return (found or sorted(folder.glob("*/checkpoints/best_model.pt")))[-1]
+
+
+def train_and_score(name, own, seed, args, flags):
+    """Train and score a system with one seed, unless that is done. Returns the score file."""
+    out, runs = Path(args.out) / "scores" / f"{name}_seed{seed}.txt", Path(args.out) / "logs"
+    if not out.exists():
+        where = ["--log_dir", runs, "--foldername", f"{name}_seed{seed}", "--resume", "auto"]
+        script("train", *own, *flags, "--seed", seed, *where)
+        audio = ["--audio_dir", args.audio_dir] if args.audio_dir else []
+        model = ["--model_path", trained(runs / f"{name}_seed{seed}")]
+        script("eval", "--protocol", args.key, *audio, *model, "--test_mode", "full", "--eval_output", out)
     return out
 
 
-def key(args):
-    return Path(args.corpus) / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
-
-
-def attack_groups(args):
-    return Path(args.corpus) / "attack_groups.csv"
-
-
-def error_rates(paths, args):
-    """{name: {condition: (EER, low, high)}} and {name: p-value of its pooled EER being that of the baseline}."""
-    groups = ["--attack_groups", attack_groups(args)]
-    text = script(
-        "EER_minDCF", "--labels_file", key(args), "--path", *paths, *groups, "--json", stdout=subprocess.PIPE
-    ).stdout
-    report = json.loads(text)
-    rates, p_values = {}, {}
-    for row in report["rows"]:
-        if row["name"] in CONDITIONS:
-            eer = row["figures"]["eer"]
-            rates.setdefault(row["system"], {})[row["name"]] = (eer["value"], eer["low"], eer["high"])
-    for pair in report["comparisons"]:
-        if pair["figure"] == "eer" and pair["first"] == BASELINE:
-            p_values[pair["second"]] = pair["p"]
-    return rates, p_values
-
-
-def measure(paths, turns=5):
-    """{name: (parameters here, at 1024 channels, seconds a training step, real-time factor of scoring)}.
-
-    The detectors take turns, so that what else the machine does falls on all of them; medians, the first not counted.
-    The step is that of the comparison's batch; the factor is seconds of work a second of audio, 4 s at a time.
+def measure(name, args):
+    """{"parameters", "MMACs", "seconds"} of a system: its back-end's, the latter of an utterance of 4 s, and those of a
+    training step with the batch and crop of its run, the least of 5. Kept in OUT/costs.
     """
-    detectors = {name: checkpoints.load_detector(path) for name, path in paths.items()}
-    optimizers = {name: torch.optim.AdamW(d.parameters(), lr=1e-6, fused=True) for name, d in detectors.items()}
-    criterion = WeightedCrossEntropy([0.5, 0.5])
-    labels = torch.arange(BATCH) % 2
-    steps, factors = ({name: [] for name in detectors} for _ in range(2))
-    for turn in progress(range(turns + 1), desc="timing", unit="turn"):
-        for name, detector in detectors.items():
-            x = torch.randn(BATCH, CROP)
-            started = time.perf_counter()
-            loss = criterion(detector.train()(x), labels)
-            optimizers[name].zero_grad()
-            loss.backward()
-            optimizers[name].step()
-            stepped = time.perf_counter()
-            with torch.inference_mode():
-                detector.eval().score(torch.randn(1, 4 * SAMPLE_RATE))
-            if turn:
-                steps[name].append(stepped - started)
-                factors[name].append((time.perf_counter() - stepped) / 4)
-    sizes = {}
-    for name, detector in detectors.items():
-        with torch.device("meta"):
-            published = build_back_end(ModelConfig(f"wav2vec2_{name}"), 1024)
-        sizes[name] = count_parameters(detector.back_end), count_parameters(published)
-    return {
-        name: (*sizes[name], statistics.median(steps[name]), statistics.median(factors[name])) for name in detectors
-    }
+    kept = Path(args.out) / "costs" / f"{name}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    path = trained(Path(args.out) / "logs" / f"{name}_seed{args.seeds[0]}")
+    training = json.loads((path.parent.parent / "config.json").read_text())["training"]
+    device = choose_device()
+    detector, inputs = checkpoints.load_detector(path).eval(), []
+    with detector.back_end.register_forward_pre_hook(lambda _, given: inputs.extend(given)), torch.no_grad():
+        detector(torch.randn(1, FEATURES))
+    cost = costs(detector.back_end, *inputs)
+    detector.to(device).train().set_trained(front_end=True)
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-6, fused=True)
+    x = torch.randn(training["batch_size"], training["crop"], device=device)
+
+    def step():
+        loss = detector(x).square().mean()  # the losses themselves cost next to nothing
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    cost["seconds"] = min([seconds_of(step, device) for _ in range(6)][1:])
+    with atomic_open(kept) as file:
+        json.dump(cost, file)
+    return cost
 
 
-def table_of(costs, rates, p_values):
-    """Rows of the table, titles first; numbers as they are."""
-    titles = ["back-end", "parameters", "at 1024 channels", "step [ms]", "real-time factor"]
-    conditions = [condition for condition in CONDITIONS if condition in rates[BASELINE]]
-    for condition in conditions:
-        titles += [f"EER {CONDITIONS[condition]} [%]", "low", "high"]
-    rows = [[*titles, f"p against {BASELINE}"]]
-    for name in sorted(costs, key=lambda name: rates[name]["pooled"]):
-        here, published, step, factor = costs[name]
-        eers = [100 * value for condition in conditions for value in rates[name][condition]]
-        rows.append([name, here, published, 1000 * step, factor, *eers, p_values.get(name)])
-    return rows
+def table_of(systems, paths, args):
+    """Rows of the table, one per system and the best first: {column: value}, EERs and their intervals in percent.
+
+    paths: score files, system by system, and of each system seed by seed.
+    """
+    names = [f"{name}_seed{seed}" for name in systems for seed in args.seeds]
+    table, scores, *_ = read_systems(args.key, paths, names=names)
+    scores = np.reshape([scores[name] for name in names], (len(systems), len(args.seeds), -1))
+    groups = read_groups(args.attack_groups) if args.attack_groups else {}
+    bootstrap = Bootstrap(table, REPLICATES)
+    rows = [{"system": name, **measure(name, args)} for name in systems]
+    for condition in conditions_of(table, [["none"]], groups):
+        if args.corpus and condition.by == "group" and condition.name not in DEMO_GROUPS:
+            continue
+        eers, replicates = eers_over_seeds(scores, condition, bootstrap)
+        for row, of_seeds, drawn in zip(rows, 100 * eers, 100 * replicates):
+            low, high = percentile_interval(drawn)
+            sd = statistics.stdev(of_seeds) if len(of_seeds) > 1 else 0.0
+            figures = {"best": min(of_seeds), "mean": np.mean(of_seeds), "sd": sd, "low": low, "high": high}
+            row |= {f"{condition.name} {what}": float(value) for what, value in figures.items()}
+            if condition.by == "pooled":
+                difference = drawn - 100 * replicates[0]
+                row["p"] = None if row is rows[0] else p_value(difference)
+                row["below 50 %"] = "yes" if high < 50 else "no"
+    return sorted(rows, key=lambda row: row["pooled mean"]), bootstrap.text
 
 
-def markdown(rows):
-    """The table for people: an interval in one cell with its rate."""
-    titles = [title for title in rows[0] if title not in ("low", "high")]
+def conditions_in(rows):
+    return [column.removesuffix(" mean") for column in rows[0] if column.endswith(" mean")]
+
+
+def markdown(rows, baseline, n_seeds):
+    """The table for people."""
+    _, *others = conditions_in(rows)
+    mean = "mean ± sd" if n_seeds > 1 else "one seed"
+    titles = ["system", "parameters", "MMACs", "step [ms]", f"EER %: best ({mean})", "95 % interval"]
+    titles += [f"p against {baseline}", "below 50 %", *(f"{name}: mean EER %" for name in others)]
     lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]
-    for name, here, published, step, factor, *eers, p in rows[1:]:
-        intervals = [f"{eer:.1f} ({low:.1f} to {high:.1f})" for eer, low, high in zip(*[iter(eers)] * 3)]
-        cells = [name, f"{here:,}", f"{published:,}", f"{step:.0f}", f"{factor:.3f}", *intervals]
-        lines.append("| " + " | ".join([*cells, "" if p is None else shown_p(p, P_LEAST)]) + " |")
+    for row in rows:
+        spread = f"{row['pooled mean']:.1f} ± {row['pooled sd']:.1f}" if n_seeds > 1 else f"{row['pooled mean']:.1f}"
+        cells = [row["system"], f"{row['parameters']:,}", f"{row['MMACs']:.1f}", f"{1000 * row['seconds']:.0f}"]
+        cells += [f"{row['pooled best']:.1f} ({spread})", f"{row['pooled low']:.1f} to {row['pooled high']:.1f}"]
+        cells += ["" if row["p"] is None else shown_p(row["p"], least_p(np.ones(REPLICATES))), row["below 50 %"]]
+        for name in others:
+            low, high = row[f"{name} low"], row[f"{name} high"]
+            cells.append(f"{row[f'{name} mean']:.1f} ({low:.1f} to {high:.1f})")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def draw(path, rows):
-    """Equal error rates with their intervals, a panel a condition, and what a step costs."""
+def figure_class():
+    """matplotlib's Figure. Raises UserError if it is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(f"{path}: needs matplotlib, which is not installed: {error}") from error
+        raise UserError(f"table.png needs matplotlib, which is not installed: {error}") from error
+    return Figure
 
-    names = [row[0] for row in rows[1:]]
-    places = range(len(names))[::-1]
-    columns = [column for column, title in enumerate(rows[0]) if title.startswith("EER")]
-    figure = Figure(figsize=(12, 0.32 * len(names) + 1.2), layout="tight")
-    panels = figure.subplots(1, len(columns) + 1, sharey=True)
-    for panel, column in zip(panels, columns):
-        eers = [row[column : column + 3] for row in rows[1:]]
-        reach = [[eer - low for eer, low, _ in eers], [high - eer for eer, _, high in eers]]
-        panel.errorbar([eer for eer, _, _ in eers], places, xerr=reach, fmt="o", color="tab:blue", capsize=2)
-        panel.set(title=rows[0][column], xlim=(0, None))
+
+def draw(path, rows, n_seeds):
+    """Mean EERs with their intervals, a panel per condition on one scale, and a line at 50 %, where chance is."""
+    conditions, places = conditions_in(rows), range(len(rows))[::-1]
+    figure = figure_class()(figsize=(1.8 + 3.2 * len(conditions), 0.3 * len(rows) + 1.5), layout="constrained")
+    panels = figure.subplots(1, len(conditions), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, condition in zip(panels, conditions):
+        means, lows, highs = ([row[f"{condition} {what}"] for row in rows] for what in ("mean", "low", "high"))
+        reach = [np.subtract(means, lows), np.subtract(highs, means)]
+        panel.errorbar(means, places, xerr=reach, fmt="o", color="tab:blue", capsize=2)
+        panel.axvline(50, color="tab:red", linestyle="--", linewidth=1)
+        panel.set(title=condition, xlabel="EER [%]")
         panel.grid(axis="x", alpha=0.3)
-    panels[-1].barh(places, [row[3] for row in rows[1:]], color="tab:gray")
-    panels[-1].set(title="training step [ms]")
-    panels[0].set_yticks(places, names)
+    panels[0].set_xlim(0, max(55, 1 + max(row[f"{c} high"] for row in rows for c in conditions)))
+    panels[0].set_yticks(places, [row["system"] for row in rows])
+    seeds = f"mean of {n_seeds} seeds, 95 % over seeds and trials" if n_seeds > 1 else "one seed, 95 % over trials"
+    figure.suptitle(f"{seeds}; dashed: chance", fontsize=10)
     with atomic_open(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    written = [("--out", Path(args.out) / name) for name in ("table.csv", "table.md", "table.png")]
-    check_outputs(written, [key(args), attack_groups(args)])
-    started, paths, scores = time.monotonic(), {}, []
-    for number, name in enumerate(args.back_ends, start=1):
-        print(f"== {number}/{len(args.back_ends)} {name}, {time.monotonic() - started:.0f} s so far", flush=True)
-        paths[name] = train(name, args)
-        scores.append(score(name, paths[name], args))
-    rates, p_values = error_rates(scores, args)
-    rows = table_of(measure(paths), rates, p_values)
-    out = Path(args.out)
+    args, flags = parse_args(argv)
+    out, started = Path(args.out), time.monotonic()
+    outputs = [out / name for name in ("comparison.json", "table.csv", "table.md", "table.png")]
+    check_outputs([("--out", path) for path in outputs], [args.key, args.attack_groups])
+    figure_class()
+    check_same_comparison(out, args, flags)
+    systems = systems_of(args)
+    runs = [(seed, name) for seed in args.seeds for name in systems]  # so that all systems have a seed early
+    paths = {}
+    for number, (seed, name) in enumerate(runs, start=1):
+        passed = time.monotonic() - started
+        print(f"== {number}/{len(runs)} {name}, seed {seed}; {passed:.0f} s so far", flush=True)
+        paths[name, seed] = train_and_score(name, systems[name], seed, args, flags)
+    rows, intervals = table_of(systems, [paths[name, seed] for name in systems for seed in args.seeds], args)
+    text = markdown(rows, next(iter(systems)), len(args.seeds))
     with atomic_open(out / "table.csv") as file:
-        csv.writer(file).writerows(rows)
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
     with atomic_open(out / "table.md") as file:
-        file.write(markdown(rows) + "\n")
-    print(f"\n{markdown(rows)}\n\n{time.monotonic() - started:.0f} s; {out}/table.md, .csv, .png")
-    draw(out / "table.png", rows)
+        file.write(text + "\n")
+    draw(out / "table.png", rows, len(args.seeds))
+    print(f"\n{text}\n\n{intervals}; seeds: {args.seeds}, drawn first")
+    print(f"{time.monotonic() - started:.0f} s; {out}/table.md, .csv, .png")
 
 
 if __name__ == "__main__":
