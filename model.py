@@ -13,6 +13,7 @@ from back_ends import BACK_ENDS, build_back_end
 from common.console import Number, UserError, shown, unfit, warn
 from common.values import fitted, key_value, options_text
 from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights, n_units
+from front_ends.lora import is_adapter
 
 _PRESETS = dict.fromkeys(name for front_end in FRONT_ENDS.values() for name in front_end.presets)
 CHOICES = {
@@ -315,11 +316,15 @@ class Detector(nn.Module):
         return logits[..., 1] - logits[..., 0] if logits.shape[-1] == 2 else logits[..., 0]
 
     def set_trained(self, front_end: bool) -> None:
-        """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`."""
+        """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`, and of
+        its adapters alone if it has some.
+        """
         uses_last = self.back_end.uses_last
         unused = self.front_end.unused_parameters(self.back_end.raw_last or not uses_last)
+        adapted = any(is_adapter(name) for name, _ in self.front_end.named_parameters())
         for name, parameter in self.front_end.named_parameters():
-            parameter.requires_grad_(front_end and not name.startswith(unused))
+            trained = front_end and not name.startswith(unused)
+            parameter.requires_grad_(trained and (is_adapter(name) or not adapted))
         if not uses_last:
             self.front_end.layers()[-1].requires_grad_(False)
         for name, parameter in self.back_end.named_parameters():

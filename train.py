@@ -47,7 +47,7 @@ from data_utils import (
     make_loader,
     plan_batches,
 )
-from front_ends import FRONT_ENDS
+from front_ends import FRONT_ENDS, lora
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from training import distributed, encoder_settings, memory, run_folder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
@@ -253,6 +253,16 @@ def choose_augmentation(config):
     return augment(**options) if isinstance(augment, type) else functools.partial(augment, **options)
 
 
+def add_adapters(config, detector):
+    """Put the adapters of --lora_rank on the encoder. Returns how many parameters they have, 0 without that flag."""
+    if not config.lora_rank:
+        return 0
+    try:
+        return lora.add_adapters(detector.front_end, config.lora_rank, config.lora_alpha, config.lora_targets)
+    except ValueError as error:
+        raise UserError(f"--lora_rank: {error}") from error
+
+
 def whole_utterances(trials, front_end, config, device, options):
     """A loader of whole utterances in exact batches, none of more samples than a process trains on at once."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -372,6 +382,7 @@ def main(argv=None):
         detector = checkpoints.new_detector(model_config, ssl_path) if new else build_detector(model_config)
     if config.unit:
         train_set.units = plain["units"] = augmented["units"] = UnitLabels(detector.front_end, config.unit)
+    n_adapted = add_adapters(config, detector)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory.explained(config, detector))
         detector.to(device)
@@ -420,6 +431,12 @@ def main(argv=None):
         settings["training"] |= in_training
         if rank == 0:
             start_run(training, folder, settings, before)
+            if n_adapted:
+                print(
+                    f"LoRA: {n_adapted:,} parameters of rank {config.lora_rank} on {config.lora_targets} are trained "
+                    "in place of the encoder's",
+                    flush=True,
+                )
             if encoder:
                 print(f"encoder in training: {encoder_settings.in_words(encoder)}", flush=True)
             if needed := memory.in_words(config, detector, device):

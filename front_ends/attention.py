@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from front_ends.lora import weight_of
+
 # A context for waveforms of many lengths: on a GPU, cuDNN's attention would make a plan for every new shape.
 attention_for_any_length = partial(
     sdpa_kernel, [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -69,7 +71,7 @@ class Attention(nn.Module):
         # One product of thrice the width: x is read once, its gradient is written once.
         no_bias = torch.zeros_like(self.q_proj.bias)
         bias = torch.cat([no_bias if projection.bias is None else projection.bias for projection in projections])
-        return F.linear(x, torch.cat([projection.weight for projection in projections]), bias).chunk(3, dim=-1)
+        return F.linear(x, torch.cat([weight_of(projection) for projection in projections]), bias).chunk(3, dim=-1)
 
 
 class RelativeAttention(Attention):

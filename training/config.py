@@ -12,6 +12,7 @@ from training.losses import LOSSES
 from training.options import check_values, from_saved, saved_settings
 from training.run_flags import RunFlags
 from training.schedules import BY_LENGTH
+from training.tuning_flags import TuningFlags
 
 ENCODER_SETTINGS = {name for front_end in FRONT_ENDS.values() for name in front_end.in_training}
 # Groups of the help. The parameters of RawBoost, which are of no group, are in the last.
@@ -19,6 +20,7 @@ GROUPS = {
     "data": "data: one of --base_dir, --database_path and --train_protocol",
     "training": "training; not given: the recipe's value, or else the corpus's",
     "encoder": "the encoder while it is trained; not given: the recipe's value, or else what its pre-trained file says",
+    "tuning": "fine-tuning; see docs/fine_tuning.md",
     "speed": "speed and memory of a training step",
     "validation": "validation",
     "run": "the run",
@@ -27,8 +29,8 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class TrainingConfig(RunFlags, TrainingFlags, RawBoostParams):
-    """All that a training is told, but for its network. Fields, in flags.py and run_flags.py, are named as the flags.
+class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
+    """All that a training is told, but for its network. The fields (flags.py, run_flags.py, tuning_flags.py) are flags.
 
     A field that is None takes the value of the corpus's recipe, if that has one; see of_corpus. The parameters of
     RawBoost are fields too. Raises UserError, naming the flag, for a value that makes no sense or does not go with the
@@ -46,6 +48,7 @@ class TrainingConfig(RunFlags, TrainingFlags, RawBoostParams):
                 object.__setattr__(self, name, value)
         check_values(self)
         self._check_units()
+        self._check_tuning()
         if self.loss == "WCE":
             object.__setattr__(self, "loss", "weighted_CCE")
         try:

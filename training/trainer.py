@@ -22,6 +22,7 @@ from common.console import StopSignals, UserError, progress, warn
 from corpora import BONAFIDE, SPOOF
 from data_utils import TrialLoader
 from front_ends import attention_for_any_length
+from front_ends.lora import merge_adapters, merged_state_dict
 from model import Detector
 from reports.metrics import compute_eer
 from training import distributed, run_folder
@@ -206,7 +207,8 @@ class Training:
         """Bytes that the run is certain to write, and that it possibly writes."""
         config = self.config
         weights = sum(value.nbytes for value in self.detector.state_dict().values())
-        moments = 2 * sum(parameter.nbytes for parameter in self.detector.parameters())
+        self.detector.set_trained(front_end=True)
+        moments = 2 * sum(p.nbytes for p in self.detector.parameters() if p.requires_grad)
         possible = sum(validates(config, epoch) for epoch in range(1, config.epochs + 1))
         if config.keep_last or config.keep_best:
             possible = min(possible, (config.keep_last or 0) + (config.keep_best or 0) + config.average_best + 1)
@@ -240,7 +242,7 @@ class Training:
         facts |= {"crop": self.config.crop, "seen": self.seen}
         if distributed.rank() == 0:
             self.check_folder()
-            state = self.detector.state_dict()
+            state = merged_state_dict(self.detector)
             checkpoints.save_checkpoint(self.checkpoints / name, self.detector.config, state, **facts)
 
     def prune(self) -> None:
@@ -518,6 +520,7 @@ class Training:
         if out.exists() and checkpoints.read_checkpoint(out)["averaged"] == averaged:
             distributed.say(f"{out} is there already")
             return
+        merge_adapters(self.detector)
         self.detector.load_state_dict(checkpoints.average_checkpoints(paths))
         figures = self.validate("average")
         self.save_weights(out.name, figures, averaged=averaged)
