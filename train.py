@@ -16,12 +16,10 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import itertools
 import json
 import os
 import random
 import sys
-from collections import Counter
 
 import common.threads  # noqa: F401
 
@@ -34,8 +32,7 @@ from augmentation import AUGMENTATIONS
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import StopSignals, UserError, run, warn
-from corpora import BONAFIDE, SPOOF, provenance
-from corpora.segments import with_spans
+from corpora import provenance
 from data_utils import (
     BATCH_SAMPLES,
     BadAudio,
@@ -43,7 +40,6 @@ from data_utils import (
     TrialDataset,
     TrialLoader,
     UnitLabels,
-    check_audio,
     make_loader,
     plan_batches,
 )
@@ -51,6 +47,7 @@ from front_ends import FRONT_ENDS, lora
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from training import distributed, encoder_settings, memory, run_folder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
+from training.data import read_trials, without_bad_audio
 from training.losses import LOSSES, UnitLoss, losses_for
 from training.options import add_flags, given_flags, saved_settings
 from training.recipes import RECIPES
@@ -135,73 +132,6 @@ def _words(value):
     if isinstance(value, dict):
         return " ".join(f"{name}={option}" for name, option in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def read_trials(config):
-    """Train and dev trials with their audio located. Raises UserError where anything is missing."""
-    if config.train_protocol:
-        recipe = corpora.trained_as(config.corpus)
-        distributed.say(f"corpus: {config.corpus or 'several'}; flags that are not given are those of {recipe}")
-    parts = []
-    for split in ("train", "dev"):
-        if config.train_protocol:
-            files = (getattr(config, f"{split}_{what}") or () for what in ("protocol", "audio_dir", "segments"))
-            sources = list(itertools.zip_longest(*files))
-        else:
-            folder = config.base_dir or config.database_path
-            sources = [(*corpora.official_files(config.corpus, split, folder, config.protocols_path), None)]
-        trials = []
-        for protocol, audio, segments in sources:
-            of_list = corpora.read_trials(protocol, audio, bonafide=config.bonafide)
-            trials += with_spans(of_list, protocol, segments) if config.unit else of_list
-        counts = Counter(trial.label for trial in trials)
-        names = ", ".join(str(protocol) for protocol, *_ in sources)
-        distributed.say(
-            f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}"
-        )
-        if config.unit:
-            n_partial = sum(trial.spans is not None for trial in trials)
-            distributed.say(f"{split}: {n_partial} trials have spans; the others are of one class from end to end")
-            if not n_partial:
-                raise UserError(
-                    f"--labels {config.labels}: expected labels of segments, found none in or around {names}; "
-                    f"--{split}_segments names them"
-                )
-        if counts[None]:
-            raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
-        parts.append(check_classes(trials, names))
-    return parts
-
-
-def check_classes(trials, names):
-    """The trials. Raises UserError where they are not of both classes."""
-    if {trial.label for trial in trials} != {BONAFIDE, SPOOF}:
-        raise UserError(f"{names}: expected trials of both classes")
-    return trials
-
-
-def without_bad_audio(parts, config):
-    """Lists of trials without those whose audio cannot be decoded, and how many more may be skipped. Every process
-    decodes a share of it all.
-
-    Raises UserError, listing them, where they are more than --skip_bad_audio.
-    """
-    trials = [trial for part in parts for trial in part]
-    share = trials[distributed.rank() :: distributed.world_size()]
-    found = check_audio(share, config.num_workers, disable=distributed.rank() > 0)
-    bad = {path: reason for part in distributed.gather(found) for path, reason in part.items()}
-    if len(bad) > config.skip_bad_audio:
-        allowed = f"; --skip_bad_audio allows {config.skip_bad_audio}" if config.skip_bad_audio else ""
-        raise UserError(
-            f"--check_audio: {len(bad)} of {len(trials)} files cannot be read (listed above){allowed}",
-            details=bad.values(),
-        )
-    for reason in bad.values() if distributed.rank() == 0 else ():
-        warn(f"skipped: {reason}")
-    distributed.say(f"audio: {len(trials)} files checked, {len(bad)} skipped")
-    names = ("training set without bad audio", "dev set without bad audio")
-    parts = [[trial for trial in part if trial.path not in bad] for part in parts]
-    return [check_classes(*pair) for pair in zip(parts, names)], config.skip_bad_audio - len(bad)
 
 
 def check_parts(config, back_end, sizes):

@@ -1,0 +1,79 @@
+"""Trials that a training is given: read from its lists, checked, in several corpora one behind the other."""
+
+import itertools
+from collections import Counter
+
+import corpora
+from common.console import UserError, warn
+from corpora import BONAFIDE, SPOOF, Trial
+from corpora.segments import with_spans
+from data_utils import check_audio
+from training import distributed
+from training.config import TrainingConfig
+
+
+def read_trials(config: TrainingConfig) -> list[list[Trial]]:
+    """Train and dev trials with their audio located. Raises UserError where anything is missing."""
+    if config.train_protocol:
+        recipe = corpora.trained_as(config.corpus)
+        distributed.say(f"corpus: {config.corpus or 'several'}; flags that are not given are those of {recipe}")
+    parts = []
+    for split in ("train", "dev"):
+        if config.train_protocol:
+            files = (getattr(config, f"{split}_{what}") or () for what in ("protocol", "audio_dir", "segments"))
+            sources = list(itertools.zip_longest(*files))
+        else:
+            folder = config.base_dir or config.database_path
+            sources = [(*corpora.official_files(config.corpus, split, folder, config.protocols_path), None)]
+        trials = []
+        for protocol, audio, segments in sources:
+            of_list = corpora.read_trials(protocol, audio, bonafide=config.bonafide)
+            trials += with_spans(of_list, protocol, segments) if config.unit else of_list
+        counts = Counter(trial.label for trial in trials)
+        names = ", ".join(str(protocol) for protocol, *_ in sources)
+        distributed.say(
+            f"{split}: {len(trials)} trials ({counts[BONAFIDE]} bona fide, {counts[SPOOF]} spoof) from {names}"
+        )
+        if config.unit:
+            n_partial = sum(trial.spans is not None for trial in trials)
+            distributed.say(f"{split}: {n_partial} trials have spans; the others are of one class from end to end")
+            if not n_partial:
+                raise UserError(
+                    f"--labels {config.labels}: expected labels of segments, found none in or around {names}; "
+                    f"--{split}_segments names them"
+                )
+        if counts[None]:
+            raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
+        parts.append(check_classes(trials, names))
+    return parts
+
+
+def check_classes(trials: list[Trial], names: str) -> list[Trial]:
+    """The trials. Raises UserError where they are not of both classes."""
+    if {trial.label for trial in trials} != {BONAFIDE, SPOOF}:
+        raise UserError(f"{names}: expected trials of both classes")
+    return trials
+
+
+def without_bad_audio(parts: list[list[Trial]], config: TrainingConfig) -> tuple[list[list[Trial]], int]:
+    """Lists of trials without those whose audio cannot be decoded, and how many more may be skipped. Every process
+    decodes a share of it all.
+
+    Raises UserError, listing them, where they are more than --skip_bad_audio.
+    """
+    trials = [trial for part in parts for trial in part]
+    share = trials[distributed.rank() :: distributed.world_size()]
+    found = check_audio(share, config.num_workers, disable=distributed.rank() > 0)
+    bad = {path: reason for part in distributed.gather(found) for path, reason in part.items()}
+    if len(bad) > config.skip_bad_audio:
+        allowed = f"; --skip_bad_audio allows {config.skip_bad_audio}" if config.skip_bad_audio else ""
+        raise UserError(
+            f"--check_audio: {len(bad)} of {len(trials)} files cannot be read (listed above){allowed}",
+            details=bad.values(),
+        )
+    for reason in bad.values() if distributed.rank() == 0 else ():
+        warn(f"skipped: {reason}")
+    distributed.say(f"audio: {len(trials)} files checked, {len(bad)} skipped")
+    names = ("training set without bad audio", "dev set without bad audio")
+    parts = [[trial for trial in part if trial.path not in bad] for part in parts]
+    return [check_classes(*pair) for pair in zip(parts, names)], config.skip_bad_audio - len(bad)
