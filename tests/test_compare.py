@@ -151,5 +151,14 @@ def test_any_corpus_two_seeds_and_a_recipe_interrupted_and_resumed(tmp_path, cor
     fails(compare.main, [*flags, "--lr", "0.1"], "--out", "flags")
 
 
-def test_a_failed_run_ends_the_comparison(tmp_path, fails):
-    fails(compare.main, ["--corpus", str(tmp_path / "absent"), "--out", str(tmp_path)], "train.py", "status 2")
+def test_what_would_fail_the_table_is_told_before_training(tmp_path, commands, fails):
+    fails(compare.main, ["--corpus", str(tmp_path / "absent"), "--out", str(tmp_path)], "absent", "eval.trl.txt")
+    key = tmp_path / "key.csv"
+    key.write_text("path,label\nx.flac,spoof\n")
+    fails(compare.main, ["--key", str(key), "--out", str(tmp_path)], "--key", "found no bona fide one")
+    assert not commands.done
+
+
+def test_a_failed_run_ends_the_comparison(tmp_path, corpus, fails):
+    flags = ["--corpus", str(corpus), "--out", str(tmp_path / "out"), "--epochs", "0"]
+    fails(compare.main, flags, "train.py", "status 2")

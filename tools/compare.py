@@ -28,6 +28,7 @@ import checkpoints
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_outputs
 from common.console import SEED, UserError, run
+from corpora import BONAFIDE, SPOOF, read_table
 from front_ends import FRONT_ENDS
 from model import choose_device
 from reports.bootstrap import Bootstrap, least_p, p_value, percentile_interval
@@ -119,6 +120,18 @@ def script(name, *flags):
         raise UserError(f"{' '.join(command)}: ended with status {status}")
 
 
+def check_key(args):
+    """Raise UserError if the key or the groups of attacks would fail the table, after hours of training."""
+    table = read_table(args.key, columns=["subset"])
+    table.check_labels()
+    labels = table.label[table.subset_mask("eval")]
+    for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoofed")):
+        if label not in labels:
+            raise UserError(f"--key {args.key}: expected trials of both classes to evaluate, found no {name} one")
+    if args.attack_groups:
+        read_groups(args.attack_groups)
+
+
 def check_same_comparison(out, args, flags):
     """Note what this comparison is of. Raises UserError if the folder holds one with other flags."""
     now = {"flags": list(map(str, flags)), "front_end": args.front_end, "key": str(args.key)}
@@ -136,8 +149,11 @@ def check_same_comparison(out, args, flags):
 
 def trained(folder):
     """The newest checkpoint of a run: the average of its best epochs if there is one, or else its best."""
-    found = sorted(folder.glob("*/checkpoints/average_best_*.pth"))
-    return (found or sorted(folder.glob("*/checkpoints/best_model.pt")))[-1]
+    averages = sorted(folder.glob("*/checkpoints/average_best_*.pth"))
+    checkpoints_there = averages or sorted(folder.glob("*/checkpoints/best_model.pt"))
+    if not checkpoints_there:
+        raise UserError(f"{folder}: expected a finished run, found no checkpoint")
+    return checkpoints_there[-1]
 
 
 def train_and_score(name, own, seed, args, flags):
@@ -199,9 +215,9 @@ def table_of(systems, paths, args):
         eers, replicates = eers_over_seeds(scores, condition, bootstrap)
         for row, of_seeds, drawn in zip(rows, 100 * eers, 100 * replicates):
             low, high = percentile_interval(drawn)
-            sd = statistics.stdev(of_seeds) if len(of_seeds) > 1 else 0.0
-            figures = {"best": min(of_seeds), "mean": np.mean(of_seeds), "sd": sd, "low": low, "high": high}
-            row |= {f"{condition.name} {what}": float(value) for what, value in figures.items()}
+            sd = float(statistics.stdev(of_seeds)) if len(of_seeds) > 1 else None
+            figures = {"best": of_seeds.min(), "mean": of_seeds.mean(), "sd": sd, "low": low, "high": high}
+            row |= {f"{condition.name} {what}": value for what, value in figures.items()}
             if condition.by == "pooled":
                 difference = drawn - 100 * replicates[0]
                 row["p"] = None if row is rows[0] else p_value(difference)
@@ -248,7 +264,7 @@ def draw(path, rows, n_seeds):
     panels = figure.subplots(1, len(conditions), sharex=True, sharey=True, squeeze=False)[0]
     for panel, condition in zip(panels, conditions):
         means, lows, highs = ([row[f"{condition} {what}"] for row in rows] for what in ("mean", "low", "high"))
-        reach = [np.subtract(means, lows), np.subtract(highs, means)]
+        reach = np.maximum([np.subtract(means, lows), np.subtract(highs, means)], 0)
         panel.errorbar(means, places, xerr=reach, fmt="o", color="tab:blue", capsize=2)
         panel.axvline(50, color="tab:red", linestyle="--", linewidth=1)
         panel.set(title=condition, xlabel="EER [%]")
@@ -266,6 +282,7 @@ def main(argv=None):
     out, started = Path(args.out), time.monotonic()
     outputs = [out / name for name in ("comparison.json", "table.csv", "table.md", "table.png")]
     check_outputs([("--out", path) for path in outputs], [args.key, args.attack_groups])
+    check_key(args)
     figure_class()
     check_same_comparison(out, args, flags)
     systems = systems_of(args)
