@@ -8,6 +8,7 @@ from back_ends.asp_mlp import ASP_MLP, LayerASP_MLP
 from back_ends.attm_lstm import AttM_LSTM
 from back_ends.base import BackEnd
 from back_ends.conformer import Conformer
+from back_ends.ecapa_tdnn import ECAPA_TDNN
 from back_ends.fake_mamba import Fake_Mamba
 from back_ends.lcnn import GF, LGF, LLGF
 from back_ends.linear import Linear
@@ -18,6 +19,7 @@ from back_ends.mhfa import MHFA
 from back_ends.moe import MoE
 from back_ends.nes2net import Nes2Net, Nes2Net_X, Nes2Net_X_SeLU
 from back_ends.prompt_tuning import PT_AASIST
+from back_ends.resnet import Res2Net, ResNet
 from back_ends.sls import SLS
 from back_ends.tcm import TCM
 from back_ends.vicomtech import Vicomtech
@@ -52,6 +54,9 @@ BACK_ENDS = {
         PT_AASIST,
         LayerASP_MLP,
         Vicomtech,
+        ResNet,
+        Res2Net,
+        ECAPA_TDNN,
     )
 }
 

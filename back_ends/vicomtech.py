@@ -31,8 +31,6 @@ class Vicomtech(BackEnd):
 
     def __init__(self, in_channels: int, n_hidden_states: int = 25, n_output_logits: int = 2, size: int = 128) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size {size}: expected at least 1")
         self.weights = nn.Parameter(torch.zeros(n_hidden_states))
         self.feed_forward = nn.Sequential(
             nn.Linear(in_channels, size), nn.ReLU(), nn.Dropout(0.2), nn.Linear(size, size), nn.ReLU(), nn.Dropout(0.2)

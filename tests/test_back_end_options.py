@@ -63,6 +63,9 @@ SMALLER = {
     "MFA": ({"attention_size": 16}, "over_time.1.attention.0.weight", (16, 64)),
     "LayerASP_MLP": ({"hidden": 32}, "mlp.2.weight", (2, 32)),
     "Vicomtech": ({"size": 24}, "pool.attention.0.weight", (24, 24)),
+    "ResNet": ({"reduced": 16, "channels": 4}, "fc.weight", (2, 32)),
+    "Res2Net": ({"reduced": 16, "channels": 8}, "layer2.0.convs.1.weight", (6, 6, 3, 3)),
+    "ECAPA_TDNN": ({"reduced": 16, "channels": 24}, "pool.0.attention.0.weight", (6, 216, 1)),
     "ASP_MLP": ({"attention_size": 16, "hidden": 32}, "mlp.2.weight", (2, 32)),
 }
 

@@ -55,6 +55,9 @@ COUNTS = [
     ("PT_AASIST", 25, 693_002),
     ("LayerASP_MLP", 25, 1_051_139 + 25),
     ("Vicomtech", 25, 197_402 - 128 + 2 * 129),  # two outputs for a cosine
+    ("ResNet", 25, 526_038),
+    ("Res2Net", 25, 618_428),
+    ("ECAPA_TDNN", 25, 592_418),
 ]
 # name -> beginnings of the names of parameters that the published network has but never uses
 UNUSED = {
@@ -415,7 +418,8 @@ def hugging_face_layout(front_end):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(RIVALS) - {"ASP_MLP", "LayerASP_MLP", "MFA", "AASIST2", "Vicomtech"})
+    "name",
+    sorted(set(RIVALS) - {"ASP_MLP", "LayerASP_MLP", "MFA", "AASIST2", "Vicomtech", "ResNet", "Res2Net", "ECAPA_TDNN"}),
 )  # which nobody released
 def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypatch):
     fields = Wav2Vec2.presets["tiny"].fields | {"extractor_mode": "layer_norm", "conv_bias": True, "normalize": False}

@@ -141,6 +141,13 @@ _VICOMTECH = {
     "not_carried_over": "all of it but low-pass filters as augmentation and the one-class softmax: after Martín-Doñas "
     "and Álvarez, whose recipe is unknown; this project's own choice, near that of LGF with the encoder fixed",
 }
+# Baselines of Liu et al. 2025, on singing.
+_BASELINE = {
+    "n_output_logits": 1,
+    **recipe_of("CtrSVDD"),
+    "not_carried_over": "the sizes of the back-end, which are unknown; this project's own choice. The training is that "
+    "of Nes2Net_X_singing",
+}
 # Xie et al. 2025, both on a frozen encoder.
 _PROMPT_TUNING = {
     "model_name": "wav2vec2_PT_AASIST",
@@ -300,6 +307,9 @@ RECIPES = {
     # After Guo et al. 2024, and after Tran et al. 2024.
     "MFA": {"model_name": "WavLM_MFA", **_AFTER_WAVLM},
     "LayerASP_MLP": {"model_name": "WavLM_LayerASP_MLP", **_AFTER_WAVLM},
+    "ResNet": {"model_name": "WavLM_ResNet", **_BASELINE},
+    "Res2Net": {"model_name": "WavLM_Res2Net", **_BASELINE},
+    "ECAPA_TDNN": {"model_name": "WavLM_ECAPA_TDNN", **_BASELINE},
     "FIR_NB": {**_VICOMTECH, "augment": "FIR-NB"},
     "FIR_WB": {**_VICOMTECH, "augment": "FIR-WB"},
     # wedefense's on PartialSpoof, fine-tuned.
