@@ -133,6 +133,19 @@ class ModelConfig:
     def back_end(self) -> str:
         return self.model_name.split("_", 1)[1]
 
+    @property
+    def encoder_fields(self) -> dict:
+        """The fields that the front-end is built of."""
+        return self.ssl_config if self.ssl == FROM_FILE else FRONT_ENDS[self.front_end].presets[self.ssl].fields
+
+    def with_first_layers(self, n: int) -> "ModelConfig":
+        """The same network on the first n layers of the encoder. Raises UserError if the encoder has fewer."""
+        try:
+            fields = FRONT_ENDS[self.front_end].first_layers(self.encoder_fields, n)
+        except ValueError as error:
+            raise UserError(f"--ssl_layers: {error}") from error
+        return dataclasses.replace(self, ssl=FROM_FILE, ssl_config=fields)
+
     def to_dict(self) -> dict:
         """The configuration as plain data, for a checkpoint or JSON."""
         config = dataclasses.asdict(self)

@@ -224,6 +224,8 @@ def check_same_settings(config, model_config, folder):
         model, training = ModelConfig.from_dict(dict(before["model"])).to_dict(), dict(before["training"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder}/config.json: expected the settings of the run to resume: {error}") from error
+    if training.get("ssl_layers") != config.ssl_layers:  # from which a shape follows that no flag names
+        config.check_same_run(training, folder)
     for name, value in model_config.to_dict().items():
         if model.get(name) != value:
             raise UserError(f"--{name}: the run in {folder} was started with {model.get(name)}, found {value}")
@@ -265,7 +267,9 @@ def main(argv=None):
             model_flags["output"] = LOSSES[config.loss].output
         model_config = checkpoints.resolve_encoder(model_flags, ssl_path)
     scored = {"unit": config.unit, "utterance": config.utterance_score or "pooled"}
-    model_config = dataclasses.replace(model_config, **scored)
+    whole_config = model_config = dataclasses.replace(model_config, **scored)
+    if config.ssl_layers:
+        model_config = model_config.with_first_layers(config.ssl_layers)
     if start:
         start["config"] = model_config.to_dict()
     check_parts(config, model_config.back_end, [config.batch_size])
@@ -308,8 +312,10 @@ def main(argv=None):
     new = not resume_from
     if new and start:
         detector = checkpoints.detector_to_fine_tune(model_path, start, ssl_path)
+    elif new:
+        detector = checkpoints.new_detector(whole_config, ssl_path, config.ssl_layers)
     else:
-        detector = checkpoints.new_detector(model_config, ssl_path) if new else build_detector(model_config)
+        detector = build_detector(model_config)
     if config.unit:
         train_set.units = plain["units"] = augmented["units"] = UnitLabels(detector.front_end, config.unit)
     n_adapted = add_adapters(config, detector)
@@ -351,7 +357,7 @@ def main(argv=None):
                 distributed.say(f"fine-tuning {model_name}")
                 weights = "no --ssl_path" if ssl_path in (None, "none") else ssl_name
             else:
-                weights = checkpoints.pretrained_path(model_config, ssl_name) or "random weights"
+                weights = checkpoints.pretrained_path(whole_config, ssl_name) or "random weights"
             commits = {"--model_path": (model_path, model_name), "--ssl_path": (ssl_path, ssl_name)}
             if downloaded := {flag: name for flag, (path, name) in commits.items() if path != name}:
                 settings["downloaded"] = downloaded  # with their commits, whatever is published there later

@@ -10,7 +10,7 @@ from back_ends import BACK_ENDS
 from checkpoints.format import below, check_content, is_ours, load_file, load_strictly
 from checkpoints.published import AmbiguousModel, check_flags, read_published, state_dict_of
 from common.console import UserError, shown
-from front_ends import FROM_FILE, FRONT_ENDS
+from front_ends import FRONT_ENDS
 from model import Detector, ModelConfig, build_detector
 
 
@@ -92,7 +92,7 @@ def encoder_of_detector(path: Path | str, content: object) -> tuple[str, dict, d
         detector = _detector_of(path, content, {"model_name": error.names[0]})
     config = ModelConfig(**detector["config"])
     kind = FRONT_ENDS[config.front_end]
-    fields = config.ssl_config if config.ssl == FROM_FILE else kind.presets[config.ssl].fields
+    fields = config.encoder_fields
     if BACK_ENDS[config.back_end].normalizes and "normalize" in fields:
         fields = fields | {"normalize": True}
     return config.front_end, fields | kind.not_acting, below("front_end.model.", detector["model"])

@@ -14,19 +14,21 @@ from front_ends import FROM_FILE, FRONT_ENDS, OtherFrontEnd
 from model import Detector, ModelConfig, build_detector
 
 
-def new_detector(config: ModelConfig, ssl_path: Path | str | None = None) -> Detector:
+def new_detector(config: ModelConfig, ssl_path: Path | str | None = None, ssl_layers: int | None = None) -> Detector:
     """Build a Detector to be trained: pre-trained encoder, with the dropouts and their like that its file says, random
-    rest. ssl_path: its file or folder.
+    rest. ssl_path: its file or folder. ssl_layers: the detector has so many of the encoder's layers, the first; None:
+    all.
 
     None is the published name in the current folder; "none" keeps random weights, as an encoder does that has no
     pre-trained ones (tiny). Raises UserError where the file is missing or does not fit."""
     path = pretrained_path(config, ssl_path)
+    preset = FRONT_ENDS[config.front_end].presets.get(config.ssl)
+    config = config.with_first_layers(ssl_layers) if ssl_layers else config
     if path is None:
         return build_detector(config)
     detector = build_detector(config, empty="front_end")
     state_dict = _set_training(detector, path)
-    preset = detector.front_end.presets.get(config.ssl)
-    if preset and preset.first_layers:
+    if ssl_layers or (preset and preset.first_layers):
         state_dict = detector.front_end.own_layers(state_dict)
     load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
     return detector

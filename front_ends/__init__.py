@@ -40,5 +40,4 @@ def build_front_end(config: "ModelConfig") -> FrontEnd:
     Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
     attributes `channels` (C) and `n_hidden_states`.
     """
-    front_end = FRONT_ENDS[config.front_end]
-    return front_end(config.ssl_config if config.ssl == FROM_FILE else front_end.presets[config.ssl].fields)
+    return FRONT_ENDS[config.front_end](config.encoder_fields)

@@ -4,6 +4,7 @@ A front-end is one class in one file, and a line in front_ends/__init__.py. Axes
 """
 
 import bisect
+import re
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -179,9 +180,22 @@ class FrontEnd(nn.Module):
         """The state dict of a pre-trained file under the names of `model`, without pre-training heads and decoders."""
         return state_dict
 
+    @classmethod
+    def first_layers(cls, fields: dict, n: int) -> dict:
+        """The fields of an encoder that is the first n layers of this one. Raises ValueError if it has fewer."""
+        n_layers = cls.complete(fields).get("encoder_layers", 0)
+        if n > n_layers:
+            raise ValueError(f"expected at most {n_layers}, the layers of the encoder, found {n}")
+        return fields | {"encoder_layers": n}
+
     def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state dict of a deeper encoder of this kind without the layers that this one lacks."""
-        return state_dict
+
+        def is_own(name):
+            layer = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+            return layer is None or int(layer[1]) < len(self.layers())
+
+        return {name: tensor for name, tensor in state_dict.items() if is_own(name)}
 
 
 def with_prompts(x: torch.Tensor, layer: int, prompts: Callable[[int, int], torch.Tensor] | None) -> torch.Tensor:

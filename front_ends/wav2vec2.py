@@ -7,7 +7,6 @@ Axes: B trials, T frames, C channels. The stride is 320 samples, the receptive f
 
 import contextlib
 import logging
-import re
 import sys
 import types
 import warnings
@@ -163,13 +162,6 @@ class Wav2Vec2(FrontEnd):
         fields = {**usual, **told}
         cls.check_fields(fields)
         return fields
-
-    def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        def is_own(name):
-            layer = re.match(r"encoder\.layers\.(\d+)\.", name)
-            return layer is None or int(layer[1]) < len(self.layers())
-
-        return {name: tensor for name, tensor in state_dict.items() if is_own(name)}
 
     def forward(
         self,

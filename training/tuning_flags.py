@@ -31,7 +31,16 @@ class TuningFlags:
         None, "--lora_rank: the projections that get adapters, in every layer (q,v)", choices=tuple(TARGETS)
     )
 
+    ssl_layers: int = _tuning(
+        None,
+        "use the first N layers of the encoder alone; the checkpoint has no others",
+        kind=AT_LEAST_1,
+        metavar="N",
+    )
+
     def _check_tuning(self):
+        if self.ssl_layers and self.model_path:
+            raise UserError("--ssl_layers, of a new detector, and --model_path exclude each other")
         if self.lora_rank is None:
             for name in ("lora_alpha", "lora_targets"):
                 if getattr(self, name) is not None:
