@@ -337,9 +337,9 @@ def main(argv=None):
         signals = stack.enter_context(StopSignals())
         training = Training(config, detector, criterion, device, folder, train_loader, dev_loaders, signals)
         if rank == 0:
-            run_folder.check_space(folder, *training.space_needed())
-            training.check_folder = stack.enter_context(run_folder.locked(folder))
-            training.seen = checkpoints.measure([trial.path for trial in dev_trials], config.num_workers)
+            run_folder.check_space(folder, *training.kept.space_needed())
+            training.kept.check_folder = stack.enter_context(run_folder.locked(folder))
+            training.kept.seen = checkpoints.measure([trial.path for trial in dev_trials], config.num_workers)
         parts = {"train": train_trials, "dev": dev_trials}
         for flag, files in augment.files().items() if hasattr(augment, "files") else ():
             parts[flag] = [corpora.Trial(name, path=path) for name, path in files.items()]
@@ -390,7 +390,7 @@ def start_run(training, folder, settings, before):
     """
     resumed = before is not None
     state, detector, config = training.state, training.detector, training.detector.config
-    run_folder.clear_unfinished(training.checkpoints)
+    run_folder.clear_unfinished(training.kept.folder)
     if before is None or "data" not in before:
         if resumed:
             warn(f"{folder}/config.json: holds no digests of the run's data to compare; those of today are added")

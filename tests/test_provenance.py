@@ -13,7 +13,8 @@ import checkpoints
 import corpora
 import train
 from corpora import provenance
-from training import trainer
+from training.kept import KeptCheckpoints
+from training.trainer import Training
 
 TRAIN = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt"
 DEV = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.dev.trl.txt"
@@ -125,17 +126,17 @@ def test_another_number_of_threads_is_said(goes_on, output, capsys):
 
 @pytest.fixture
 def vanishes(monkeypatch):
-    """vanishes(remove, epoch, name): remove() is called when Training.name is, in that epoch."""
+    """vanishes(remove, epoch, name, owner): remove() is called when owner.name is, in that epoch."""
 
-    def call(remove, epoch, name):
-        original = getattr(trainer.Training, name)
+    def call(remove, epoch, name, owner=Training):
+        original = getattr(owner, name)
 
         def hooked(self, *args):
             if self.state["epoch"] == epoch:
                 remove()
             return original(self, *args)
 
-        monkeypatch.setattr(trainer.Training, name, hooked)
+        monkeypatch.setattr(owner, name, hooked)
 
     return call
 
@@ -172,14 +173,18 @@ def test_a_folder_of_the_same_name_is_not_the_run(goes_on, vanishes, fails):
 def test_a_checkpoint_that_vanishes_in_training_is_an_error(goes_on, vanishes, fails, name):
     _, folder, flags = goes_on
     path = folder / "checkpoints" / name
-    vanishes(lambda: path.unlink(missing_ok=True), 3, "prune")  # the state is that of the epoch to come
+    vanishes(
+        lambda: path.unlink(missing_ok=True), 3, "prune", KeptCheckpoints
+    )  # the state is that of the epoch to come
     fails(train.main, [*flags, "--epochs", "3"], str(path.parent), f"found no {name}")
     assert not path.exists() and (path.parent / "epoch_2.pth").exists() and not (path.parent / "epoch_3.pth").exists()
 
 
 def test_a_checkpoint_that_vanishes_before_the_average_is_an_error(train_flags, corpus, tmp_path, vanishes, fails):
     flags = flags_of(train_flags, corpus, tmp_path, "--epochs", "2", "--average_best", "1")
-    vanishes(lambda: [path.unlink() for path in tmp_path.glob("run/*/checkpoints/epoch_1.pth")], 3, "check_kept")
+    vanishes(
+        lambda: [path.unlink() for path in tmp_path.glob("run/*/checkpoints/epoch_1.pth")], 3, "check", KeptCheckpoints
+    )
     fails(train.main, flags, "found no epoch_1.pth")
     (folder,) = (tmp_path / "run").iterdir()
     assert not (folder / "checkpoints" / "average_best_1.pth").exists()

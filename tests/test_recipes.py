@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +16,9 @@ from back_ends import BACK_ENDS
 from common.audio import load_audio
 from data_utils import first_samples
 from training.config import TrainingConfig
+from training.kept import KeptCheckpoints
 from training.recipes import RECIPES
 from training.schedules import EVERY_STEP, SCHEDULES, validates
-from training.trainer import Training
 
 
 def parse(*flags):
@@ -110,11 +108,11 @@ def test_an_equal_figure_is_kept_and_counts_as_no_worse_if_asked_for(keep, kept,
     """The published rule for not_worse: `if best >= eer: save, best = eer, wait = 0, else: wait += 1`."""
     config = TrainingConfig(validation="eer", keep=keep)
     state = {"best": {}, "stale": 0, "kept": {}}
-    training = SimpleNamespace(config=config, state=state, checkpoints=tmp_path, save_weights=lambda *a, **k: None)
-    training.path_of = partial(Training.path_of, training)
+    kept_checkpoints = KeptCheckpoints(config, None, tmp_path, state)
+    kept_checkpoints.save_weights = lambda *a, **k: None
     counts = []
     for epoch, eer in enumerate([0.4, 0.2, 0.2, 0.3, 0.2, 0.1, 0.3][: 7 if keep == "every" else 6], 1):
-        names = Training.keep_validated(training, epoch, {"eer": eer})
+        names = kept_checkpoints.keep_validated(epoch, {"eer": eer})
         assert bool(names) == (epoch in kept)
         assert ("best_model.pt" in names) == (epoch in ([1, 2, 3, 5, 6] if keep == "not_worse" else [1, 2, 6]))
         counts.append(state["stale"])

@@ -15,7 +15,7 @@ import checkpoints
 import corpora
 import data_utils
 import train
-from training import distributed, trainer
+from training import distributed, trainer, validation
 from training.config import TrainingConfig
 from training.losses import LOSSES
 
@@ -266,9 +266,9 @@ def test_the_published_dev_loss_by_hand():
         outputs[i, 1 - labels[i]] = math.log(math.exp(entropy) - 1)
     criterion = LOSSES["weighted_CCE"]((0.1, 0.9))
     assert criterion(outputs, labels).item() == pytest.approx((0.1 + 1.8 + 0.3 + 0.4 + 4.5) / 2.1)
-    assert trainer.published_mean(criterion, outputs, labels, 2) == pytest.approx((2 * 1.9 + 2 * 3.5 + 5) / 5)
+    assert validation.published_mean(criterion, outputs, labels, 2) == pytest.approx((2 * 1.9 + 2 * 3.5 + 5) / 5)
     equal = LOSSES["weighted_CCE"]((1.0, 1.0))
-    assert trainer.published_mean(equal, outputs, labels, 2) == pytest.approx(equal(outputs, labels).item()) == 3
+    assert validation.published_mean(equal, outputs, labels, 2) == pytest.approx(equal(outputs, labels).item()) == 3
 
 
 def test_the_published_dev_loss_ranks_where_it_is_asked_for(trained):

@@ -12,7 +12,7 @@ from RawBoost import ALGORITHMS
 from training.options import option
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-PUBLISHED_LOSSES = ("loss_published", "loss_augmented_published")  # see trainer.published_mean
+PUBLISHED_LOSSES = ("loss_published", "loss_augmented_published")  # see validation.published_mean
 _speed = partial(option, group="speed")
 _validation = partial(option, group="validation")
 _run = partial(option, group="run", runtime=True)
