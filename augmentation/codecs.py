@@ -14,6 +14,7 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike
 
+from augmentation.settings import Range
 from common.audio import SAMPLE_RATE
 
 
@@ -130,3 +131,31 @@ def _cut(x, start, n):
     """n samples of x (samples,) from start, which may be negative; zeros where it has none."""
     x = x[start:] if start >= 0 else np.pad(x, (-start, 0))
     return np.pad(x, (0, max(n - len(x), 0)))[:n]
+
+
+class Codec:
+    """A lossy codec of a random kind and bitrate: encoded and decoded in memory, aligned, of the same length.
+
+    kinds: drawn evenly; mulaw, alaw, gsm and g721 at 8 kHz. bitrate: kbit/s of mp3, vorbis (24 to 100) and opus, drawn
+    evenly from the bitrates of mp3 that lie within; the others have one.
+    """
+
+    def __init__(self, kinds: tuple[str, ...] = tuple(FORMATS), bitrate: Range = (8.0, 128.0)) -> None:
+        self.bitrates = {}
+        for kind in kinds:
+            checked_bitrate(kind)
+            low, high = FORMATS[kind].bitrates
+            if low == high:
+                self.bitrates[kind] = (low,)
+            elif bitrate[0] == bitrate[1]:
+                self.bitrates[kind] = (checked_bitrate(kind, bitrate[0]),)
+            else:
+                within = max(low, bitrate[0]), min(high, bitrate[1])
+                self.bitrates[kind] = tuple(rate for rate in LADDER if within[0] <= rate <= within[1])
+            if not self.bitrates[kind]:
+                raise ValueError(f"bitrate of {kind}: expected {low} to {high}, found {bitrate[0]:g}..{bitrate[1]:g}")
+        self.kinds = kinds
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        kind = self.kinds[int(rng.integers(len(self.kinds)))]
+        return codec(x, kind, self.bitrates[kind][int(rng.integers(len(self.bitrates[kind])))])

@@ -1,7 +1,7 @@
 """Additive noise from recordings, at a random signal-to-noise ratio; MUSAN's categories are its sub-folders.
 
-Levels are 10 log10(mean(x²) + 1e-4) dB, so that silence has one too. Source: Snyder, Chen and Povey, "MUSAN: A music,
-speech, and noise corpus", arXiv 1510.08484; ranges as in the ASVspoof 5 program of the authors of Nes2Net.
+Source: Snyder, Chen and Povey, "MUSAN: A music, speech, and noise corpus", arXiv 1510.08484; ranges as in the
+ASVspoof 5 program of the authors of Nes2Net.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from augmentation.settings import Counts, Range, check_range
 from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError
 
@@ -33,30 +34,83 @@ MUSAN = {
     "speech": Category(snr=(13, 20), n_files=(3, 8)),
     "music": Category(snr=(5, 25), n_files=(1, 1)),
 }
+ANY = Category(snr=(0, 15), n_files=(1, 1))  # of a folder without MUSAN's sub-folders
+MUSAN_FLOOR = 1e-4  # what that program adds to the mean square of a waveform, which makes quiet ones seem louder
 
 
-def add_noise(x: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """x (samples,) plus noise (samples,), scaled to lie snr dB below it; see the module's text on levels."""
-    return x + np.sqrt(10 ** ((level(x) - level(noise) - snr) / 10)) * noise
+def add_noise(x: np.ndarray, noise: np.ndarray, snr: float, floor: float = 0) -> np.ndarray:
+    """x (samples,) plus noise (samples,), scaled to lie snr dB below it; x itself if one of them is silent.
+
+    floor: is added to the mean square of both, see MUSAN_FLOOR.
+    """
+    powers = [np.mean(np.square(one, dtype=np.float64)) + floor for one in (x, noise)]
+    if not all(powers):
+        return x
+    return x + np.sqrt(10 ** ((level(x, floor) - level(noise, floor) - snr) / 10)) * noise
 
 
-def level(x: np.ndarray) -> float:
-    """dB of a waveform (samples,): 10 log10(mean(x²) + 1e-4)."""
-    return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + 1e-4)
+def level(x: np.ndarray, floor: float = 0) -> float:
+    """dB of a waveform (samples,): 10 log10(mean(x²) + floor)."""
+    return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + floor)
 
 
-def apply_musan(x: np.ndarray, files: dict[str, list[str]], rng: np.random.Generator) -> np.ndarray:
+def apply_noise(
+    x: np.ndarray,
+    files: dict[str, list[str]],
+    categories: dict[str, Category],
+    rng: np.random.Generator,
+    floor: float = 0,
+) -> np.ndarray:
     """Add noise of a category that is drawn evenly.
 
-    x: (samples,) at 16 kHz. files: {category: recordings}, see musan_files. Returns a new float64 array (samples,).
-    Raises UserError if a recording cannot be read.
+    x: (samples,) at 16 kHz. files: {category: recordings}, see musan_files. floor: see add_noise. Returns a new float64
+    array (samples,). Raises UserError if a recording cannot be read.
     """
     name = list(files)[rng.integers(len(files))]
-    category = MUSAN[name]
+    category = categories[name]
     n_files = min(int(rng.integers(*category.n_files, endpoint=True)), len(files[name]))
     chosen = rng.choice(len(files[name]), n_files, replace=False)
     noise = np.mean([random_part(files[name][index], len(x), rng) for index in chosen], axis=0)
-    return add_noise(np.asarray(x, dtype=np.float64), noise, rng.uniform(*category.snr))
+    return add_noise(np.asarray(x, dtype=np.float64), noise, rng.uniform(*category.snr), floor)
+
+
+def apply_musan(x: np.ndarray, files: dict[str, list[str]], rng: np.random.Generator) -> np.ndarray:
+    """Add noise as the ASVspoof 5 program of the authors of Nes2Net: see apply_noise and MUSAN."""
+    return apply_noise(x, files, MUSAN, rng, MUSAN_FLOOR)
+
+
+class Noise:
+    """Noise from the recordings of a folder, at a random signal-to-noise ratio.
+
+    dir: folder, sub-folders included; not given: --noise_dir. If it has some of MUSAN's sub-folders noise, speech and
+    music, one of them is drawn evenly, with its own ranges if none are given: noise 0..15 dB, 1 file; speech 13..20 dB,
+    3..8 files; music 5..25 dB, 1 file. snr: dB, without these sub-folders 0..15. files: number of recordings that are
+    averaged, without these sub-folders 1.
+    Source: Snyder, Chen and Povey, arXiv 1510.08484.
+    """
+
+    def __init__(self, dir: str | None = None, snr: Range | None = None, files: Counts | None = None) -> None:
+        if dir is None:
+            raise ValueError("dir: expected a folder of recordings, or --noise_dir, found none")
+        if snr:
+            check_range("snr", snr, -100, 100)
+        if files:
+            check_range("files", files, 1, 100)
+        self.folder = dir
+        is_musan = any((Path(dir) / name).is_dir() for name in MUSAN)
+        self.noises = musan_files(dir) if is_musan else {"any": recordings(dir)}
+        self.categories = {
+            name: Category(snr or category.snr, files or category.n_files)
+            for name, category in {**MUSAN, "any": ANY}.items()
+        }
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Raises UserError if a recording cannot be read."""
+        return apply_noise(x, self.noises, self.categories, rng)
+
+    def files(self) -> dict[str, dict[str, str]]:
+        """What is drawn from, {"noise_dir": {path in the folder: path}}, see MusanRir."""
+        return {"noise_dir": {os.path.relpath(path, self.folder): path for path in sum(self.noises.values(), [])}}
 
 
 def musan_files(folder: str) -> dict[str, list[str]]:

@@ -12,7 +12,17 @@ from scipy import signal
 import train
 from augmentation import noise
 from augmentation.musan_rir import MusanRir
-from augmentation.noise import MUSAN, add_noise, apply_musan, first_part, level, musan_files, random_part, recordings
+from augmentation.noise import (
+    MUSAN,
+    MUSAN_FLOOR,
+    add_noise,
+    apply_musan,
+    first_part,
+    level,
+    musan_files,
+    random_part,
+    recordings,
+)
 from augmentation.rooms import apply_room, reverberate
 from common.console import UserError
 from corpora import Trial
@@ -38,7 +48,7 @@ def test_quiet_waveforms_get_noise_by_the_published_levels():
     x, other = 0.004 * rng.standard_normal(500), 0.02 * rng.standard_normal(500)
     decibels = [10 * np.log10(sum(v * v for v in y) / 500 + 0.0001) for y in (x, other)]
     expected = x + 10 ** ((decibels[0] - decibels[1] - 12.5) / 20) * other
-    np.testing.assert_allclose(add_noise(x, other, 12.5), expected, rtol=1e-12)
+    np.testing.assert_allclose(add_noise(x, other, 12.5, MUSAN_FLOOR), expected, rtol=1e-12)
 
 
 def test_a_room_is_a_convolution_of_unit_energy_cut_to_the_length(tmp_path):
@@ -79,7 +89,7 @@ def test_the_categories_of_musan_have_their_own_ratios_and_numbers_of_files(tmp_
     ratios, counts = [], set()
     for seed in range(60):
         added = apply_musan(x, files, np.random.default_rng(seed)) - x
-        ratios.append(level(x) - 10 * np.log10(np.mean(added**2)))
+        ratios.append(level(x, MUSAN_FLOOR) - 10 * np.log10(np.mean(added**2)))
         lines = np.abs(np.fft.rfft(added))
         counts.add(int(np.sum(lines > 0.3 * lines.max())))
     low, high = category.snr

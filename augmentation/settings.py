@@ -1,0 +1,27 @@
+"""Settings of augmentations: ranges of numbers, drawn from evenly."""
+
+import numpy as np
+
+Range = tuple[float, float]  # lowest and highest
+Counts = tuple[int, int]
+
+
+def check_range(name: str, value: Range | Counts, low: float, high: float) -> None:
+    """Raises ValueError if a range is upside down or reaches out of low to high."""
+    if not low <= value[0] <= value[1] <= high:
+        raise ValueError(f"{name}: expected LOWEST..HIGHEST within {low:g}..{high:g}, found {value[0]}..{value[1]}")
+
+
+def draw(value: Range | Counts, rng: np.random.Generator) -> float | int:
+    """A number from a range, ends included: a whole one if both ends are."""
+    if all(isinstance(end, int) for end in value):
+        return int(rng.integers(*value, endpoint=True))
+    return float(rng.uniform(*value))
+
+
+def waveform(x: np.ndarray) -> np.ndarray:
+    """x as a float64 array. Raises ValueError if it is not one waveform, (samples,), or is empty."""
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"x must be one waveform, (samples,), found shape {x.shape}")
+    return x
