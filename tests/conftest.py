@@ -140,6 +140,16 @@ def encode(path, x, codec, container, rate=16000, video=False, pipe=False, metad
     return path
 
 
+# A test is slow if it trains, or starts processes, by these fixtures; the others carry the mark themselves.
+SLOW_FIXTURES = {"corpus", "processes", "trained"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def everything_is_speech(request, monkeypatch):
     """Noises and tones, which most tests judge, are taken for speech; tests marked `hears` have what tells."""

@@ -96,6 +96,7 @@ def recordings_of(folder, n=3):
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 64, 96, 16), (2, 768, 900, 12), (1, 1024, 1100, 16)])
 def test_a_released_file_scores_as_its_authors_define(shape, tmp_path):
     path, weights, oracle = write_released(tmp_path / "model.ckpt", *shape)
@@ -147,6 +148,7 @@ def test_a_missing_weight_is_named(released, tmp_path, missing):
     assert f"missing {name}" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_each_missing_matrix_is_named(released, tmp_path):
     """Those whose sizes say what to build, too."""
     _, weights, _ = released
@@ -174,6 +176,7 @@ def test_left_over_weights_are_named(released, tmp_path):
         checkpoints.load_detector(tmp_path / "a.ckpt", model_name="wav2vec2_Linear")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RELEASED)
 def test_every_released_size_is_read_off_names_and_shapes(name):
     layers, width, ffn, heads, more = RELEASED[name]
@@ -198,6 +201,7 @@ def test_every_released_size_is_read_off_names_and_shapes(name):
     assert "ASVspoof 5" in content["trained_on"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, width, layers",
     [(name, 768, 12) for name in sorted(set(BACK_ENDS) - {"ASP_MLP"})]
@@ -217,6 +221,7 @@ def test_other_back_ends_in_published_layouts_take_encoders_of_other_widths(name
     assert (config["model_name"], config["ssl_config"]["encoder_embed_dim"]) == (f"wav2vec2_{name}", width)
 
 
+@pytest.mark.slow
 def test_show_names_the_corpora_that_are_not_unseen(released, tmp_path, output):
     lines = output(checkpoint.main, ["show", str(released[0])])
     assert "2019 LA" in lines and "MLAAD" in lines and "not unseen" in lines and "layer-normalised" in lines
@@ -240,6 +245,7 @@ def lists(tmp_path, monkeypatch):
     return [*flags, "--foldername", "run"]
 
 
+@pytest.mark.slow
 def test_the_encoder_alone_serves_another_back_end(released, lists, output, tmp_path, fails):
     path, weights, oracle = released
     model = ["--model_name", "wav2vec2_GF", "--ssl_path", str(path)]

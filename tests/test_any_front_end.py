@@ -61,6 +61,7 @@ def files(tmp_path_factory):
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_trained_saved_averaged_scored_and_judged(encoder, back_end, tmp_path, files):
@@ -104,6 +105,7 @@ def test_trained_saved_averaged_scored_and_judged(encoder, back_end, tmp_path, f
             assert judged.error is None and abs(judged.score - one.score(x).item()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_scores_of_a_detector_made_ready_are_near(encoder, precision, files):

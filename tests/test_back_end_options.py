@@ -70,6 +70,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLER)
 def test_other_sizes_than_published_are_trained_stored_and_loaded(name, tmp_path, output):
     options, weight, shape = SMALLER[name]
@@ -252,6 +253,7 @@ def test_what_a_checkpoint_says_of_its_options_is_checked(options, words, tmp_pa
     assert words in str(refused.value)
 
 
+@pytest.mark.slow
 def test_options_say_what_a_released_file_does_not(tmp_path, output, fails):
     torch.manual_seed(0)
     options = {"heads": 4, "compressed": 16}
@@ -266,6 +268,7 @@ def test_options_say_what_a_released_file_does_not(tmp_path, output, fails):
     fails(checkpoint.main, ["show", str(tmp_path / "a.pth"), *flags, "size=8"], "--back_end_options size: MHFA has no")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, options",
     [

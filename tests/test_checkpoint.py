@@ -125,6 +125,7 @@ def published_average(model, states):
     return model.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [(9, 10), (9, 10, 11), (11, 9, 10, 12)])
 def test_an_average_as_published_loses_the_first_and_doubles_the_second(tmp_path, epochs):
     paths = [save(tmp_path / f"epoch_{epoch}.pth", seed=epoch, epoch=epoch) for epoch in epochs]

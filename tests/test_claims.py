@@ -260,6 +260,7 @@ def folder_of(place, name, config=None):
     return place, case["front_end"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCE)
 def test_every_setting_of_a_hugging_face_folder_is_checked(tmp_path, name):
     folder, front_end = folder_of(tmp_path / "a", name)
@@ -352,6 +353,7 @@ def test_weights_in_several_files_are_read_as_one(tmp_path):
         refused(index, "weight_map", load=lambda path: load_encoder(path.parent, front_end))
 
 
+@pytest.mark.slow
 def test_every_setting_of_a_fairseq_file_is_checked(tmp_path):
     fields = {**Wav2Vec2.presets["tiny"].fields, **Wav2Vec2.in_training, "encoder_ffn_embed_dim": 96}
     weights = Wav2Vec2(fields).model.state_dict()

@@ -444,6 +444,7 @@ def test_the_published_commands_name_the_published_networks_letter_for_letter(ma
     assert ModelConfig(**flags) == expected
 
 
+@pytest.mark.slow
 def test_published_checkpoints_are_scored_by_the_published_commands(tmp_path, ctrsvdd, output, monkeypatch):
     # Detectors of the published names, sizes but for a tiny encoder, and layout, as their release holds them.
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ from reports.metrics import compute_eer
 from tools import compare
 from tools.cost import multiply_accumulates
 
+pytestmark = pytest.mark.slow
 KEY = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt"
 ON_DEMO = ["--corpus", "x", "--front_end", "LogMel", "--ssl", "logmel"]
 

@@ -11,6 +11,8 @@ from training import trainer
 from training.config import TrainingConfig
 from training.losses import LOSSES, losses_for
 
+pytestmark = pytest.mark.slow
+
 
 def started(detector, **flags):
     flags = {"optimizer": "Adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant", "precision": "fp32"} | flags

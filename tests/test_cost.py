@@ -38,6 +38,7 @@ def test_two_blstms_and_two_linear_layers():
     }
 
 
+@pytest.mark.slow
 def test_the_benchmark_has_a_row_per_back_end(tmp_path, output):
     text = output(benchmark.main, ["cost", "--repeats", "1", "--json", str(tmp_path / "b.json")])
     rows = json.loads((tmp_path / "b.json").read_text())["stages"]["cost"]

@@ -252,6 +252,7 @@ def test_a_file_without_permission_is_named(tmp_path):
         load_audio(tmp_path / "x.wav")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loader_stops_at_a_bad_file_or_puts_the_next_in_its_place(trials, tmp_path, num_workers, capfd):
     with open(trials[3].path, "wb"), open(trials[4].path, "wb"):
@@ -275,6 +276,7 @@ def test_a_loader_stops_at_a_bad_file_or_puts_the_next_in_its_place(trials, tmp_
     assert list(found) == [trials[3].path, trials[4].path] and all("cannot be read" in why for why in found.values())
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_main_process_and_at_no_signal_but_its_own(trials):
     program = f"""
 import multiprocessing, subprocess

@@ -106,6 +106,7 @@ def test_more_than_a_pipe_holds_is_caught_and_standard_error_comes_back(capfd):
     assert lines == ["resync", "bad"] * 20_000 and capfd.readouterr().err == "Traceback\nbehind it\n"
 
 
+@pytest.mark.slow
 def test_a_process_forked_by_another_thread_has_its_standard_error(capfd):
     stop = threading.Event()
 

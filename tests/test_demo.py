@@ -161,6 +161,7 @@ def test_what_is_held_in_memory_changes_no_score(tmp_path, by_ear, monkeypatch):
         np.testing.assert_allclose(judged.windows, windows, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path, by_ear):
     """Three hours are measured by tools/benchmark.py demo; here 32 minutes take hardly more than 8."""
     peaks = []
@@ -241,6 +242,7 @@ def trained(tmp_path_factory, recordings):
     return path, np.concatenate(genuine[test]), np.concatenate(synthetic[test])
 
 
+@pytest.mark.slow
 def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trained, output):
     model, genuine, synthetic = trained
     x = np.tile(genuine, 3)[: 36 * 16000]
@@ -259,6 +261,7 @@ def test_a_synthetic_stretch_spliced_into_genuine_speech_is_found(tmp_path, trai
     assert re.search(r"^windows: 69 windows of 2 s every 0\.5 s; \d+ not above ", text, re.M)
 
 
+@pytest.mark.slow
 def test_the_picture_shades_what_is_suspicious(tmp_path, trained, output):
     image = pytest.importorskip("matplotlib.image", reason="matplotlib is not installed")
     model, genuine, synthetic = trained

@@ -133,6 +133,7 @@ def judge_one(judge, path):
     return judged
 
 
+@pytest.mark.slow
 @pytest.mark.hears
 @pytest.mark.parametrize("seconds", [1.5, 4])
 def test_what_is_no_speech_gets_no_confident_verdict(tmp_path, untrained, seconds):
@@ -175,6 +176,7 @@ def test_speech_gets_its_verdict_in_whatever_blocks_it_comes(tmp_path, untrained
     assert listener.sound(seconds).speech == pytest.approx(judged.sound.speech, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.hears
 @pytest.mark.parametrize("order, refused", [(("music", "voice"), True), (("voice", "music"), False)])
 def test_a_verdict_on_the_first_four_seconds_asks_for_speech_in_those(tmp_path, untrained, order, refused):
@@ -228,6 +230,7 @@ def test_without_silero_vad_there_is_no_check_and_a_note(tmp_path, untrained, mo
     assert "pip install silero-vad" in note
 
 
+@pytest.mark.slow
 @pytest.mark.hears
 def test_the_speech_check_leaves_torch_its_threads():
     code = "import torch; torch.set_num_threads(3); from inference.doubts import speech_model; assert speech_model(); "

@@ -185,6 +185,7 @@ def test_a_run_on_singing_leaves_the_convolutions_as_they_were(place, output):
 # ------------------------------------------------------------------------------------- where the values come from
 
 
+@pytest.mark.slow
 def test_a_file_says_the_same_however_it_is_named(place, output):
     ways = {"path": ["--ssl_path", "tiny.pt"], "name": ["--ssl", "tiny"], "folder": []}
     ways["both"] = ["--ssl", "tiny", "--ssl_path", "tiny.pt"]
@@ -257,6 +258,7 @@ def as_older_versions_wrote(folder, ssl_config):
         torch.save(content, path)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_as_it_began(place, output, fails):
     """Named by --ssl_path alone the file's settings counted; else there was no dropout, and all was trained."""
     output(train.main, command("whole", "--epochs", "2"))

@@ -83,6 +83,7 @@ def expected(folder, untrained, tmp_path_factory):
     return single_calls(folder, untrained, tmp_path_factory.mktemp("single"), "--batch_samples", 9000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [[], ["--cut", 6000], ["--precision", "bf16"], ["--batch_norm", "utterance"], ["--batch_size", 2]],

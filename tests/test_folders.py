@@ -202,6 +202,7 @@ def test_the_demo_judges_odd_names_and_prints_them_escaped(tmp_path, odd, untrai
     )
 
 
+@pytest.mark.slow
 def test_odd_names_on_an_ascii_terminal(tmp_path, odd, untrained):
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 

@@ -152,6 +152,7 @@ def padded_waveforms(trials, samples):
 LENGTHS = [(1, 400), (4, 400 + 320 * 7), (4, 400 + 320 * 8), (1, 400 + 320 * 130)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials, samples", LENGTHS)
 @pytest.mark.parametrize("fields", [{**SMALL["xlsr-like"], "normalize": True}, NORM_LAST])
 def test_wavlm_equals_torchaudios(fields, trials, samples):
@@ -161,6 +162,7 @@ def test_wavlm_equals_torchaudios(fields, trials, samples):
     assert_equal_hidden_states(front_end, torchaudios_wavlm(front_end), padded_waveforms(trials, samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials, samples", LENGTHS)
 @pytest.mark.parametrize("fields", [{**SMALL["xlsr-like"], "normalize": False}, NORM_LAST])
 def test_wav2vec2_equals_torchaudios(fields, trials, samples):
@@ -183,6 +185,7 @@ def test_nothing_is_transposed_for_the_norms_of_the_extractor():
     assert contiguous == [True] * 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["xlsr_300m", "wavlm_large"])
 def test_hidden_states_at_real_size_equal_torchaudios(preset):
     kind = WavLM if preset == "wavlm_large" else Wav2Vec2

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from conftest import encode
@@ -166,6 +167,7 @@ def rewritten(path, out, change, compression=zipfile.ZIP_STORED):
     return out
 
 
+@pytest.mark.slow
 def test_mutated_checkpoints(tmp_path):
     rng = random.Random(3)
     whole = whole_checkpoint(tmp_path / "whole.pth")
@@ -283,6 +285,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_hostile_checkpoints_run_no_code_and_take_little(tmp_path):
     folder = tmp_path / "hostile"
     folder.mkdir()
@@ -304,6 +307,7 @@ def test_hostile_checkpoints_run_no_code_and_take_little(tmp_path):
     assert not (folder / "ran").exists()
 
 
+@pytest.mark.slow
 def test_commands_end_with_one_line(tmp_path):
     audio, model = tmp_path / "x.wav", tmp_path / "model.pth"
     soundfile.write(audio, np.zeros(100), 16000)

@@ -78,6 +78,7 @@ def test_two_hours_need_what_the_docs_say(rate, n_dev, seconds, share):
     assert counts[2 * p_of_counts < headline.LEVEL][0] / 1800 == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.slow
 def test_false_headlines_are_as_rare_as_stated():
     """A detector of a true error rate, known from few dev utterances; windows that overlap by a half."""
     rng = np.random.default_rng(0)

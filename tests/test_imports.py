@@ -66,6 +66,7 @@ def test_commands_set_how_threads_wait_before_anything_that_has_some():
         assert others[0] == "common.threads", path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script, given, turns", [("train", {}, 0), ("eval", {"OMP_WAIT_POLICY": "active"}, 30 * 10**9)]
 )
@@ -97,6 +98,7 @@ def test_reports_start_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_what_few_need_is_imported_by_those_alone():
     code = "import sys, train, eval\nassert not {'fairseq', 'scipy.signal', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -29,6 +29,7 @@ from starlette.exceptions import HTTPException  # noqa: E402
 
 from inference import web_page  # noqa: E402
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 OCTETS = {"Content-Type": "application/octet-stream"}
 # The command itself, with limits that a test reaches, and with a file whose audio never ends.

@@ -20,6 +20,7 @@ from corpora.segments import find_segments, read_segments
 from tools import demo_probes, long_recordings, make_demo_corpus, partial_corpus, splicing
 from tools.demo_attacks import ATTACKS
 
+pytestmark = pytest.mark.slow
 SIZES = [20, 20, 20]
 SPLITS = ["train", "dev", "eval"]
 ONE = {"A05": ATTACKS["A05"]}  # the fastest, and it needs no package

@@ -162,6 +162,7 @@ def alone(*flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_report_needs_numpy_and_scipy_alone(tmp_path):
     flags = [*write_trials(tmp_path, 12, 30, [3, 1]), "--replicates", "50"]
     for form in ([], ["--json"], ["--csv"], ["--latex"]):

@@ -51,6 +51,7 @@ def test_features_in_any_memory_order_give_the_same():
         torch.testing.assert_close(net(features), one_by_one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -72,6 +73,7 @@ def test_benchmark_prints_a_table_and_writes_json(flags, tmp_path, output):
         assert loaded["of the quiet time"] == pytest.approx(loaded["seconds"] / quiet["seconds"])
 
 
+@pytest.mark.slow
 def test_a_training_step_is_timed_in_a_row_a_way(tmp_path, output, monkeypatch):
     """What does not fit the memory is a row, and the next ones come."""
     alive = []

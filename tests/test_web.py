@@ -22,6 +22,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 if not BROWSER:
     pytest.skip("no Chromium is installed (Debian: apt-get install chromium)", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
