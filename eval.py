@@ -6,6 +6,7 @@
     python eval.py --track in_the_wild --in_the_wild_path DIR --model_path CKPT.pth --eval_output OUT
     python eval.py --protocol LIST --audio_dir DIR --model_folder_path RUN --average_best 5 --eval_output OUT
     python eval.py --sets TABLE --model_path CKPT.pt                          (several sets, one score file each)
+    python eval.py --protocol LIST --model_path CKPT.pt --eval_output OUT.txt --condition all       (codecs, noise, ...)
     torchrun --nproc_per_node 2 eval.py ...                                  (several GPUs, or processes on the CPU)
 Writes a line `utt_id score` a trial, in the order of the list; a higher score is more bona fide. Trials that cannot
 be read are listed beside it in SCORES.errors.tsv, and the exit status is then 1. A run that was killed goes on where it
@@ -16,7 +17,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import shlex
 import sys
 import time
 from datetime import timedelta
@@ -28,12 +28,13 @@ import torch
 
 import checkpoints
 import corpora
+from augmentation import conditions
 from back_ends import BACK_ENDS
 from common.atomic import is_standard_output
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, shown, warn
 from corpora import provenance
 from data_utils import plan_batches
-from inference.evaluation_sets import EvaluationSet, can_be_reported, check_files, read_evaluation_sets
+from inference.evaluation_sets import EvaluationSet, check_files, in_conditions, read_evaluation_sets, report_command
 from inference.partial_scores import PartialScores, detector_facts, run_facts
 from inference.precision import PRECISIONS, check_precision, prepare
 from inference.results import split_frames, write_frames, write_results
@@ -71,6 +72,14 @@ def parse_args(argv=None):
         help="a table with a line a set: the columns name, key (any list), perhaps audio_dir, and perhaps columns of "
         "score files; the default test length is that of each key's corpus",
     )
+    data.add_argument(
+        "--condition",
+        nargs="+",
+        metavar="NAME",
+        help="score under these conditions (codecs, noise, band limits, ...), each into OUT@NAME.txt beside OUT.txt, "
+        "which is that of `clean`; list: print the names and end; all: all of them, noise_... only with --noise_dir",
+    )
+    data.add_argument("--noise_dir", metavar="DIR", help="--condition noise_...: a folder of recordings of noise")
     length = data.add_mutually_exclusive_group()
     length.add_argument(
         "--test_mode", choices=["4s", "full"], help="first 4 s (short ones repeated), or whole utterances"
@@ -157,6 +166,9 @@ def parse_args(argv=None):
         parser.add_argument(f"--{name}", nargs=1, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
 
+    if args.condition == ["list"]:
+        print(conditions.listing())
+        sys.exit()
     if sum(value is not None for value in (args.base_dir, args.track, args.protocol, args.sets)) != 1:
         parser.error("expected one of --base_dir, --track, --protocol and --sets")
     # Without a track, what is scored may be of any corpus: a 4 s test is then as long as that of a bare list.
@@ -168,8 +180,11 @@ def parse_args(argv=None):
     if args.sets and (args.eval_output or args.audio_dir):
         given = "--eval_output" if args.eval_output else "--audio_dir"
         parser.error(f"{given} is of one set: expected a column of the table {args.sets} instead")
-    if args.sets and (args.frames or args.rttm):
-        parser.error(f"{'--frames' if args.frames else '--rttm'}: expected one set, found --sets")
+    if (args.sets or args.condition) and (args.frames or args.rttm):
+        found = "--sets" if args.sets else "--condition"
+        parser.error(f"{'--frames' if args.frames else '--rttm'}: expected one set, found {found}")
+    if args.noise_dir and not args.condition:
+        parser.error("--noise_dir: expected --condition noise_... beside it")
     if not args.sets and (args.eval_output is None) == (args.outputname is None):
         parser.error("expected one of --eval_output and --outputname")
     if (args.model_path is None) == (args.model_folder_path is None):
@@ -195,9 +210,13 @@ def parse_args(argv=None):
 
 
 def read_sets(args):
-    """The evaluation sets that the flags name, one but for --sets."""
-    if args.sets:
-        return read_evaluation_sets(args.sets, args.outputname, args.output_path)
+    """The evaluation sets that the flags name, each in each --condition."""
+    sets = read_evaluation_sets(args.sets, args.outputname, args.output_path) if args.sets else [read_set(args)]
+    return in_conditions(sets, args.condition, args.noise_dir) if args.condition else sets
+
+
+def read_set(args):
+    """The evaluation set that the flags name without --sets."""
     protocol, audio_dir, folder = args.protocol, args.audio_dir, args.base_dir
     if args.track and (lists := corpora.CORPORA[args.corpus].lists):
         files = args.database_path, args.protocols_path
@@ -212,7 +231,7 @@ def read_sets(args):
     flag, out = "--eval_output", args.eval_output
     if out is None:
         flag, out = "--outputname", Path(args.output_path) / f"{args.outputname}.txt"
-    return [EvaluationSet(trials, None if folder else protocol, args.corpus, default_of, Path(out), flag)]
+    return EvaluationSet(trials, None if folder else protocol, args.corpus, default_of, Path(out), flag)
 
 
 def read_detector(args):
@@ -251,8 +270,11 @@ def check_frames(args, trials, detector, name):
         raise UserError(f"--rttm: expected ids without blanks, which RTTM cannot hold, found {shown(blank)}")
 
 
-def plan(args, detector, facts, each, say):
-    """Choose the batches of a set, and find those that a run which was killed has done. facts: of the detector."""
+def plan(args, detector, facts, each, planned, say):
+    """Choose the batches of a set, and find those that a run which was killed has done. facts: of the detector.
+
+    planned: {id of trials: (their data_facts, their batches)}, added to: conditions share them.
+    """
     rank, world = distributed.rank(), distributed.world_size()
     given = args.cut, args.test_mode, args.test_protocol
     length, length_source = choose_test_length(detector, each.corpus, each.default_of, *given)
@@ -260,15 +282,18 @@ def plan(args, detector, facts, each, say):
     batch_samples = args.batch_size * length if args.batch_size and length else args.batch_samples
     if args.batch_norm == "utterance":
         batch_samples = 1  # one trial a batch
-    # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
-    data = distributed.gather(provenance.data_facts(each.trials, unit=1) if rank == 0 else None)[0]
-    batches = plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None
-    batches = distributed.gather(batches)[0]
+    if id(each.trials) not in planned:
+        # Times to the nanosecond: starting over costs less than in training, where audio is copied or unpacked anew.
+        data = distributed.gather(provenance.data_facts(each.trials, unit=1) if rank == 0 else None)[0]
+        batches = plan_batches(detector.front_end, paths, length, batch_samples) if rank == 0 else None
+        planned[id(each.trials)] = data, distributed.gather(batches)[0]
+    data, batches = planned[id(each.trials)]
     problems = {i: corpora.name_problem(trial.utt_id) for i, trial in enumerate(each.trials)}
     each.problems = problems = {i: f"{paths[i]}: {why}" for i, why in problems.items() if why}
     batches = [kept for batch in batches if (kept := [i for i in batch if i not in problems])] if problems else batches
     settings = {"test length": length, "--precision": args.precision, "--batch_norm": args.batch_norm}
     settings |= {"--frames": True} if args.frames or args.rttm else {}
+    settings |= each.condition_facts()
     refused = None
     try:
         each.partial = PartialScores(each.out, rank, run_facts(facts, data, batches, **settings), each.trials)
@@ -302,7 +327,7 @@ def score(args, detector, each, workers, say, started):
     todo = [each.batches[number] for number in each.todo]
     paths = [trial.path for trial in each.trials]
     with_frames = bool(args.frames or args.rttm)
-    results = score_batches(detector, paths, todo, each.length, workers, args.precision, with_frames)
+    results = score_batches(detector, paths, todo, each.length, workers, args.precision, with_frames, each.change)
     with progress(total=sum(map(len, todo)), desc=f"{each.prefix}scoring", unit="trial", disable=rank > 0) as bar:
         for number, (scores, failures, silent) in zip(each.todo, results):
             each.partial.add(number, scores, failures, silent)
@@ -332,7 +357,8 @@ def main(argv=None):
     rank, world = distributed.rank(), distributed.world_size()
     sets = read_sets(args)
     folder = args.model_folder_path and checkpoints.checkpoints_folder(args.model_folder_path)
-    check_files(sets, [args.sets, args.model_path, folder], world, [("--frames", args.frames), ("--rttm", args.rttm)])
+    inputs = [args.sets, args.model_path, folder, *sets[0].noises]
+    check_files(sets, inputs, world, [("--frames", args.frames), ("--rttm", args.rttm)])
     to_stderr = any(is_standard_output(each.out) for each in sets)
     say = functools.partial(print, file=sys.stderr if to_stderr else sys.stdout, flush=True)
     device = choose_device(local_rank if world > 1 else args.gpu_id)
@@ -352,24 +378,25 @@ def main(argv=None):
     if rank == 0:
         say(f"detector: {detector.config.model_name}, encoder {detector.config.ssl}, {name}")
     with contextlib.ExitStack() as stack:
-        facts = detector_facts(detector)
+        facts, planned = detector_facts(detector), {}
         for each in sets:  # all of them before any is scored: what is wrong with the last is said at once
-            plan(args, detector, facts, each, say)
+            plan(args, detector, facts, each, planned, say)
             stack.callback(each.partial.close)
             if args.precision != "fp32" and rank == 0:
-                each.float32 = float32_scores(detector, [t.path for t in each.trials], each.batches, each.length)
+                paths = [trial.path for trial in each.trials]
+                each.float32 = float32_scores(detector, paths, each.batches, each.length, each.change)
         prepare(detector, args.precision)
         workers = readers(device) if args.num_workers is None else args.num_workers
         status = 0
         for each in sets:
-            status |= score(args, detector, each, workers, say, time.monotonic() if args.sets else started)
+            status |= score(args, detector, each, workers, say, time.monotonic() if len(sets) > 1 else started)
         # Nobody removes what it has done before it is in the score files; and of a set that is finished it stays until
         # all are, so that a call which was killed is gone on with at the set where it was.
         distributed.gather(None)
         for each in sets:
             each.partial.remove()
-    if args.sets and rank == 0 and not status and can_be_reported(args.sets, sets):
-        say(f"report: python EER_minDCF.py --sets {shlex.quote(args.sets)}")
+    if rank == 0 and not status and (command := report_command(args.sets, sets)):
+        say(f"report: {command}")
     distributed.leave()
     return status
 

@@ -17,7 +17,16 @@ from corpora.joins import places_of
 from corpora.labels import BONAFIDE, BONAFIDE_HELP, SPOOF, UNKNOWN
 from corpora.naming import describe, describe_data
 from corpora.records import CORPORA, DEFAULT_CORPUS, SUBSETS, recipe_of, trained_as
-from corpora.scores import ScoreColumns, add_score_flags, check_scores, read_score_columns, read_scores, write_scores
+from corpora.scores import (
+    ScoreColumns,
+    add_score_flags,
+    check_scores,
+    condition_file,
+    condition_files,
+    read_score_columns,
+    read_scores,
+    write_scores,
+)
 from corpora.sets import EvalSet, read_sets
 from corpora.tables import Trial, TrialTable, read_table
 from corpora.text import AUDIO_EXTENSIONS, Column
@@ -43,6 +52,8 @@ __all__ = [
     "TrialTable",
     "add_score_flags",
     "check_scores",
+    "condition_file",
+    "condition_files",
     "describe",
     "describe_data",
     "find_asv",

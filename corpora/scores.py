@@ -2,10 +2,12 @@
 
 import argparse
 import csv
+import glob
 import io
 import os
 import re
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 
@@ -170,6 +172,21 @@ def add_score_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--higher_is", choices=["bonafide", "spoof"], default="bonafide", help="what high scores are of (%(default)s)"
     )
+
+
+def condition_file(path: str | os.PathLike, condition: str) -> Path:
+    """The score file of a condition beside the clean one: scores.txt and mp3_16 to scores@mp3_16.txt."""
+    return Path(path).with_name(f"{Path(path).stem}@{condition}{Path(path).suffix}")
+
+
+def condition_files(path: str | os.PathLike) -> dict[str, Path]:
+    """{condition: score file} of all that lie beside a clean score file, by name, numbers by value."""
+    stem, suffix = (glob.escape(part) for part in (Path(path).stem, Path(path).suffix))
+    files = {
+        file.name[len(Path(path).stem) + 1 :].removesuffix(Path(path).suffix): file
+        for file in Path(path).parent.glob(f"{stem}@*{suffix}")
+    }
+    return dict(sorted(files.items(), key=lambda item: [part.zfill(9) for part in re.split(r"(\d+)", item[0])]))
 
 
 def check_scores(path: str | os.PathLike, scored: ScoreColumns) -> None:

@@ -1,12 +1,21 @@
-"""What a call of eval.py scores: trials of one list or folder, or of every set of a table, and into which file."""
+"""What a call of eval.py scores: trials of one list or folder, or of every set of a table, in which conditions, and
+into which files.
+"""
 
+import hashlib
 import itertools
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 import corpora
+from augmentation.conditions import CLEAN, CONDITIONS, apply_condition, check_condition
+from augmentation.noise import recordings
 from common.atomic import check_outputs, is_stream
 from common.console import UserError, shown
 from inference.partial_scores import PartialScores
@@ -19,6 +28,7 @@ class EvaluationSet:
 
     out_flag: what to call the file in a message. source: the list that names the trials, None: the files of a folder.
     corpus: whose test length is the default, which default_of tells in words. name: "" where there is but one set.
+    condition: applied to every recording, drawing from `noises`.
     """
 
     trials: list[corpora.Trial]
@@ -28,6 +38,8 @@ class EvaluationSet:
     out: Path
     out_flag: str
     name: str = ""
+    condition: str = CLEAN
+    noises: Sequence[str] = ()
 
     length: int | None = None  # samples of each utterance, None: all
     batches: list[list[int]] = field(default_factory=list)  # of indexes into `trials`
@@ -40,6 +52,23 @@ class EvaluationSet:
     def prefix(self) -> str:
         """What a line about this set begins with."""
         return f"{self.name}: " if self.name else ""
+
+    @property
+    def change(self) -> Callable[[np.ndarray, int], np.ndarray] | None:
+        """What the condition makes of a waveform (samples,) and the index of its trial; None: nothing."""
+        if self.condition == CLEAN:
+            return None
+        return lambda x, index: apply_condition(self.condition, x, self.trials[index].utt_id, self.noises)
+
+    def condition_facts(self) -> dict[str, object]:
+        """What scores depend on besides those of `clean`, for run_facts."""
+        if self.condition == CLEAN:
+            return {}
+        facts = {"--condition": self.condition}
+        if CONDITIONS[self.condition].needs_noise:
+            sizes = [(os.path.basename(path), os.path.getsize(path)) for path in self.noises]
+            facts["--noise_dir"] = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+        return facts
 
 
 def read_evaluation_sets(
@@ -85,11 +114,49 @@ def _score_file(table, row, system, folder):
     return Path(folder, f"{row.name}.txt")
 
 
-def can_be_reported(table: str | os.PathLike, sets: Sequence[EvaluationSet]) -> bool:
-    """Whether EER_minDCF.py has all that it needs for a report on a table: labels, and a score file in every cell."""
+def in_conditions(sets: Sequence[EvaluationSet], names: Sequence[str], noise_dir: str | None) -> list[EvaluationSet]:
+    """Each set under each condition, into a file each, see corpora.condition_file; that of `clean` is the set's own.
+
+    names: of conditions, or ["all"]. noise_dir: folder of the recordings for those that need some.
+    Raises UserError for an unknown name or one given twice, a folder that is missing, of no use or without recordings,
+    and for a set that is written to a stream.
+    """
+    if names == ["all"]:
+        names = [name for name, one in CONDITIONS.items() if noise_dir or not one.needs_noise]
+    for name in names:
+        check_condition(name)
+        if names.count(name) > 1:
+            raise UserError(f"--condition: expected each name once, found {name} twice")
+    needs_noise = [name for name in names if CONDITIONS[name].needs_noise]
+    if needs_noise and not noise_dir:
+        raise UserError(f"--condition {needs_noise[0]}: expected --noise_dir and a folder of recordings of noise")
+    if noise_dir and not needs_noise:
+        raise UserError(f"--noise_dir: expected a --condition that needs it, found {' '.join(names)}")
+    try:
+        noises = recordings(noise_dir) if noise_dir else []
+    except UserError as error:
+        raise UserError(f"--noise_dir {error}") from error
+    under_each = []
+    for each, name in itertools.product(sets, names):
+        if name != CLEAN and is_stream(each.out):
+            raise UserError(f"--condition {name}: expected {each.out_flag} to be a file, found {each.out}")
+        out = each.out if name == CLEAN else corpora.condition_file(each.out, name)
+        called = f"{each.name}, {name}" if each.name else name
+        under_each.append(replace(each, out=out, name=called, condition=name, noises=noises))
+    return under_each
+
+
+def report_command(table: str | os.PathLike | None, sets: Sequence[EvaluationSet]) -> str | None:
+    """The command that reports on a table, or on one list under conditions; None if it lacks labels or score files."""
+    conditions = [each.out for each in sets if each.condition == CLEAN] if len(sets) > 1 else []
+    if not table and not conditions or table and any(each.condition != CLEAN for each in sets):
+        return None
     labels = {trial.label for each in sets for trial in each.trials}
-    files = [path for row in corpora.read_sets(table) for path in row.scores.values()]
-    return labels == {corpora.BONAFIDE, corpora.SPOOF} and bool(files) and all(map(os.path.isfile, files))
+    files = [path for row in corpora.read_sets(table) for path in row.scores.values()] if table else conditions
+    if labels != {corpora.BONAFIDE, corpora.SPOOF} or not files or not all(map(os.path.isfile, files)):
+        return None
+    flags = ["--sets", table] if table else ["--labels_file", sets[0].source, "--conditions", *conditions]
+    return shlex.join(["python", "EER_minDCF.py", *map(str, flags)])
 
 
 def check_files(

@@ -93,7 +93,8 @@ class PartialScores:
             return []
         if "data" not in header:
             return ["version of eval.py"]
-        return [name for name in self.run if name not in ("data", "machine") and header.get(name) != self.run[name]]
+        names = dict.fromkeys([*self.run, *header])
+        return [name for name in names if name not in ("data", "machine") and header.get(name) != self.run.get(name)]
 
     @staticmethod
     def _header(path):

@@ -1,7 +1,7 @@
 """Audio files to scores: in exact batches, decoded by other processes while the detector computes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from model import Detector
 
 class _Waveforms:
     """Batches of files, ready for the encoder, as a worker makes them. longest: samples beyond which a file is left to
-    be read in windows; None: none is.
+    be read in windows; None: none is. change: see score_batches.
     """
 
-    def __init__(self, front_end, paths, length, longest):
+    def __init__(self, front_end, paths, length, longest, change=None):
         self.front_end, self.paths, self.length, self.longest = front_end, paths, length, longest
+        self.change = change
 
     def __call__(self, batch):
         """Indexes into `paths` to stacks of waveforms (B, samples), one but where a header was wrong, and, in the same
@@ -46,6 +47,7 @@ class _Waveforms:
                 continue
             if not np.any(x):
                 silent.append(index)
+            x = self.change(x, index) if self.change else x
             x = first_samples(x, self.length) if self.length else repeat_pad(x, self.front_end.least_samples)
             x = self.front_end.ready(x)
             by_length.setdefault(len(x), []).append((index, x))
@@ -87,6 +89,7 @@ def score_batches(
     num_workers: int = 0,
     precision: str = "fp32",
     units: bool = False,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[dict[int, float], dict[int, str], list[int]]]:
     """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
 
@@ -96,7 +99,8 @@ def score_batches(
     hold nothing but zeros, and have a score.
     Scores are those of one file at a time, but for rounding, whatever the headers say of the lengths.
     units: a score is a list instead, the utterance's and then those of its units; files longer than 30 s are then
-    scored in windows, see units.py.
+    scored in windows, see units.py. change: function of a whole file's waveform (samples,) and its index, to the
+    waveform that is scored in its place; not with units.
     """
     device = next(detector.parameters()).device
 
@@ -135,7 +139,7 @@ def score_batches(
     # A GPU copies from pinned memory while it computes.
     longest = LONGEST_WHOLE if units and not length else None
     workers = Workers(
-        _Waveforms(detector.front_end, paths, length, longest), num_workers, pin_memory=device.type == "cuda"
+        _Waveforms(detector.front_end, paths, length, longest, change), num_workers, pin_memory=device.type == "cuda"
     )
     pending = None
     for stacks, rest in workers.results(batches):
@@ -148,11 +152,15 @@ def score_batches(
 
 
 def float32_scores(
-    detector: Detector, paths: Sequence[Path | str], batches: list[list[int]], length: int | None
+    detector: Detector,
+    paths: Sequence[Path | str],
+    batches: list[list[int]],
+    length: int | None,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> dict[int, float]:
     """{index: score} in float32 of a file each of 8 batches, to compare other precisions with; see score_batches."""
     some = [batch[0] for batch in batches[:: -(-len(batches) // 8)]]
-    results = score_batches(detector, paths, [[index] for index in some], length)
+    results = score_batches(detector, paths, [[index] for index in some], length, change=change)
     return {index: score for scores, _, _ in results for index, score in scores.items()}
 
 
