@@ -229,7 +229,7 @@ class EpochSampler:
     behind that many batches, `stop` to end before that one. Of each batch a process takes every world-th trial.
 
     lengths: given, the keys are (epoch, index, length), of one length a batch: any from the first to the second, drawn
-    by (seed, epoch, batch).
+    by (seed, epoch, batch). order: given, it is called with the epoch for its n keys, see training.balance.
     """
 
     def __init__(
@@ -242,21 +242,25 @@ class EpochSampler:
         rank: int = 0,
         world: int = 1,
         lengths: tuple[int, int] | None = None,
+        order: Callable[[int], list[tuple]] | None = None,
     ) -> None:
         self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
-        self.rank, self.world, self.lengths = rank, world, lengths
+        self.rank, self.world, self.lengths, self.order = rank, world, lengths, order
         self.epoch, self.start, self.stop = 0, 0, None
         # In training every process has a share in every batch, for they all wait for each other in each.
         least = batch_size if drop_last else world if shuffle else 1
         self.n_batches = n // batch_size + (n % batch_size >= least)
 
     def __iter__(self):
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n) if self.shuffle else range(self.n)
-        keys = [(self.epoch, int(index)) for index in order]
+        keys = self.order(self.epoch) if self.order else self._shuffled()
         for batch in range(self.start, len(self)):
             start = batch * self.batch_size
             if share := keys[start : start + self.batch_size][self.rank :: self.world]:
                 yield [(*key, self._length(batch)) for key in share] if self.lengths else share
+
+    def _shuffled(self):
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n) if self.shuffle else range(self.n)
+        return [(self.epoch, int(index)) for index in order]
 
     def _length(self, batch):
         # The 1 sets it apart from the random numbers of trials, which are of (seed, epoch, index).
@@ -320,10 +324,13 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     lengths: tuple[int, int] | None = None,
+    order: Callable[[int], list[tuple]] | None = None,
 ) -> TrialLoader:
     """A loader over a TrialDataset; call `loader.batch_sampler.epoch = n` before pass n.
 
-    batch_size: trials of all `world` processes together, of which this is number `rank`. lengths: see EpochSampler.
+    batch_size: trials of all `world` processes together, of which this is number `rank`. lengths, order: see
+    EpochSampler; len(order) is the number of trials per epoch.
     """
-    sampler = EpochSampler(len(dataset), batch_size, shuffle, seed, drop_last, rank, world, lengths)
+    n = len(dataset if order is None else order)
+    sampler = EpochSampler(n, batch_size, shuffle, seed, drop_last, rank, world, lengths, order)
     return TrialLoader(dataset, sampler, num_workers, pin_memory)

@@ -46,6 +46,7 @@ from data_utils import (
 from front_ends import FRONT_ENDS, lora
 from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
 from training import distributed, encoder_settings, memory, run_folder
+from training.balance import BalancedOrder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
 from training.data import read_trials, without_bad_audio
 from training.losses import LOSSES, UnitLoss, losses_for
@@ -242,6 +243,9 @@ def check_same_data(before, now, folder, parts):
         split: provenance.data_difference(before[split], now[split], trials, labels=trials[0].label is not None)
         for split, trials in parts.items()
     }
+    cells = [list(facts["train"].get("cells", {}).values()) for facts in (before, now)]
+    if not found["train"] and cells[0] != cells[1]:
+        found["train"] = "other corpora, classes or attacks, which --balance goes by"
     if differences := [f"{split} data: {difference}" for split, difference in found.items() if difference]:
         raise UserError(
             f"the run in {folder} was started with other data; {'; '.join(differences)}; without --resume and "
@@ -299,8 +303,14 @@ def main(argv=None):
     options = {"num_workers": config.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
     crop, batch_size = config.crop, config.batch_size
     train_set = TrialDataset(train_trials, crop, config.crop_place, **augmented)
-    drop_last = config.drop_last and len(train_set) > batch_size
+    order = None
+    if config.balance or config.epoch_size:
+        size = config.epoch_size or len(train_set)
+        order = BalancedOrder(train_trials, config.balance or (), size, config.seed)
+        distributed.say(f"balance: {order.in_words()}")
+    drop_last = config.drop_last and len(order or train_set) > batch_size
     of_training = {"shuffle": True, "seed": config.seed, "drop_last": drop_last, "lengths": config.dynamic_crop}
+    of_training["order"] = order
     train_loader = make_loader(train_set, batch_size, **of_training, **options)
     train_loader.batch_sampler.stop = 21 if config.debug else None
     check_parts(config, model_config.back_end, train_loader.batch_sampler.sizes())
@@ -344,6 +354,8 @@ def main(argv=None):
         for flag, files in augment.files().items() if hasattr(augment, "files") else ():
             parts[flag] = [corpora.Trial(name, path=path) for name, path in files.items()]
         settings = settings_of(config, model_config, parts)
+        if order:
+            settings["data"]["train"]["cells"] = order.counts()
         before = None
         if resume_from:
             before = check_same_settings(config, model_config, folder)

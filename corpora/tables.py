@@ -29,6 +29,7 @@ class Trial:
     codec: str = "-"
     file: str | None = field(default=None, compare=False)  # how its list calls its audio, if not by the name alone
     spans: tuple | None = None  # if parts of it are spoofed: see segments.py
+    corpus: str = field(default="-", compare=False)  # where several lists are joined, what its list is called
 
 
 @dataclass

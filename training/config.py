@@ -7,6 +7,7 @@ from common.console import UserError, shown
 from corpora import CORPORA, DEFAULT_CORPUS, describe_data, recipe_of
 from front_ends import FRONT_ENDS
 from RawBoost import RawBoostParams
+from training.balance import LEVELS
 from training.flags import TrainingFlags
 from training.losses import LOSSES
 from training.options import check_values, from_saved, saved_settings
@@ -71,6 +72,8 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
             raise UserError("--resume and --resume_checkpoint_path exclude each other")
         if (self.train_protocol is None) != (self.dev_protocol is None):
             raise UserError("--train_protocol and --dev_protocol need each other")
+        if self.balance:
+            object.__setattr__(self, "balance", tuple(level for level in LEVELS if level in self.balance))
         for split in ("train", "dev"):
             n_folders = len(getattr(self, f"{split}_audio_dir") or ())
             if n_folders > len(getattr(self, f"{split}_protocol") or ()):

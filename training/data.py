@@ -1,7 +1,12 @@
 """Trials that a training is given: read from its lists, checked, in several corpora one behind the other."""
 
+import dataclasses
 import itertools
+import os
+import re
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
 import corpora
 from common.console import UserError, warn
@@ -25,10 +30,15 @@ def read_trials(config: TrainingConfig) -> list[list[Trial]]:
         else:
             folder = config.base_dir or config.database_path
             sources = [(*corpora.official_files(config.corpus, split, folder, config.protocols_path), None)]
+        if split == "train" and "corpus" in (config.balance or ()) and len(sources) < 2:
+            raise UserError(f"--balance corpus: expected several --train_protocol, found {sources[0][0]} alone")
         trials = []
-        for protocol, audio, segments in sources:
+        for name, (protocol, audio, segments) in zip(names_of_lists(source[0] for source in sources), sources):
             of_list = corpora.read_trials(protocol, audio, bonafide=config.bonafide)
-            trials += with_spans(of_list, protocol, segments) if config.unit else of_list
+            if split == "train" and "attack" in (config.balance or ()):
+                check_attacks(of_list, protocol)
+            of_list = with_spans(of_list, protocol, segments) if config.unit else of_list
+            trials += [dataclasses.replace(trial, corpus=name) for trial in of_list]
         counts = Counter(trial.label for trial in trials)
         names = ", ".join(str(protocol) for protocol, *_ in sources)
         distributed.say(
@@ -46,6 +56,26 @@ def read_trials(config: TrainingConfig) -> list[list[Trial]]:
             raise UserError(f"{names}: expected labels, found {counts[None]} trials without")
         parts.append(check_classes(trials, names))
     return parts
+
+
+def names_of_lists(paths: Iterable[Path | str]) -> list[str]:
+    """What several lists are called in figures: their file names, behind as many folders as tell them apart."""
+    parts = [Path(os.path.abspath(path)).with_suffix("").parts for path in paths]
+    for n in range(1, max(map(len, parts))):
+        names = [re.sub(r"[^\w.-]", "_", "_".join(part[-n:])) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{part[-1]}_{i}" for i, part in enumerate(parts, 1)]  # one list, with several folders of audio
+
+
+def check_attacks(trials: list[Trial], protocol: Path | str) -> None:
+    """Raise UserError if spoofed trials have no attack label, which --balance attack goes by."""
+    spoofed = [trial for trial in trials if trial.label == SPOOF]
+    if n := sum(trial.attack == "-" for trial in spoofed):
+        raise UserError(
+            f"--balance attack: {protocol}: expected an attack label (a column attack) for each of {len(spoofed)} "
+            f"spoofed trials, found {n} without"
+        )
 
 
 def check_classes(trials: list[Trial], names: str) -> list[Trial]:

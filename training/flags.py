@@ -10,6 +10,7 @@ import checkpoints
 from common.console import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, Number
 from common.workers import share_of_cores
 from corpora import BONAFIDE_HELP, CORPORA
+from training.balance import LEVELS as BALANCE_LEVELS
 from training.losses import LOSSES, losses_for
 from training.options import option
 from training.schedules import SCHEDULES
@@ -66,6 +67,17 @@ class TrainingFlags:
         "LA",
         "what the detector is for; both train on 2019 LA",
         choices=tuple(record.track for record in CORPORA.values() if record.track and record.lists),
+    )
+    balance: tuple = option(
+        None,
+        "draw equally often from each corpus (--train_protocol), within it from each class, and within that from each "
+        "attack: one of these or several",
+        group="data",
+        choices=BALANCE_LEVELS,
+        nargs="+",
+    )
+    epoch_size: int = option(
+        None, "trials per epoch; not given: as many as the training set has", group="data", kind=AT_LEAST_1, metavar="N"
     )
     num_workers: int = _data(
         share_of_cores(12),
