@@ -8,6 +8,7 @@
     python EER_minDCF.py --labels_file KEY --path A B --fuse logistic --calibrate A_DEV B_DEV DEV_KEY --write_scores OUT
     python EER_minDCF.py --frames FRAME_SCORES --labels_file SEGMENTS --dev DEV_FRAME_SCORES DEV_SEGMENTS
     python EER_minDCF.py --sets TABLE                                                               (many corpora)
+    python EER_minDCF.py --labels_file KEY --conditions SCORES --plot robustness.png    (after eval.py --condition)
     python EER_minDCF.py --set LA KEY SCORES --set DF KEY SCORES --arena benchmarks SUBMISSION
 KEY is a protocol with labels of any corpus (see corpora/), or a folder in which the organisers' key is looked for;
 SCORES has a line `utt_id score` a trial, higher being more bona fide; other programs' forms are read, too. With a
@@ -34,9 +35,10 @@ from reports.calibration import calibrate_and_fuse
 from reports.conditions import PUBLISHED_REPORTS, conditions_of, read_groups
 from reports.figures import Setting, compare, measure
 from reports.flags import parse_args
+from reports.robustness import CLEAN, PAIRED, measure_conditions, read_conditions
 from reports.sets import measure_sets, pooled_condition, read_set_systems
 from reports.submissions import write_submission
-from reports.systems import read_asv, read_systems
+from reports.systems import read_asv, read_systems, system_names
 from reports.tables import FORMS, Report
 
 
@@ -48,6 +50,9 @@ def check_files(args):
     asv = [file for key in keys for name in corpora.CORPORA for file in corpora.find_asv(key, name) or ()]
     inputs = [
         *(args.path or ()),
+        *itertools.chain.from_iterable(
+            (path, *corpora.condition_files(path).values()) for path in args.conditions or ()
+        ),
         args.sets,
         *keys,
         *asv,
@@ -63,7 +68,9 @@ def check_files(args):
 
 def warn_of_reversed(rows, args):
     """Say which systems' EER is above 50 %, and the flag that turns them round if it is all of them."""
-    rows = [row for row in rows if row.condition.by in ("pooled", "set") and "eer" in row.figures]
+    told = [("condition", CLEAN), ("pooled", "pooled")]
+    rows = [row for row in rows if row.condition.by == "set" or row.condition[:2] in told]
+    rows = [row for row in rows if "eer" in row.figures]
     reversed_rows = [row for row in rows if row.figures["eer"].value > 0.5]
     of, mend = "spoofs", "negate them"
     if (args.labels_file or args.eval_sets) and len(reversed_rows) == len(rows):
@@ -75,6 +82,13 @@ def warn_of_reversed(rows, args):
             f"warning: {name}: EER above 50 %: are its scores higher for {of} (then {mend}), or "
             "is the key of other trials?"
         )
+
+
+def check_classes(table):
+    """Raise UserError for a table whose trials are all of one class."""
+    for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
+        if not np.any(table.label == label):
+            raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")
 
 
 def score_reader(args):
@@ -117,6 +131,35 @@ def report_sets(args):
     FORMS[args.form or "text"](report)
 
 
+def report_conditions(args):
+    """The report on one list under conditions."""
+    systems = dict(zip(args.names or system_names(args.conditions), args.conditions))
+    table, scores, checks = read_conditions(
+        args.labels_file, systems, args.subset, [args.cluster], args.allow_missing, score_reader(args), args.bonafide
+    )
+    check_classes(table)
+    asv = args.asv_rates or read_asv(table, args.subset, args.asv_scores, args.asv_key)
+    bootstrap = Bootstrap(table, args.replicates, args.cluster)
+    setting = Setting(table.record, None, args.miss_rates, False, {})
+    (pooled,) = conditions_of(table, [["none"]])
+    rows, figures = measure_conditions(scores, pooled, asv, setting, bootstrap)
+    warn_of_reversed(rows, args)
+    report = Report(
+        corpus=table.corpus,
+        subset=args.subset or "eval" if "subset" in table.columns else "",
+        key=table.path,
+        intervals=bootstrap.text + ("; " + PAIRED if bootstrap.n else ""),
+        calibrated=False,
+        checks=checks,
+        rows=rows,
+        figures=figures,
+        comparisons=[],
+    )
+    if args.plot:
+        plots.draw_conditions(args.plot, f"{report.corpus} {report.subset}".strip(), rows, list(systems))
+    FORMS[args.form or "text"](report)
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.frames:
@@ -145,6 +188,9 @@ def main(argv=None):
     if args.eval_sets:
         report_sets(args)
         return
+    if args.conditions:
+        report_conditions(args)
+        return
     read = score_reader(args)
     if args.labels_file:
         by = {args.cluster, *itertools.chain(*(args.by or []))}
@@ -156,9 +202,7 @@ def main(argv=None):
         table, sasv, asv = corpora.read_sasv(args.path[0])
         n, (name,) = len(table), args.names or ["cm_score"]
         systems, checks = {name: sasv["cm_score"]}, {name: {"path": args.path[0], "trials": n, "scores": n}}
-    for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
-        if not np.any(table.label == label):
-            raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")
+    check_classes(table)
     systems, lines = calibrate_and_fuse(systems, args.calibrate, args.fuse, args.allow_missing, read, args.bonafide)
     for line in lines:
         note(line)

@@ -181,12 +181,11 @@ def condition_file(path: str | os.PathLike, condition: str) -> Path:
 
 def condition_files(path: str | os.PathLike) -> dict[str, Path]:
     """{condition: score file} of all that lie beside a clean score file, by name, numbers by value."""
-    stem, suffix = (glob.escape(part) for part in (Path(path).stem, Path(path).suffix))
-    files = {
-        file.name[len(Path(path).stem) + 1 :].removesuffix(Path(path).suffix): file
-        for file in Path(path).parent.glob(f"{stem}@*{suffix}")
-    }
-    return dict(sorted(files.items(), key=lambda item: [part.zfill(9) for part in re.split(r"(\d+)", item[0])]))
+    stem, suffix = Path(path).stem, Path(path).suffix
+    beside = Path(path).parent.glob(f"{glob.escape(stem)}@*{glob.escape(suffix)}")
+    files = {file.name.removeprefix(f"{stem}@").removesuffix(suffix): file for file in beside}
+    order = {name: [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in files}
+    return {name: files[name] for name in sorted(files, key=order.get)}
 
 
 def check_scores(path: str | os.PathLike, scored: ScoreColumns) -> None:

@@ -54,6 +54,7 @@ class Figure:
     it consists of, "frr" or "far", to be bounded exactly where there are few trials.
     cases: of a Setting, pairs (label, keywords): {} in key and title stands for the label, the keywords go to function
     and point; no pair: no figure.
+    show: function of the value, how it is shown, instead of scale and digits.
     of: "curve" as above; "scores": function of the scores of both classes instead, which has no interval; "sasv":
     function of the target, nontarget and spoof trials of these `columns` of a table with verification scores.
     """
@@ -70,6 +71,7 @@ class Figure:
     cases: Callable = _once
     of: str = "curve"
     columns: tuple = ()
+    show: Callable | None = None
 
     @property
     def has_interval(self) -> bool:

@@ -34,6 +34,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="instead: many corpora, a flag for each; score files of as many systems in each",
     )
     data.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="SCORES",
+        help="instead of --path: clean score files; report on the conditions beside them, SCORES@NAME, as eval.py "
+        "--condition writes them",
+    )
+    data.add_argument(
         "--subset", choices=corpora.SUBSETS, help="of an ASVspoof 2021 key, hidden_track being hidden (eval)"
     )
     data.add_argument(
@@ -153,7 +160,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             args.subset = args.published[2]
     args.eval_sets = []
     if args.sets or args.set:
-        of_one = ("path", "labels_file", "asv_scores", "asv_key", "attack_groups", "write_scores")
+        of_one = ("path", "conditions", "labels_file", "asv_scores", "asv_key", "attack_groups", "write_scores")
         given = [f"--{name}" for name in of_one if getattr(args, name)] + ["--sets"] * bool(args.sets and args.set)
         if given:
             parser.error(f"--{'set' if args.set else 'sets'}: {', '.join(given)} cannot be given beside it")
@@ -164,13 +171,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.eval_sets = corpora.read_sets(args.sets) if args.sets else sets_of_flags(args.set)
     elif args.arena:
         parser.error("--arena needs --sets or --set")
+    elif args.conditions:
+        others = ("path", "by", "attack_groups", "calibrate", "fuse", "write_scores", "as_published")
+        if given := [f"--{'published' if name == 'as_published' else name}" for name in others if getattr(args, name)]:
+            parser.error(f"--conditions: {', '.join(given)} cannot be given beside it")
+        if not args.labels_file:
+            parser.error("--conditions needs --labels_file")
     elif not args.path:
         parser.error("expected --path")
     elif not args.labels_file and (len(args.path) > 1 or not args.path[0].endswith(".csv")):
         parser.error("--path needs --labels_file, or is one .csv with the columns asv_score, cm_score, sasv_label")
     if args.path and not args.labels_file and (args.score_column or args.higher_is == "spoof"):
         parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has its columns named")
-    n = len(args.eval_sets[0].scores if args.eval_sets else args.path)
+    n = len(args.eval_sets[0].scores if args.eval_sets else args.path or args.conditions)
     if args.names and (len(args.names) != n or len(set(args.names)) < n or not all(args.names)):
         parser.error(f"--names: expected {n} different names, one for each system, found {', '.join(args.names)}")
     if args.fuse and "fusion" in (args.names or ()):

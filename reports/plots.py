@@ -48,6 +48,33 @@ def draw(
     _save(figure, path)
 
 
+def draw_conditions(path: str | os.PathLike, corpus: str, rows: list[Row], systems: list[str]) -> None:
+    """The EER with its interval under each condition, a line a condition, and that of clean as a vertical line.
+
+    rows: of reports.robustness; the rest as for `draw`.
+    """
+    names = list(dict.fromkeys(row.condition.name for row in rows))
+    figure = _drawing().Figure(figsize=(8, 1.6 + len(names) * (0.12 + 0.12 * len(systems))), layout="constrained")
+    axis = figure.subplots()
+    for i, system in enumerate(systems):
+        own = [row for row in rows if row.system == system and "eer" in row.figures]
+        y = [names.index(row.condition.name) + (i - (len(systems) - 1) / 2) * 0.6 / len(systems) for row in own]
+        value, low, high = 100 * np.array([row.figures["eer"] for row in own]).reshape(-1, 3).T
+        ends = None if np.isnan(low).any() else np.maximum([value - low, high - value], 0)
+        axis.errorbar(value, y, xerr=ends, fmt="o", markersize=4, linewidth=1, capsize=2, color=f"C{i}", label=system)
+        axis.axvline(value[0], color=f"C{i}", linewidth=0.8, linestyle="--", zorder=0)
+    axis.set_yticks(range(len(names)), names, fontsize="small")
+    axis.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, None), xlabel="EER, % (lines: 95 % intervals; dashed: clean)")
+    axis.grid(color="0.93")
+    pooled = rows[0].condition
+    figure.suptitle(
+        f"{corpus}: {len(pooled.bonafide)} bona fide and {len(pooled.spoof)} spoofed trials", parse_math=False
+    )
+    if len(systems) > 1:
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
 def draw_segments(
     path: str | os.PathLike, utt_id: str, step: float, scores: np.ndarray, spans: list[Span], threshold: float
 ) -> None:

@@ -130,12 +130,13 @@ def read_systems(
     mask = mask & np.all(np.isfinite(scores), axis=1)  # every system on the same trials
     if not mask.all():
         table, places, scores = table.select(mask), places[mask], scores[mask]
-    names = names or _system_names(paths)
+    names = names or system_names(paths)
     checks = {name: {"path": str(path), **count} for name, path, count in zip(names, paths, counts)}
     return table, dict(zip(names, np.ascontiguousarray(scores.T))), checks, places
 
 
-def _system_names(paths):
+def system_names(paths: Sequence[str | os.PathLike]) -> list[str]:
+    """Names of score files: without folder and ending, or as they are if two are then alike."""
     stems = [Path(path).stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 

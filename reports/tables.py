@@ -63,7 +63,9 @@ class Report:
 
 
 def _shown(figure, value):
-    return "-" if value is None or math.isnan(value) else f"{figure.scale * value:.{figure.digits}f}"
+    if value is None or math.isnan(value):
+        return "-"
+    return figure.show(value) if figure.show else f"{figure.scale * value:.{figure.digits}f}"
 
 
 def _interval(figure, value):
@@ -114,7 +116,7 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 def _print_text(report):
     rows, figures = report.rows, report.table_figures()
-    pooled = next(row.condition for row in rows if row.condition.by == "pooled")
+    pooled = next((row.condition for row in rows if row.condition.by == "pooled"), rows[0].condition)
     corpus = " ".join(filter(None, (report.corpus, report.subset)))
     print(f"{corpus}: {len(pooled.bonafide)} bona fide and {len(pooled.spoof)} spoofed trials")
     for name, one in report.sets.items():
@@ -128,7 +130,8 @@ def _print_text(report):
             if check.get(k)
         ]
         system = f" ({name})" if len(report.checks) > 1 else ""
-        print(f"scores: {check['path']}{system}{', '.join(['', *left_out])}")
+        under = f", and under {len(check['conditions'])} conditions" if "conditions" in check else ""
+        print(f"scores: {check['path']}{system}{under}{', '.join(['', *left_out])}")
     print(report.intervals)
     for part in report.parts():
         print()
@@ -147,7 +150,7 @@ def _print_text(report):
             f"{EXACT}: Clopper-Pearson, 95 %, of the rates at the figure's threshold, if no error was seen or, for the "
             f"EER, a class has fewer than {FEWEST_TRIALS} trials; these count as independent"
         )
-    if not report.calibrated:
+    if not report.calibrated and "act_dcf" in report.figures:
         print("actDCF and Cllr take scores for natural log-likelihood ratios; see --calibrate")
     if report.comparisons:
         print(*["", *aligned(_comparison_lines(report))], sep="\n")
