@@ -14,8 +14,6 @@ Several GPUs, same batch: `torchrun --nproc_per_node 8 train.py ...`; what is ki
 import argparse
 import contextlib
 import dataclasses
-import functools
-import inspect
 import json
 import os
 import random
@@ -28,7 +26,7 @@ import torch
 
 import checkpoints
 import corpora
-from augmentation import AUGMENTATIONS
+from augmentation import chain
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import StopSignals, UserError, run, warn
@@ -113,10 +111,18 @@ def corpus_of(args):
 
 
 def chosen_recipe(argv):
-    """{flag: value} of the recipe that --recipe names; `list` prints all and ends. Raises UserError for another."""
+    """{flag: value} of the recipe that --recipe names. Raises UserError for another.
+
+    --recipe list and --augment list print all that there are, and end the command.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe")
-    name = first.parse_known_args(argv)[0].recipe
+    first.add_argument("--augment")
+    given, _ = first.parse_known_args(argv)
+    if given.augment == "list":
+        print(*chain.listing(), sep="\n")
+        sys.exit()
+    name = given.recipe
     if name == "list":
         for name, recipe in RECIPES.items():
             text = " ".join(f"--{flag} {_words(value)}" for flag, value in recipe.items() if flag != "not_carried_over")
@@ -177,11 +183,10 @@ def choose_precision(precision, device):
 
 
 def choose_augmentation(config):
-    """The function (x, rng=...) that --augment and the flags that it takes ask for, see augmentation.AUGMENTATIONS."""
-    augment = AUGMENTATIONS[config.augment]
-    values = {**vars(config), "params": config}
-    options = {name: values[name] for name in inspect.signature(augment).parameters if name in values}
-    return augment(**options) if isinstance(augment, type) else functools.partial(augment, **options)
+    """The function (x, rng=...) that --augment and the flags of its group ask for."""
+    fields = dataclasses.fields(config)
+    names = [field.name for field in fields if field.metadata.get("group", "augmentation") == "augmentation"]
+    return chain.build(config.augment, {name: getattr(config, name) for name in names})
 
 
 def add_adapters(config, detector):
@@ -351,7 +356,7 @@ def main(argv=None):
             training.kept.check_folder = stack.enter_context(run_folder.locked(folder))
             training.kept.seen = checkpoints.measure([trial.path for trial in dev_trials], config.num_workers)
         parts = {"train": train_trials, "dev": dev_trials}
-        for flag, files in augment.files().items() if hasattr(augment, "files") else ():
+        for flag, files in augment.files().items():
             parts[flag] = [corpora.Trial(name, path=path) for name, path in files.items()]
         settings = settings_of(config, model_config, parts)
         if order:

@@ -31,3 +31,19 @@ def apply_fir(x: ArrayLike, kind: str, rng: np.random.Generator | None = None) -
     cutoff = rng.uniform(*CUTOFFS[kind])
     half = int(rng.integers(HALF_LENGTHS[0], HALF_LENGTHS[1], endpoint=True))
     return signal.fftconvolve(x, signal.firwin(2 * half + 1, cutoff, fs=RATE), mode="same")
+
+
+def fir_nb(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A low-pass filter as narrow as a telephone codec: cut off at 3 to 4 kHz, FIR of random length.
+
+    Source: Martín-Doñas and Álvarez, ICASSP 2022 (FIR-NB); the ranges are this project's own.
+    """
+    return apply_fir(x, "FIR-NB", rng)
+
+
+def fir_wb(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A low-pass filter as wide as a wide-band codec: cut off at 4 to 7.6 kHz, FIR of random length.
+
+    Source: Martín-Doñas and Álvarez, ICASSP 2022 (FIR-WB); the ranges are this project's own.
+    """
+    return apply_fir(x, "FIR-WB", rng)

@@ -14,9 +14,10 @@ class MusanRir:
 
     noise_dir: folder with MUSAN's sub-folders noise, speech and music, or some of them. room_dir: folder of room
     responses, in any sub-folders. Raises UserError if one is not given or has no recordings.
+    Source: the ASVspoof 5 program of the authors of Nes2Net.
     """
 
-    def __init__(self, noise_dir: str | None, room_dir: str | None) -> None:
+    def __init__(self, noise_dir: str | None = None, room_dir: str | None = None) -> None:
         self.folders = {"noise_dir": noise_dir, "room_dir": room_dir}
         self.noises = self._listed("noise_dir", musan_files)
         self.rooms = self._listed("room_dir", recordings)

@@ -218,6 +218,19 @@ def finished_run(tmp_path_factory, train_flags):
 
 
 @pytest.fixture
+def folders(tmp_path):
+    """noise_dir and room_dir: tones of 900 Hz and up; a room that is a delay of 100 samples."""
+    for number, name in enumerate(["noise/a", "speech/a", "speech/b", "speech/c", "speech/d", "music/a"]):
+        path = tmp_path / "noise" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = 0.1 * np.sin(2 * np.pi * (900 + 100 * number) * np.arange(20000) / 16000)
+        soundfile.write(path, tone, 16000 if number else 8000, subtype="FLOAT")
+    (tmp_path / "rooms" / "small").mkdir(parents=True)
+    soundfile.write(tmp_path / "rooms" / "small" / "delay.wav", 0.3 * (np.arange(200) == 100), 16000, subtype="FLOAT")
+    return {"noise_dir": str(tmp_path / "noise"), "room_dir": str(tmp_path / "rooms")}
+
+
+@pytest.fixture
 def fails(capsys):
     """fails(main, argv, *words): main(argv) ends as a user's mistake should, and its one line holds the words."""
 

@@ -39,6 +39,8 @@ def another(name, begun=BEGUN):
     field, value = FIELDS[name], getattr(begun, name)
     if choices := field.metadata.get("choices"):
         return next(choice for choice in choices if choice != value)
+    if name == "augment":
+        return f"{value}:p=0.5"
     kinds = {bool: lambda: not value, int: lambda: (value or 0) + 1, float: lambda: 0.9 * value if value else 0.5}
     new = (1000, 2000) if field.metadata.get("kind") else ("b", "a")
     kinds |= {tuple: lambda: new if value is None else value[::-1], str: lambda: f"{value or ''}x"}

@@ -135,16 +135,6 @@ def test_folders_without_recordings_are_named(tmp_path):
         apply_musan(np.ones(100), musan_files(str(tmp_path)), np.random.default_rng(0))
 
 
-@pytest.fixture
-def folders(tmp_path):
-    """noise_dir and room_dir: tones of 900 Hz and up; a room that is a delay of 100 samples."""
-    for number, name in enumerate(["noise/a", "speech/a", "speech/b", "speech/c", "speech/d", "music/a"]):
-        tone = 0.1 * np.sin(2 * np.pi * (900 + 100 * number) * np.arange(20000) / 16000)
-        write(tmp_path / "noise" / f"{name}.wav", tone, 16000 if number else 8000)
-    write(tmp_path / "rooms" / "small" / "delay.wav", 0.3 * (np.arange(200) == 100))
-    return {"noise_dir": str(tmp_path / "noise"), "room_dir": str(tmp_path / "rooms")}
-
-
 def test_half_of_the_waveforms_stay_and_noise_and_rooms_share_the_others(folders):
     """The counts of 1,200 draws are within 4 standard deviations of the published probabilities."""
     augment = MusanRir(**folders)

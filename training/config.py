@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from augmentation import AUGMENTATIONS, chain
 from common.console import UserError, shown
 from corpora import CORPORA, DEFAULT_CORPUS, describe_data, recipe_of
 from front_ends import FRONT_ENDS
@@ -49,6 +50,7 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
                 object.__setattr__(self, name, value)
         check_values(self)
         self._check_units()
+        self._check_augment()
         self._check_tuning()
         if self.loss == "WCE":
             object.__setattr__(self, "loss", "weighted_CCE")
@@ -96,6 +98,11 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
             if n_files > len(getattr(self, f"{split}_protocol") or ()):
                 raise UserError(f"--{split}_segments: expected at most one a --{split}_protocol, found {n_files}")
 
+    def _check_augment(self):
+        for part in chain.parse(self.augment):
+            if self.unit and not getattr(AUGMENTATIONS[part.name], "keeps_time", True):
+                raise UserError(f"--augment {part.name}: moves what --labels {self.labels} has labels of")
+
     @property
     def unit(self) -> float | None:
         """Seconds of a unit that is scored, None for whole utterances."""
@@ -127,7 +134,8 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
     def folder_name(self, model_name: str) -> str:
         """The default name of the runs' folder."""
         parts = [self.date, model_name, f"e{self.epochs}", f"bz{self.batch_size}", f"lr{self.lr:g}"]
-        parts += [f"algo{self.algo}" if self.augment == "RawBoost" else self.augment, f"seed{self.seed}", self.comment]
+        augment = f"algo{self.algo}" if self.augment == "RawBoost" else chain.short_name(self.augment)
+        parts += [augment, f"seed{self.seed}", self.comment]
         return "_".join(part for part in parts if part)
 
     def check_same_run(self, settings: dict, folder: Path | str) -> None:
@@ -146,6 +154,8 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
         free |= {name for name in ENCODER_SETTINGS if getattr(self, name) is None or name not in settings}
         # Runs that began before lists were recognised have the recipe of the corpus that is written there.
         hint = f"; --corpus {before['corpus']} sets the flags as then" if before["corpus"] != self.corpus else ""
+        if chain.without_folders(before["augment"]) == chain.without_folders(self.augment):
+            free.add("augment")
         for name, value in now.items():
             if name not in free and before[name] != value:
                 raise UserError(f"--{name}: the run in {folder} was started with {before[name]}, found {value}{hint}")

@@ -6,7 +6,6 @@ from functools import partial
 import torch
 
 import checkpoints
-from augmentation import AUGMENTATIONS
 from common.console import AT_LEAST_0, AT_LEAST_1, Number
 from RawBoost import ALGORITHMS
 from training.options import option
@@ -111,15 +110,18 @@ class RunFlags:
 
     augment: str = _augmentation(
         "RawBoost",
-        "RawBoost, or in its place random low-pass filters that imitate codecs (FIR-...), or noise and rooms from "
-        "recordings (MUSAN_RIR)",
-        choices=tuple(AUGMENTATIONS),
+        "augmentations, applied in this order, each with its probability and settings, such as "
+        '"noise:p=0.5,snr=0..15,dir=FOLDER codec:p=0.3,kinds=mp3+opus"; list explains all; see docs/augmentation.md',
+        metavar='"PART ..."',
     )
     algo: int = _augmentation(
-        None, "0: none; see RawBoost.py; not given: the recipe's", kind=AT_LEAST_0, choices=tuple(ALGORITHMS)
+        None, "RawBoost: 0: none; see RawBoost.py; not given: the recipe's", kind=AT_LEAST_0, choices=tuple(ALGORITHMS)
     )
     noise_dir: str = _augmentation(
-        None, "MUSAN_RIR: folder of noise/, speech/ and music/, or some of them", metavar="DIR", runtime=True
+        None,
+        "noise: folder of recordings; MUSAN_RIR: of noise/, speech/ and music/, or some of them",
+        metavar="DIR",
+        runtime=True,
     )
-    room_dir: str = _augmentation(None, "MUSAN_RIR: folder of room responses", metavar="DIR", runtime=True)
+    room_dir: str = _augmentation(None, "room, MUSAN_RIR: folder of room responses", metavar="DIR", runtime=True)
     fs: int = option(16000, flag=False, runtime=True)  # of RawBoost: audio is read at this rate
