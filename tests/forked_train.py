@@ -111,7 +111,7 @@ print("ready", flush=True)
 for line in sys.stdin:
     task = json.loads(line)
     pids = [start(run) for run in task["runs"]]
-    statuses, end = {}, time.monotonic() + (task.get("kill_after") or 120)
+    statuses, end = {}, time.monotonic() + (task.get("kill_after") or 600)
     while len(statuses) < len(pids):
         if time.monotonic() > end:
             for pid in set(pids) - set(statuses):

@@ -2,7 +2,6 @@
 
 import json
 import resource
-import time
 from typing import Literal
 
 import pytest
@@ -282,9 +281,8 @@ def test_options_of_a_stranger_that_ask_for_a_network_without_end_are_refused_at
     detector = build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny"))
     config = {**detector.config.to_dict(), "back_end_options": options}
     torch.save({"format": checkpoints.FORMAT, "config": config, "model": detector.state_dict()}, tmp_path / "a.pth")
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match="describes no network: far more weights than the file holds"):
         checkpoints.load_detector(tmp_path / "a.pth")
-    assert time.monotonic() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
     build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny"))  # the limit is that of a file alone

@@ -292,7 +292,7 @@ cycle = [batches]  # which is found when nothing else runs any more
 cycle.append(cycle)
 """
     root = Path(data_utils.__file__).parent
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"2 {len(trials)}\n", "")
 
 

@@ -208,7 +208,7 @@ def test_odd_names_on_an_ascii_terminal(tmp_path, odd, untrained):
 
     def run(*command):
         command = [sys.executable, *command, "--model_path", str(untrained)]
-        return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, timeout=100)
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, timeout=600)
 
     done = run("eval.py", "--base_dir", str(odd), "--eval_output", str(tmp_path / "scores.txt"))
     assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr

@@ -1,4 +1,3 @@
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -439,21 +438,21 @@ def test_bootstrap_of_separated_classes_is_a_point():
     assert bootstrap_eer([2.0, 3.0], [0.0, 1.0]) == (0, 0)
 
 
-def test_bootstrap_of_half_a_million_trials_takes_seconds():
+def test_bootstrap_of_half_a_million_trials_draws_few_counts():
     rng = np.random.default_rng(3)
-    start = time.monotonic()
-    low, high = bootstrap_eer(rng.normal(2, 1, 15_000), rng.normal(0, 1, 500_000))
-    assert time.monotonic() - start < 20
+    bonafide, spoof = rng.normal(2, 1, 15_000), rng.normal(0, 1, 500_000)
+    ((exact, coarse, replicates),) = bootstrap.bootstrap_curves(bonafide, spoof, points=[curves.eer_point])
+    assert len(exact.frr) > 100_000 and len(coarse.frr) < 100 and replicates.frr.shape == (1000, len(coarse.frr))
+    low, high = bootstrap_eer(bonafide, spoof)
     assert 0.15 < low < 0.158655 < high < 0.17  # the true EER: both normal, two deviations apart
 
 
-def test_a_paired_comparison_of_half_a_million_trials_takes_seconds():
+def test_a_paired_comparison_of_half_a_million_trials_draws_few_counts():
     rng = np.random.default_rng(11)
     bonafide, spoof = rng.normal(2, 1, 20_000), rng.normal(-2, 1, 580_000)
     systems = [[x + rng.normal(0, noise, len(x)) for noise in (0.3, 0.32)] for x in (bonafide, spoof)]
-    start = time.monotonic()
     drawn = bootstrap.bootstrap_curves(*systems, 1000, points=[curves.eer_point])
-    assert time.monotonic() - start < 20
+    assert all(replicates.frr.shape[1] < 100 for _, _, replicates in drawn)
     first, second = (bootstrap.bootstrap_figure(curves.curve_eer, *c)[1] for c in drawn)
     assert 0 < np.std(first - second) < np.std(first)
 

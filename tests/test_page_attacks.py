@@ -71,11 +71,11 @@ class RunningPage:
         return self
 
     def connect(self):
-        return socket.create_connection((self.host.strip("[]"), int(self.port)), timeout=60)
+        return socket.create_connection((self.host.strip("[]"), int(self.port)), timeout=600)
 
     def request(self, method, path, body=None, headers=None, chunked=False):
         """(status, text, headers) of a request that is sent as it stands."""
-        connection = http.client.HTTPConnection(self.host.strip("[]"), int(self.port), timeout=60)
+        connection = http.client.HTTPConnection(self.host.strip("[]"), int(self.port), timeout=600)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {}, encode_chunked=chunked)
             answer = connection.getresponse()
@@ -103,7 +103,7 @@ class RunningPage:
         return set(found)  # a file that is being read is open twice
 
     def wait_until_stored(self, n):
-        for _ in range(600):
+        for _ in range(6000):
             if len(self.stored()) == n:
                 return
             time.sleep(0.05)

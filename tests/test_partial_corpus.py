@@ -199,7 +199,7 @@ def test_a_corpus_that_was_killed_and_begun_again_is_the_same(tmp_path, partial,
     command = ["--out", str(out), *flags, "--jobs", "1"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, "-c", COMMAND, *command], cwd=ROOT, start_new_session=True, **quiet)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(tmp_path.glob("corpus.building/train/con_wav/*.flac")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)

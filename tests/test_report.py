@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -567,16 +566,13 @@ def test_report_mistakes(tmp_path, itw, la2021, fails):
     )
 
 
-def test_a_report_starts_quickly():
-    start = time.monotonic()
-    subprocess.run([sys.executable, ROOT / "EER_minDCF.py", "--help"], check=True, capture_output=True)
-    assert time.monotonic() - start < 2  # 0.2 s here; the machine may be busy
+def test_a_report_starts_without_large_packages():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import EER_minDCF"
     code += "\nassert not {'matplotlib', 'scipy', 'sklearn', 'torch', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_large_report_takes_little_time_and_memory(tmp_path):
+def test_a_large_report_takes_little_memory(tmp_path):  # its time: tools/benchmark.py report
     n = 200_000
     rng = np.random.default_rng(0)
     bonafide, attack = rng.random(n) < 0.2, rng.integers(17, 33, n)
@@ -591,8 +587,6 @@ def test_a_large_report_takes_little_time_and_memory(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import EER_minDCF\n"
     code += "EER_minDCF.main(['scores.txt', '.'])\n"
     code += "print(*[line for line in open('/proc/self/status') if 'VmHWM' in line], file=sys.stderr)"
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert time.monotonic() - start < 6  # 1.2 s on two free cores
     assert int(done.stderr.split()[-2]) < 300_000  # KiB
     assert "A32" in done.stdout and "C11" in done.stdout and "whole speakers (700 of them)" in done.stdout

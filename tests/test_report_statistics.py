@@ -159,7 +159,7 @@ runpy.run_path({root!r} + "/EER_minDCF.py", run_name="__main__")
 def alone(*flags):
     """EER_minDCF.py in a process that can import nothing of others but numpy and scipy."""
     command = [sys.executable, "-c", ALONE.format(root=str(ROOT)), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.slow

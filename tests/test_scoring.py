@@ -1,9 +1,8 @@
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -150,68 +149,25 @@ def command(monkeypatch, files, tmp_path):
     return [*flags, "--batch_samples", "9000"]
 
 
-CHILDREN = """
-import json, os, sys, time, zlib
-import torch
-torch.set_num_threads(1)
-import checkpoints, eval as scoring
-argv, model, out = json.loads(sys.argv[1])
-checkpoints.load_detector(model)  # imports fairseq: a child starts in no time
-
-def start(*extra):
-    pid = os.fork()
-    if not pid:
-        try:
-            os._exit(scoring.main([*argv, "--eval_output", out, *extra]) or 0)
-        finally:
-            os._exit(3)
-    return pid
-
-def end(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-def read():
-    with open(out, "rb") as scores, open(out + ".errors.tsv", "rb") as errors:
-        return scores.read() + errors.read()
-"""
-
-
-def run_children(code, command, out):
-    """Run code that starts eval.py in forks of a process that has imported all it needs. Returns its output."""
-    model = command[command.index("--model_path") + 1]
-    arguments = [sys.executable, "-c", CHILDREN + code, json.dumps([command, model, str(out)])]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert not done.returncode, done.stderr
-    return done.stdout
-
-
-def test_scoring_killed_at_20_moments_ends_in_the_same_bytes(command, files, tmp_path):
+def test_scoring_killed_at_any_moment_ends_in_the_same_bytes(command, files, tmp_path, processes):
     files[2].write_bytes(b"RIFF")  # a failure is remembered as well
-    code = """
-assert end(start()) == 1
-whole = read()
-torn = 0
-for moment in range(20):
-    os.remove(out)
-    started = time.perf_counter()
-    pid = start()
-    path = out + ".partial-0"
-    # Kill it when it has written that many batches, a random moment later.
-    while time.perf_counter() - started < 20 and not os.path.exists(out):
-        if os.path.exists(path) and open(path, "rb").read().count(b"\\n") >= moment % 10:
-            break
-    time.sleep(zlib.crc32(bytes([moment])) % 1000 / 1e6 * 8)
-    os.kill(pid, 9)
-    cut_short = end(pid) == -9 and os.path.exists(path)
-    torn += cut_short
-    assert end(start()) == 1
-    assert read() == whole, moment
-    assert not os.path.exists(path)
-assert torn >= 10, torn
-"""
-    text = run_children(code, command, tmp_path / "s.txt")
-    assert text.count("going on with") >= 10
-    assert len((tmp_path / "s.txt").read_text().splitlines()) == len(files) - 1
+    out = tmp_path / "s.txt"
+    errors = Path(f"{out}.errors.tsv")
+    run = {"command": "eval", "flags": [*command, "--eval_output", str(out)]}
+    assert processes(run)[0] == [1]
+    whole = [path.read_bytes() for path in (out, errors)]
+    assert whole[0].count(b"\n") == len(files) - 1
+    n_batches = int(re.search(r"(\d+) batches", processes(run)[1])[1])
+    # Before each of these batches is written, and at each call by which scores and failures come to the disk.
+    for hook, nth in [*(("scored", n) for n in (1, 2, 5, n_batches)), *(("disk", n) for n in range(1, 5))]:
+        out.unlink(missing_ok=True)
+        statuses, _ = processes({**run, "at": [hook, nth, signal.SIGKILL]})
+        assert statuses == [-signal.SIGKILL], (hook, nth)
+        statuses, text = processes(run)
+        n_done = nth - 1 if hook == "scored" else n_batches
+        assert statuses == [1] and (f"{n_done} of {n_batches} batches are done" in text) == (n_done > 0), (hook, nth)
+        assert [path.read_bytes() for path in (out, errors)] == whole, (hook, nth)
+        assert sorted(tmp_path.glob("s.txt*")) == [out, errors], (hook, nth)
 
 
 def test_a_torn_line_is_scored_again(command, tmp_path, capsys):
@@ -365,28 +321,21 @@ def test_scores_and_failures_are_listed_and_zeros_warned_of(command, files, tmp_
     assert "warning: 1 trials hold nothing but zeros, first 04" in text and "1 of 18 trials have no score" in text
 
 
-def test_two_processes_share_the_batches(command, files, tmp_path):
+def test_two_processes_share_the_batches(command, files, tmp_path, processes):
     files[2].write_bytes(b"RIFF")
-    code = """
-assert end(start()) == 1
-alone = read()
-import socket
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as torchrun does
-
-def start_rank(rank):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    return start()
-
-ranks = [start_rank(rank) for rank in range(2)]
-assert [end(pid) for pid in ranks] == [1, 0]
-assert read() == alone
-"""
-    text = run_children(code, command, tmp_path / "s.txt")
-    assert "2 processes" in text
-    assert list(tmp_path.glob("*partial*")) == []
+    out = tmp_path / "s.txt"
+    run = {"command": "eval", "flags": [*command, "--eval_output", str(out)]}
+    assert processes(run)[0] == [1]
+    alone = [path.read_bytes() for path in (out, Path(f"{out}.errors.tsv"))]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as torchrun does
+    ranks = [{**run, "env": {**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}} for rank in range(2)]
+    statuses, text = processes(*ranks)
+    assert statuses == [1, 0] and "2 processes" in text, text
+    assert [path.read_bytes() for path in (out, Path(f"{out}.errors.tsv"))] == alone
+    assert not list(tmp_path.glob("*partial*"))
 
 
 def test_batch_norm_by_utterance_scores_one_at_a_time_in_training_mode(command, files, tmp_path):

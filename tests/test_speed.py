@@ -141,7 +141,7 @@ def ticks(process_id):
 
 
 def becomes(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()

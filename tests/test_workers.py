@@ -217,7 +217,7 @@ run(main)
 def shell(line, *arguments):
     """Run a line of bash in which "$@" is Python with these arguments. Returns (status, stdout, stderr)."""
     done = subprocess.run(
-        ["bash", "-c", line, "bash", sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["bash", "-c", line, "bash", sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -229,7 +229,7 @@ def shell(line, *arguments):
     [
         ('"$@" > /dev/full', 2, "standard output: cannot be written: No space left on device"),
         ('"$@" >&-', 2, "standard output is closed"),
-        ('"$@" | true; exit ${PIPESTATUS[0]}', 1, "standard output: its reader is gone"),
+        ('exec 3> >(true); wait $!; "$@" >&3', 1, "standard output: its reader is gone"),
         ('"$@" > /dev/null <&-', 0, None),
         ('"$@" > /dev/null 2>&-', 0, None),
         ('"$@" > /dev/null 2> /dev/full', 0, None),
@@ -237,8 +237,6 @@ def shell(line, *arguments):
     ],
 )
 def test_standard_streams_that_fail(redirection, status, what, program, unbuffered):
-    if "| true" in redirection:  # true has to be gone first
-        redirection = redirection.replace('"$@"', '(sleep 0.3; exec "$@")')
     found, _, errors = shell(redirection, *unbuffered, *program)
     assert found == status and "Traceback" not in errors and "Exception ignored" not in errors, errors
     lines = [line for line in errors.splitlines() if "careful" not in line and "it/s" not in line]
