@@ -20,7 +20,7 @@ CHOICES = {
     "ssl": [*_PRESETS, FROM_FILE],
     "agg": [*AGGREGATIONS],
     "n_output_logits": [1, 2],
-    "output": ["linear", "cosine"],
+    "output": ["linear", "cosine", "prototypes", "agreement"],
     "utterance": ["pooled", "worst"],
 }
 # Options of a back-end that have a flag and a field of their own, and what the published programs, which took these
@@ -29,7 +29,7 @@ OPTION_FLAGS = {"pool_func": ["mean"], "dilation": [1, 2], "Nes_ratio": [[8, 8]]
 
 
 # Fields of ModelConfig that are not flags.
-NO_FLAGS = ("output", "ssl_config", "unit", "utterance")
+NO_FLAGS = ("output", "teacher", "ssl_config", "unit", "utterance")
 MODEL_NAME = f"one of {', '.join(FRONT_ENDS)}, then _, then one of {', '.join(BACK_ENDS)}"
 
 
@@ -56,7 +56,10 @@ class ModelConfig:
     # scored by, the back-end's pooling or the worst of their units. Not flags: training's --labels says them.
     unit: float = None
     utterance: str = "pooled"
-    output: str = "linear"  # the last layer: linear, or cosine (of an embedding and a direction each); not a flag
+    # What the outputs are, which the loss says, not a flag: of a linear layer; cosine: of an embedding and a direction
+    # each; prototypes: see back_ends.base.Prototypes; agreement: of hidden states with those of a teacher.
+    output: str = "linear"
+    teacher: dict = None  # output agreement: the configuration of the teacher, a detector of the same architecture
     ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of the front-end's class
     # The back-end's options, see BackEnd.options: any of them when given; then all, but for those with a field above.
     back_end_options: dict = None
@@ -96,6 +99,8 @@ class ModelConfig:
             preset = front_end.preset_of(self.ssl_config)
             object.__setattr__(self, "ssl", preset or FROM_FILE)
             object.__setattr__(self, "ssl_config", None if preset else front_end.shape_of(self.ssl_config))
+        if self.output == "agreement" or self.teacher is not None:
+            self._check_teacher()
 
     def _set_options(self, back_end, published):
         """Check and complete the back-end's options. published: what the front-end's authors used."""
@@ -113,6 +118,24 @@ class ModelConfig:
         for name in OPTION_FLAGS:
             object.__setattr__(self, name, options.pop(name, None))
         object.__setattr__(self, "back_end_options", options)
+
+    def _check_teacher(self):
+        """Complete the configuration of the teacher. Raises UserError if agreement with it is not defined."""
+        expected = "a detector of the same architecture, whose hidden states are compared"
+        teacher = self.teacher
+        if (
+            not isinstance(teacher, dict)
+            or "model_name" not in teacher
+            or teacher.keys() - (self.__dataclass_fields__.keys() - {"teacher"})
+        ):
+            raise UserError(f"--teacher: expected {expected}, found {shown(teacher)}")
+        teacher = ModelConfig.from_dict(teacher).to_dict()
+        needed, found = {**teacher, "n_output_logits": 1, "output": "agreement"}, self.to_dict()
+        for name in sorted(needed.keys() | found.keys() - {"teacher"}):
+            if found.get(name) != needed.get(name):
+                words = f"{shown(needed.get(name))}, which an agreement with that teacher needs"
+                raise UserError(f"--{name}: expected {words}, found {shown(found.get(name))}")
+        object.__setattr__(self, "teacher", teacher)
 
     @property
     def options(self) -> dict:
@@ -153,6 +176,8 @@ class ModelConfig:
         config |= {"back_end_options": _listed(options)} if options else {}
         if self.unit is None:  # as before there were units
             del config["unit"], config["utterance"]
+        if self.teacher is None:
+            del config["teacher"]
         return _listed(config)
 
     @classmethod
@@ -256,6 +281,7 @@ class Detector(nn.Module):
     def __init__(self, config: ModelConfig, empty_front_end: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.teacher = None
         with empty_weights() if empty_front_end else contextlib.nullcontext():
             self.front_end = build_front_end(config)
         if BACK_ENDS[config.back_end].normalizes:
@@ -285,15 +311,40 @@ class Detector(nn.Module):
                 self.frames_per_unit = self.front_end.frames_per(config.unit)
             except ValueError as error:
                 raise UserError(f"--label_step: {config.front_end}: {error}") from error
+        if config.teacher is not None:
+            if n_hidden_states < 2:
+                raise UserError(
+                    f"--model_name {config.model_name}: expected a front-end of layers, found none to compare"
+                )
+            self.teacher = Teacher(ModelConfig.from_dict(config.teacher), empty_front_end)
 
     def forward(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """normalized: see front_ends.FrontEnd.forward. If the detector scores units, U of them: logits
         (B, 1 + U, n_output_logits), the utterance's and then those of its units, in their order.
         """
+        states = self.hidden_states(waveforms, normalized)
+        if self.teacher is None:
+            return self.classify(states)
+        return agreement(states, self.teacher.hidden_states(waveforms, normalized)).unsqueeze(1)
+
+    def hidden_states(self, waveforms: torch.Tensor, normalized: bool = False) -> list[torch.Tensor]:
+        """The front-end's hidden states, n_hidden_states of (B, T, C), as the back-end takes them; see `forward`."""
         if not normalized:
             waveforms = self.front_end.normalized(waveforms)
         prompts = {"prompts": self.back_end.prompts} if self.back_end.gives_prompts else {}
-        return self.classify(self.front_end(waveforms, normalized=True, raw_last=self.back_end.raw_last, **prompts))
+        return self.front_end(waveforms, normalized=True, raw_last=self.back_end.raw_last, **prompts)
+
+    def embed(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Embeddings (B, D) of hidden states, if the back-end has them, see BackEnd.embed; in float32."""
+        features = self.aggregation(states)
+        with torch.autocast(states[0].device.type, enabled=False):
+            return self.back_end.embed(at_least_float32(features))
+
+    def decide(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (B, n_output_logits) of embeddings, as `forward` gives them; in float32."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            logits = self.back_end.decide(embeddings)
+        return logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
 
     def classify(self, states: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, n_output_logits) of the front-end's hidden states, each (B, T, C)."""
@@ -301,7 +352,7 @@ class Detector(nn.Module):
         # The back-end computes in float32, whatever the precision: its part of the products is small, gradients of MoE
         # in bfloat16 were 12 % off, and hundreds of weights need no cast.
         with torch.autocast(states[0].device.type, enabled=False):
-            features = _at_least_float32(features)
+            features = at_least_float32(features)
             logits = self._with_units(features) if self.frames_per_unit else self.back_end(features)
         logits = logits.flip(-1) if self.back_end.bonafide_column == 0 else logits
         if self.frames_per_unit and self.config.utterance == "worst":
@@ -342,6 +393,8 @@ class Detector(nn.Module):
             self.front_end.layers()[-1].requires_grad_(False)
         for name, parameter in self.back_end.named_parameters():
             parameter.requires_grad_(not name.startswith(self.back_end.unused_parameters))
+        if self.config.output == "agreement":
+            self.back_end.output_layer()[1].requires_grad_(False)  # it decides nothing
 
     def score(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """Scores (B,), higher is more bona fide, of waveforms (B, samples)."""
@@ -349,29 +402,54 @@ class Detector(nn.Module):
 
     def scores_of(self, logits: torch.Tensor) -> torch.Tensor:
         """Scores (B,) of logits as `forward` gives them: the bona fide logit, or what its authors score by."""
-        logits = logits[:, 0] if self.frames_per_unit else logits
-        return self.back_end.score(logits) if self.config.n_output_logits == 2 else logits[:, 0]
+        return self._score(logits[:, 0] if self.frames_per_unit else logits)
 
     def unit_scores_of(self, logits: torch.Tensor) -> torch.Tensor:
         """Scores (B, U), of units, of logits as `forward` gives them."""
         logits = logits[:, 1:]
-        scores = self.back_end.score(logits.flatten(0, 1)) if self.config.n_output_logits == 2 else logits[..., 0]
-        return scores.view(logits.shape[:2])
+        return self._score(logits.flatten(0, 1)).view(logits.shape[:2])
+
+    def _score(self, logits):
+        if self.config.n_output_logits == 2 and self.config.output != "prototypes":
+            return self.back_end.score(logits)
+        return self.for_bonafide(logits)
 
 
-def _at_least_float32(features):
+class Teacher(Detector):
+    """A detector that is not trained: in evaluation mode always, and without gradients."""
+
+    def __init__(self, config: ModelConfig, empty_front_end: bool = False) -> None:
+        super().__init__(config, empty_front_end)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        return super().train(False)
+
+
+def agreement(states: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
+    """The mean cosine (B,) between two networks' hidden states, lists of (B, T, C), over frames and layers. The first,
+    the input of the layers, is left out. In float32.
+    """
+    with torch.autocast(states[0].device.type, enabled=False):
+        pairs = zip(at_least_float32(states[1:]), at_least_float32(others[1:]), strict=True)
+        cosines = [F.cosine_similarity(state, other, dim=2).mean(dim=1) for state, other in pairs]
+        return torch.stack(cosines).mean(dim=0)
+
+
+def at_least_float32(features: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    """A tensor, or each of a list, in float32 if its precision is lower."""
     if isinstance(features, list):
-        return [_at_least_float32(state) for state in features]
+        return [at_least_float32(state) for state in features]
     return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
-def build_detector(config: ModelConfig, empty: str | None = None) -> Detector:
+def build_detector(config: ModelConfig, empty: str | None = None, kind: type[Detector] = Detector) -> Detector:
     """Build a Detector with random weights. Raises UserError where the parts do not fit each other.
 
     empty: "all" or "front_end", what is left as it comes from memory, because its weights are about to be loaded.
     """
     with empty_weights() if empty == "all" else contextlib.nullcontext():
-        return Detector(config, empty_front_end=empty is not None)
+        return kind(config, empty_front_end=empty is not None)
 
 
 def use_utterance_batch_norm(detector: Detector) -> None:

@@ -30,7 +30,7 @@ from augmentation import chain
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
 from common.console import StopSignals, UserError, run, warn
-from corpora import provenance
+from corpora import BONAFIDE, provenance
 from data_utils import (
     BATCH_SAMPLES,
     BadAudio,
@@ -42,7 +42,15 @@ from data_utils import (
     plan_batches,
 )
 from front_ends import FRONT_ENDS, lora
-from model import ModelConfig, add_model_flags, build_detector, choose_device, count_parameters, given_model_flags
+from model import (
+    ModelConfig,
+    Teacher,
+    add_model_flags,
+    build_detector,
+    choose_device,
+    count_parameters,
+    given_model_flags,
+)
 from training import distributed, encoder_settings, memory, run_folder
 from training.balance import BalancedOrder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
@@ -263,18 +271,21 @@ def main(argv=None):
     # Before processes wait for each other, which has its time limit.
     model_path, model_name = checkpoints.fetch(config.model_path, "--model_path")
     ssl_path, ssl_name = checkpoints.fetch(config.ssl_path, "--ssl_path", encoder=True)
+    teacher_path, teacher_name = checkpoints.fetch(config.teacher, "--teacher")
     local_rank = distributed.join()
     rank, world = distributed.rank(), distributed.world_size()
     if config.batch_size < world:
         raise UserError(f"--batch_size {config.batch_size}: expected at least one trial for each of {world} processes")
+    teacher = checkpoints.read_detector(teacher_path) if teacher_path else None
+    if config.loss and LOSSES[config.loss].needs_teacher and not (teacher or model_path):
+        raise UserError(f"--loss {config.loss}: needs --teacher, a trained detector")
     start = None  # of a fine-tuning
     if model_path:
         start = checkpoints.read_detector(model_path, **model_flags)
         model_config = ModelConfig(**start["config"])
     else:
-        if config.loss and LOSSES[config.loss].output != "linear":
-            model_flags["output"] = LOSSES[config.loss].output
-        model_config = checkpoints.resolve_encoder(model_flags, ssl_path)
+        asked_for = LOSSES[config.loss].model_fields(teacher and teacher["config"]) if config.loss else {}
+        model_config = checkpoints.resolve_encoder(asked_for | model_flags, ssl_path)
     scored = {"unit": config.unit, "utterance": config.utterance_score or "pooled"}
     whole_config = model_config = dataclasses.replace(model_config, **scored)
     if config.ssl_layers:
@@ -298,11 +309,15 @@ def main(argv=None):
         precision=choose_precision(config.precision, device),
     )
 
+    kind = LOSSES[config.loss]
     augment = choose_augmentation(config)
     train_trials, dev_trials = read_trials(config)
     n_skippable = config.skip_bad_audio
     if config.check_audio:
         (train_trials, dev_trials), n_skippable = without_bad_audio([train_trials, dev_trials], config)
+    if kind.bonafide_only:
+        train_trials = [trial for trial in train_trials if trial.label == BONAFIDE]
+        distributed.say(f"train: {config.loss} trains on the {len(train_trials)} bona fide trials alone")
     plain = {"bad_audio": BadAudio(n_skippable) if n_skippable else None}
     augmented = {**plain, "augment": augment, "seed": config.seed}
     options = {"num_workers": config.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}
@@ -331,6 +346,10 @@ def main(argv=None):
         detector = checkpoints.new_detector(whole_config, ssl_path, config.ssl_layers)
     else:
         detector = build_detector(model_config)
+    try:
+        kind.check_detector(detector)
+    except ValueError as error:
+        raise UserError(f"--loss {config.loss}: {error}") from error
     if config.unit:
         train_set.units = plain["units"] = augmented["units"] = UnitLabels(detector.front_end, config.unit)
     n_adapted = add_adapters(config, detector)
@@ -347,7 +366,9 @@ def main(argv=None):
                 "": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options),
                 "_augmented": make_loader(TrialDataset(dev_trials, crop, **augmented), batch_size, **options),
             }
-        criterion = LOSSES[config.loss](config.class_weights)
+        criterion = kind(config.class_weights)
+        if teacher:
+            criterion.take_teacher(detector, checkpoints.detector_from(teacher_path, teacher, Teacher).to(device))
         criterion = (UnitLoss(criterion, config.labels) if config.unit else criterion).to(device)
         signals = stack.enter_context(StopSignals())
         training = Training(config, detector, criterion, device, folder, train_loader, dev_loaders, signals)
@@ -375,7 +396,10 @@ def main(argv=None):
                 weights = "no --ssl_path" if ssl_path in (None, "none") else ssl_name
             else:
                 weights = checkpoints.pretrained_path(whole_config, ssl_name) or "random weights"
+            if teacher:
+                settings["training"]["teacher"] = config.teacher
             commits = {"--model_path": (model_path, model_name), "--ssl_path": (ssl_path, ssl_name)}
+            commits["--teacher"] = teacher_path, teacher_name
             if downloaded := {flag: name for flag, (path, name) in commits.items() if path != name}:
                 settings["downloaded"] = downloaded  # with their commits, whatever is published there later
             encoder = encoder_settings.choose(config, detector, weights)

@@ -73,6 +73,6 @@ def build_back_end(config: "ModelConfig", in_channels: int, n_hidden_states: int
     if kind.takes_hidden_states or kind.gives_prompts:
         sizes["n_hidden_states"] = n_hidden_states
     back_end = kind(**sizes, **config.options)
-    if config.output == "cosine":
-        back_end.use_cosine_output()
+    if config.output in ("cosine", "prototypes"):
+        back_end.use_output(config.output)
     return back_end

@@ -199,7 +199,8 @@ class AASIST(BackEnd):
         self.drop = nn.Dropout(0.5)
         self.out_layer = nn.Linear(5 * joint, n_output_logits)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, 5 joint): of the nodes in time and in frequency the largest and the mean, and the master."""
         x = self.LL(repeat_frames(features, 3)).transpose(1, 2).unsqueeze(1)  # (B, 1, size, T)
         x = F.selu(self.first_bn(F.max_pool2d(x, 3)))
         x = F.selu(self.first_bn1(self.encoder(x)))  # (B, last, S, T / 3)
@@ -214,7 +215,7 @@ class AASIST(BackEnd):
             self._way(temporal, spectral, self.master2, 2),
         ]
         temporal, spectral, master = (torch.maximum(*map(self.drop_way, pair)) for pair in zip(*ways))
-        readout = torch.cat(
+        return torch.cat(
             [
                 temporal.abs().amax(dim=1),
                 temporal.mean(dim=1),
@@ -224,7 +225,9 @@ class AASIST(BackEnd):
             ],
             dim=1,
         )
-        return self.out_layer(self.drop(readout))
+
+    def decide(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self.out_layer(self.drop(embeddings))
 
     def _way(self, temporal, spectral, master, number):
         """One of the two parallel ways through the joint graph, of which the larger output counts."""

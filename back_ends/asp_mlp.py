@@ -33,11 +33,15 @@ class ASP_MLP(BackEnd):
         self.attention = nn.Sequential(nn.Linear(in_channels, attention_size), nn.Tanh(), nn.Linear(attention_size, 1))
         self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
 
-    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
+    def embed(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Embeddings (B, hidden): what the first layer of the MLP gives."""
         x = weighted_layer_sum(states, self.weights)
         mean, square = attentive_mean(torch.cat([x, x**2], dim=2), self.attention(x)).squeeze(1).chunk(2, dim=1)
         deviation = (square - mean**2).clamp(min=1e-10).sqrt()
-        return self.mlp(torch.cat([mean, deviation], dim=1))
+        return self.mlp[0](torch.cat([mean, deviation], dim=1))
+
+    def decide(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self.mlp[2](self.mlp[1](embeddings))
 
 
 class LayerASP_MLP(BackEnd):
@@ -57,5 +61,9 @@ class LayerASP_MLP(BackEnd):
         self.weights = nn.Parameter(torch.zeros(n_hidden_states))
         self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
 
-    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
-        return self.mlp(weighted_layer_sum([self.pool(state) for state in states], self.weights))
+    def embed(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Embeddings (B, hidden): what the first layer of the MLP gives."""
+        return self.mlp[0](weighted_layer_sum([self.pool(state) for state in states], self.weights))
+
+    def decide(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self.mlp[2](self.mlp[1](embeddings))

@@ -99,19 +99,47 @@ class BackEnd(nn.Module):
         has_them = type(self).forward_with_frames is not BackEnd.forward_with_frames
         return "" if has_them else "pools over time before its decision"
 
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """What `forward` takes, to embeddings (B, D), of which `decide` makes the logits. For losses of embeddings;
+        a back-end that defines both has a `forward`, others leave them as they are.
+        """
+        raise NotImplementedError
+
+    def decide(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (B, n_output_logits) of embeddings (B, D)."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decide(self.embed(x))
+
+    def why_no_embeddings(self) -> str:
+        """Why it gives no embeddings, in words; "" if it does."""
+        return "" if type(self).embed is not BackEnd.embed else "does not say which of its layers gives them"
+
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
         """[(module, its method)] that --compile translates; a loop over frames is better left as it is."""
-        return [(self, "forward"), (self, "forward_with_frames")]  # of which a training calls one
+        methods = [
+            "forward",
+            "forward_with_frames",
+        ]  # of which a training calls one, or the two of a loss of embeddings
+        methods += [] if self.why_no_embeddings() else ["embed", "decide"]
+        return [(self, name) for name in methods]
 
-    def use_cosine_output(self) -> None:
-        """Let the output layer, the last of the linear layers, give cosines, which angular losses train.
+    def output_layer(self) -> tuple[str, nn.Linear]:
+        """(name, module) of the layer that gives the logits: the last of the linear layers."""
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, nn.Linear)][-1]
+
+    def use_output(self, kind: str) -> None:
+        """Let the output layer give cosines, which angular losses train. kind: "cosine" or "prototypes".
 
         Raises ValueError if no loss of cosines fits the back-end.
         """
-        name, layer = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.Linear)][-1]
-        parent, _, attribute = name.rpartition(".")
-        cosine = CosineLinear(layer.in_features, layer.out_features)
-        setattr(self.get_submodule(parent), attribute, cosine)
+        name, layer = self.output_layer()
+        if kind == "cosine":
+            new = CosineLinear(layer.in_features, layer.out_features)
+        else:
+            new = Prototypes(layer.in_features, bonafide_column=self.bonafide_column)
+        self.set_submodule(name, new)
 
 
 class CosineLinear(nn.Linear):
@@ -122,3 +150,18 @@ class CosineLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+
+
+class Prototypes(nn.Linear):
+    """Cosines (B, 2) between an embedding (B, in) and prototypes: the largest to those of spoof, n_spoof, and that to
+    the one of bona fide, in the back-end's order of columns. The last row of the weight is that of bona fide.
+    """
+
+    def __init__(self, in_features: int, n_spoof: int = 8, bonafide_column: int = 1) -> None:
+        super().__init__(in_features, n_spoof + 1, bias=False)
+        self.bonafide_column = bonafide_column
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cosines = F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+        classes = cosines[..., :-1].max(dim=-1).values, cosines[..., -1]
+        return torch.stack(classes if self.bonafide_column == 1 else classes[::-1], dim=-1)

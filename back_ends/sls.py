@@ -70,5 +70,5 @@ class SLS(BackEnd):
         frames = starts.unsqueeze(1) + torch.arange(self.window)
         return features[:, frames].transpose(0, 1).flatten(0, 1)
 
-    def use_cosine_output(self) -> None:
+    def use_output(self, kind: str) -> None:
         raise ValueError("loss: SLS gives log-probabilities, which no loss of cosines fits")

@@ -26,12 +26,12 @@ def load_detector(path: Path | str, **flags: object) -> Detector:
     return detector_from(path, content)
 
 
-def detector_from(path: Path | str, content: dict) -> Detector:
-    """Build a Detector from what read_detector read from `path`; see load_detector."""
+def detector_from(path: Path | str, content: dict, kind: type[Detector] = Detector) -> Detector:
+    """Build a Detector, or a Teacher, from what read_detector read from `path`; see load_detector."""
     config, state_dict = ModelConfig(**content["config"]), content["model"]
     try:
         with _no_larger_than(state_dict) if config.back_end_options else contextlib.nullcontext():
-            detector = build_detector(config, empty="all")
+            detector = build_detector(config, empty="all", kind=kind)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

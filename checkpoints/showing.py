@@ -30,6 +30,10 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
     config = {**detector["config"], "model_name": " or ".join(names)}
     if "back_end_options" in config:
         config["back_end_options"] = options_text(config["back_end_options"])
+    parts = ("front_end", "aggregation", "back_end")
+    if teacher := config.pop("teacher", None):
+        lines["teacher"] = f"{teacher['model_name']}, inside; the score is the agreement with it"
+        parts = (*parts, "teacher")
     for name, value in config.items():
         if value is not None:
             lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value
@@ -37,7 +41,7 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
         lines["dilation"] = f"{lines['dilation']}, as published: no weight tells it"
     if BACK_ENDS[names[0].split("_", 1)[1]].normalizes:
         lines["waveforms"] = "layer-normalised over their samples, whatever ssl_config says"
-    for part in ("front_end", "aggregation", "back_end"):
+    for part in parts:
         lines[f"parameters, {part}"] = f"{_count(below(part + '.', detector['model'])):,}"
     facts = ("epoch", "valid", "seen", "trained_on", "tested_on", "note", "crop", "training", "averaged", "average")
     for name in facts:

@@ -11,6 +11,7 @@ from RawBoost import RawBoostParams
 from training.balance import LEVELS
 from training.flags import TrainingFlags
 from training.losses import LOSSES
+from training.objective import Loss
 from training.options import check_values, from_saved, saved_settings
 from training.run_flags import RunFlags
 from training.schedules import BY_LENGTH
@@ -54,6 +55,7 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
         self._check_tuning()
         if self.loss == "WCE":
             object.__setattr__(self, "loss", "weighted_CCE")
+        self._check_loss()
         try:
             super().__post_init__()
         except ValueError as error:
@@ -80,6 +82,19 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
             n_folders = len(getattr(self, f"{split}_audio_dir") or ())
             if n_folders > len(getattr(self, f"{split}_protocol") or ()):
                 raise UserError(f"--{split}_audio_dir: expected at most one a --{split}_protocol, found {n_folders}")
+
+    def _check_loss(self):
+        kind = LOSSES.get(self.loss, Loss)
+        if kind.couples_trials and self.grad_accum > 1:
+            raise UserError(
+                f"--loss {self.loss}: compares the trials of a batch; expected --grad_accum 1, found {self.grad_accum} "
+                "(--grad_checkpoint saves memory too)"
+            )
+        if self.unit and kind.of_detector is not Loss.of_detector:
+            raise UserError(f"--loss {self.loss}: is of whole utterances, found --labels {self.labels}")
+        if self.teacher and not kind.needs_teacher:
+            needing = " or ".join(name for name, kind in LOSSES.items() if kind.needs_teacher)
+            raise UserError(f"--teacher: expected --loss {needing}, found {self.loss or 'none'}")
 
     def _check_units(self):
         if self.labels == "utterance":

@@ -46,6 +46,11 @@ def total(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def sum_of_all(tensor: torch.Tensor) -> torch.Tensor:
+    """total(), with the gradient: every process's value counts in every process's sum."""
+    return tensor if world_size() == 1 else _Sum.apply(tensor)
+
+
 def highest(*numbers: float) -> Sequence[float]:
     """The highest of each number over all processes, as floats."""
     if world_size() == 1:
@@ -68,6 +73,22 @@ def say(text: str) -> None:
     """Print, once for all processes."""
     if rank() == 0:
         print(text, flush=True)
+
+
+def rows_of_all(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, slice]:
+    """The rows (n, ...) of all processes, a batch of which each has a share: (rows, which of them are there, this
+    process's own). Those that are not there, for a process has fewer than another, are 0. The gradient of every
+    process's rows is that of the sum of all processes' losses.
+    """
+    n = len(rows)
+    if world_size() == 1:
+        return rows, torch.ones(n, dtype=torch.bool, device=rows.device), slice(0, n)
+    most = int(highest(n)[0])
+    own = slice(rank() * most, rank() * most + n)
+    everyone = rows.new_zeros(world_size() * most, *rows.shape[1:])
+    there = torch.zeros(len(everyone), dtype=torch.int32, device=rows.device)
+    everyone[own], there[own] = rows, 1
+    return sum_of_all(everyone), total(there).bool(), own
 
 
 def synchronise_batch_norm(module: torch.nn.Module) -> None:

@@ -134,6 +134,11 @@ class TrainingFlags:
         "not given: the first of those",
         choices=(*LOSSES, "WCE"),
     )
+    teacher: str = _training(
+        None,
+        "--loss OCKD: the trained detector that a student learns to agree with; in the manner of --model_path",
+        runtime=True,
+    )
     class_weights: tuple = _training((0.1, 0.9), "weighted_...: spoof, bona fide", kind=ABOVE_0, nargs=2)
     crop: int = _training(None, "samples of a training utterance; shorter ones are repeated", kind=AT_LEAST_1)
     crop_place: str = _training(

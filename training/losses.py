@@ -1,46 +1,14 @@
-"""Losses by name: from a detector's outputs (B, n_outputs) and labels (B,), 1 bona fide and 0 spoof, to one number.
+"""Losses by name, of a detector's outputs (B, n_outputs) and labels (B,), 1 bona fide and 0 spoof.
 
-A new loss is a class, and a line in LOSSES, which are the choices of train.py's --loss.
+A new loss is a class, see training/objective.py, and an entry in LOSSES, the choices of train.py's --loss.
 """
 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-
-class Loss(nn.Module):
-    """The mean over trials, each with its weight: `total` / `weight`, which training takes apart, for several parts of
-    a batch have one mean.
-
-    class_weights: (spoof, bona fide), used by the losses that weigh classes.
-    """
-
-    n_outputs = 2  # that the detector must have
-    output = "linear"  # kind of its output layer, see ModelConfig.output
-    by_epochs = False  # does it depend on how many epochs there are?
-
-    def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
-        super().__init__()
-        self.register_buffer("class_weights", torch.tensor(class_weights))
-
-    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.total(outputs, labels) / self.weight(labels)
-
-    def of_batch(self, seconds: float, progress: float = 1.0) -> None:
-        """Called before `total`, for losses that depend on the length of a batch's crops, or on how far training is.
-
-        progress: share of the epochs that are done; 1 for the dev set, so that its losses compare between epochs.
-        """
-
-    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The sum over trials, each with its weight, a scalar."""
-        raise NotImplementedError
-
-    def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """The sum of the trials' weights, a scalar."""
-        return torch.ones_like(labels, dtype=torch.float32).sum()
+from training.objective import Loss
 
 
 class Focal(Loss):
@@ -93,7 +61,7 @@ class OneClassSoftmax(Loss):
 
     def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
         super().__init__(class_weights)
-        self.register_buffer("margins", torch.tensor(self.MARGINS))
+        self.register_buffer("margins", torch.tensor(self.MARGINS), persistent=False)
 
     def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         wrong_side = (self.margins[labels] - outputs[:, 0]) * (2 * labels - 1)
@@ -113,7 +81,7 @@ class AdditiveMarginSoftmax(Loss):
 
     def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
         super().__init__(class_weights)
-        self.register_buffer("margin", torch.tensor(self.MARGIN))
+        self.register_buffer("margin", torch.tensor(self.MARGIN), persistent=False)
 
     def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         less_margin = outputs - self.margin * F.one_hot(labels, 2)

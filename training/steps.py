@@ -13,25 +13,30 @@ from model import Detector
 from training import distributed
 from training.config import TrainingConfig
 from training.cuda_graph import GraphedGradients
-from training.losses import Loss
+from training.objective import Loss, Objective, at_least_tiny
 from training.run_flags import PRECISIONS
 
 
 class Steps:
-    """A detector, its loss and its optimiser: `freeze` says what is trained, `step` trains it on a batch."""
+    """A detector, its loss and its optimiser: `freeze` says what is trained, `step` trains it on a batch.
+
+    Every parameter of the detector and the loss that asks for its gradient by then is trained.
+    """
 
     def __init__(self, config: TrainingConfig, detector: Detector, criterion: Loss, device: torch.device) -> None:
         self.config, self.detector, self.criterion, self.device = config, detector, criterion, device
+        self.objective = Objective(detector, criterion)
+        self.trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         # Fused: one kernel for all weights, and one that heeds found_inf, see step().
         self.optimizer = getattr(torch.optim, config.optimizer)(
-            detector.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2), fused=True
+            self.trained, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2), fused=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self.statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
+        self.statistics = [buffer for buffer in self.objective.buffers() if buffer.is_floating_point()]
         self.progress = 0.0  # share of the epochs that are done
         self.frozen = None  # the front-end, see freeze()
         if distributed.world_size() > 1:
-            distributed.synchronise_batch_norm(detector)
+            distributed.synchronise_batch_norm(self.objective)
         if config.compile:
             parts = [*detector.front_end.parts_to_compile(), *detector.back_end.parts_to_compile()]
             for module, method in parts:
@@ -45,18 +50,18 @@ class Steps:
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def freeze(self, frozen: bool) -> None:
-        """Train the front-end or not. Makes self.network, what a step calls: the detector, compiled and shared out."""
+        """Train the front-end or not. Makes self.network, what a step calls: the objective, shared out to processes."""
         if frozen == self.frozen:
             return
         self.frozen = frozen
         self.detector.set_trained(front_end=not frozen)
-        self.network, self.compute_gradients = self.detector, self.gradients
+        self.network, self.compute_gradients = self.objective, self.gradients
         if distributed.world_size() > 1:
             # Looking for parameters that a step left out waits for the device in each.
             unused = self.drops_layers() or not self.detector.back_end.same_kernels
             self.network = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=unused)
         elif self.config.compile and not self.why_not_recorded():
-            self.compute_gradients = GraphedGradients(self.gradients, self.detector.parameters())
+            self.compute_gradients = GraphedGradients(self.gradients, self.trained)
 
     def drops_layers(self) -> bool:
         """Does a step leave out layers of the front-end by chance?"""
@@ -94,7 +99,7 @@ class Steps:
         self.criterion.of_batch(x.shape[1] / SAMPLE_RATE, self.progress)
         loss = self.compute_gradients(x, labels)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm(p.grad for p in self.detector.parameters() if p.grad is not None)
+        norm = nn.utils.get_total_norm(p.grad for p in self.trained if p.grad is not None)
         finite = torch.isfinite(loss)
         if not self.scaler.is_enabled():  # the scaler looks after infinite gradients itself, they are its measure
             finite &= torch.isfinite(norm)
@@ -110,7 +115,7 @@ class Steps:
     def gradients(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of a batch, a scalar; its gradients, scaled by the scaler, become those of the parameters."""
         config, world = self.config, distributed.world_size()
-        weight = distributed.total(self.criterion.weight(labels))
+        weight = at_least_tiny(distributed.total(self.criterion.weight(labels)))
         loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         parts = list(zip(x.chunk(config.grad_accum), labels.chunk(config.grad_accum)))
@@ -119,9 +124,8 @@ class Steps:
             apart = self.network.no_sync() if world > 1 and i + 1 < len(parts) else contextlib.nullcontext()
             with apart:
                 with self.autocast():
-                    logits = self.network(x_part)
-                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-                part = (self.criterion.total(logits, labels_part) / weight).sum()  # of several terms
+                    total = self.network(x_part, labels_part)
+                part = (total / weight).sum()  # of several terms
                 self.scaler.scale(part * world).backward()
             loss += part.detach()
         return distributed.total(loss)

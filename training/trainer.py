@@ -19,7 +19,7 @@ from model import Detector
 from training import distributed, validation
 from training.config import TrainingConfig
 from training.kept import KeptCheckpoints
-from training.losses import Loss
+from training.objective import Loss
 from training.schedules import EVERY_STEP, SCHEDULES, validates
 from training.steps import Steps
 
@@ -104,6 +104,7 @@ class Training(Steps):
             self.kept.check_folder()
             pending = [[value.cpu() for value in step] for step in self.state["pending_steps"]]
             facts = {**self.state, "pending_steps": pending, "scaler": self.scaler.state_dict()}
+            facts |= {"objective": self.criterion.state_dict()} if self.criterion.state_dict() else {}
             path = self.kept.folder / checkpoints.RESUME_NAME
             self.writer.flush()  # first: what was logged up to here is not logged again
             checkpoints.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
@@ -117,6 +118,8 @@ class Training(Steps):
                 content = checkpoints.load_resume(
                     path, self.detector, self.optimizer, self.scheduler, distributed.rank()
                 )
+                of_loss = content.get("objective", {})
+                checkpoints.load_strictly(self.criterion, of_loss, path, f"--loss {self.config.loss}")
             except UserError as error:
                 reasons.append(error)
                 continue
@@ -168,7 +171,7 @@ class Training(Steps):
         self.progress = (state["epoch"] - 1) / config.epochs
         frozen = state["epoch"] <= config.SSL_freeze_epoch
         self.freeze(frozen)
-        self.detector.train()
+        self.objective.train()
         if frozen:
             self.detector.front_end.eval()  # a frozen encoder drops nothing out
         loader.batch_sampler.epoch, loader.batch_sampler.start = state["epoch"], state["batch"]
@@ -258,7 +261,7 @@ class Training(Steps):
 
         Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
         """
-        self.detector.eval()
+        self.objective.eval()
         found = {}
         for suffix, loader in self.dev_loaders.items():
             loader.batch_sampler.epoch = 0

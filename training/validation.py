@@ -7,7 +7,7 @@ import checkpoints
 from corpora import BONAFIDE, SPOOF
 from model import Detector
 from reports.metrics import compute_eer
-from training.losses import Loss
+from training.objective import Loss
 
 
 def dev_figures(detector: Detector, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
