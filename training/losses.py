@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from training.contrastive import SupervisedContrastive
+from training.distillation import OneClassDistillation
+from training.latent import LatentSpaceAugmentation, LatentSpaceRefinement
 from training.objective import Loss
 
 
@@ -150,6 +153,10 @@ LOSSES = {
     "AM_softmax": AdditiveMarginSoftmax,
     "duration_AM_softmax": DurationMarginSoftmax,
     "weighted_focal": WeightedFocal,
+    "weighted_CCE_SupCon": SupervisedContrastive,
+    "LSR": LatentSpaceRefinement,
+    "LSR_LSA": LatentSpaceAugmentation,
+    "OCKD": OneClassDistillation,
 }
 
 

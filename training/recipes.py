@@ -1,10 +1,12 @@
 """Training recipes as their authors published them: flags of train.py and their values, for --recipe NAME.
 
 Every value may be overridden by its flag. `not_carried_over` is what a recipe has and this project does not do. A value
-that a recipe does not say is that of the corpus.
+that a recipe does not say is that of the corpus. Systems whose authors' recipes are unknown are in
+recipes_after_papers.py.
 """
 
 from corpora import recipe_of
+from training.recipes_after_papers import AFTER_PAPERS
 
 # Conformer, TCM and Mamba share one. Their dev set is augmented too, and ranks the epochs.
 _SHARED = {
@@ -103,51 +105,6 @@ _MAMBO = {
     "MamBo-4-Hydra-N1 counts units or the Hydras in a row its authors do not say; here units",
 }
 
-# Of WavLM systems whose recipes are unknown, on the raw waveform, as Microsoft's own program takes it.
-_AFTER_WAVLM = {
-    "ssl": "wavlm_large_raw",
-    "epochs": 50,
-    "early_stop": 5,
-    "batch_size": 32,
-    "optimizer": "AdamW",
-    "lr": 1e-5,
-    "weight_decay": 1e-4,
-    "schedule": "constant",
-    "loss": "weighted_CCE",
-    "class_weights": [0.1, 0.9],
-    "algo": 0,
-    "crop": 64600,
-    "crop_place": "random",
-    "validation": "loss",
-    "not_carried_over": "all of it: after Guo et al. (MFA) and Tran et al. (LayerASP_MLP, who add a supervised "
-    "contrastive loss), whose recipes are unknown; this project's own choice, near that of AttM_LSTM",
-}
-# After Martín-Doñas and Álvarez 2022.
-_VICOMTECH = {
-    "model_name": "wav2vec2_Vicomtech",
-    "n_output_logits": 1,
-    "epochs": 100,
-    "early_stop": 10,
-    "batch_size": 64,
-    "optimizer": "Adam",
-    "lr": 3e-4,
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "SSL_freeze_epoch": 100,
-    "loss": "OC_softmax",
-    "crop": 64000,
-    "crop_place": "random",
-    "validation": "loss",
-    "not_carried_over": "all of it but low-pass filters as augmentation and the one-class softmax: after Martín-Doñas "
-    "and Álvarez, whose recipe is unknown; this project's own choice, near that of LGF with the encoder fixed",
-}
-# Baselines of Liu et al. 2025, on singing.
-_BASELINE = {
-    "n_output_logits": 1,
-    **recipe_of("CtrSVDD"),
-    "not_carried_over": "the sizes of the back-end, which are unknown; this project's own choice. The training is that "
-    "of Nes2Net_X_singing",
-}
 # Xie et al. 2025, both on a frozen encoder.
 _PROMPT_TUNING = {
     "model_name": "wav2vec2_PT_AASIST",
@@ -294,24 +251,7 @@ RECIPES = {
     },
     "PT": _PROMPT_TUNING,
     "WPT": {**_PROMPT_TUNING, "back_end_options": {"tokens": 6, "wavelet_tokens": 4}},
-    # After Zhang et al. 2024.
-    "AASIST2": {
-        "model_name": "wav2vec2_AASIST2",
-        **recipe_of("ASVspoof2019_LA", "wav2vec2_AASIST"),
-        "loss": "duration_AM_softmax",
-        "dynamic_crop": [16000, 96000],
-        "crop_place": "random_if_longer",
-        "not_carried_over": "all of it but the margin by duration: after Zhang et al., whose recipe is unknown; "
-        "this project's own choice: that of AASIST, chunks of 1 to 6 s, scale 15, a margin of 0.2 in three quarters",
-    },
-    # After Guo et al. 2024, and after Tran et al. 2024.
-    "MFA": {"model_name": "WavLM_MFA", **_AFTER_WAVLM},
-    "LayerASP_MLP": {"model_name": "WavLM_LayerASP_MLP", **_AFTER_WAVLM},
-    "ResNet": {"model_name": "WavLM_ResNet", **_BASELINE},
-    "Res2Net": {"model_name": "WavLM_Res2Net", **_BASELINE},
-    "ECAPA_TDNN": {"model_name": "WavLM_ECAPA_TDNN", **_BASELINE},
-    "FIR_NB": {**_VICOMTECH, "augment": "FIR-NB"},
-    "FIR_WB": {**_VICOMTECH, "augment": "FIR-WB"},
+    **AFTER_PAPERS,
     # wedefense's on PartialSpoof, fine-tuned.
     "MHFA": {
         "model_name": "wav2vec2_MHFA",

@@ -1,0 +1,433 @@
+"""Objectives that see more of a detector than its outputs: vectors computed apart from this project's code, what each
+must do, and runs from the first step to a score.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_reference, with_back_end
+from test_crash import pair
+from test_gradients import NoReading, NoWaitingOperations
+from torch.nn import functional as F
+
+import checkpoints
+import easy_inference_demo
+import eval as eval_script
+import train
+from back_ends.base import Prototypes
+from common.console import UserError
+from inference.precision import prepare
+from model import ModelConfig, Teacher, agreement, build_detector
+from training.config import TrainingConfig
+from training.contrastive import contrastive_losses
+from training.latent import LatentSpaceAugmentation, angular_margin, made_up_embeddings, prototype_cosines
+from training.losses import LOSSES
+from training.steps import Steps
+
+VECTORS = read_reference("newer_systems.json")
+CPU = torch.device("cpu")
+
+
+def double(values, **options):
+    return torch.tensor(values, dtype=torch.float64, **options)
+
+
+def close(found, expected, atol=2e-6):
+    torch.testing.assert_close(found, double(expected), atol=atol, rtol=0)
+
+
+# ----------------------------------------------------------------------------------------------------- contrastive
+
+
+def test_the_contrastive_loss_is_the_vector():
+    vector = VECTORS["supcon"]
+    z, labels = double(vector["embeddings"]), torch.tensor(vector["labels"])
+    losses = contrastive_losses(F.normalize(z, dim=1), labels, vector["temperature"])
+    close(losses, vector["loss_per_anchor"], 1e-5)
+    assert losses.mean().item() == pytest.approx(vector["loss"], abs=1e-5)
+
+
+def test_the_contrastive_loss_of_equal_embeddings_and_of_two_tight_classes():
+    z, labels = F.normalize(torch.ones(7, 3, dtype=torch.float64), dim=1), torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    close(contrastive_losses(z, labels, 0.1), [math.log(6)] * 7)
+    z[labels == 1] *= -1
+    close(contrastive_losses(z, labels, 1e-3), [math.log(n - 1) for n in (3, 3, 3, 4, 4, 4, 4)])
+
+
+def test_the_contrastive_loss_heeds_no_order_and_skips_who_is_alone():
+    torch.manual_seed(0)
+    z, labels = F.normalize(torch.randn(6, 4, dtype=torch.float64), dim=1), torch.tensor([0, 0, 0, 0, 1, 0])
+    losses, order = contrastive_losses(z, labels, 0.1), torch.randperm(6)
+    close(contrastive_losses(z[order], labels[order], 0.1), losses[order].tolist())
+    assert losses[4] == 0 and torch.all(losses[labels == 0] > 0)
+    assert torch.isfinite(contrastive_losses(z, torch.zeros(6, dtype=torch.long), 0.1)).all()
+    absent = torch.cat([z, torch.zeros(2, 4, dtype=torch.float64)])
+    close(contrastive_losses(absent, torch.tensor([0, 0, 0, 0, 1, 0, -1, -1]), 0.1)[:6], losses.tolist())
+    alone = z[:1].clone().requires_grad_()
+    contrastive_losses(alone, labels[:1], 0.1).sum().backward()
+    assert not alone.grad.any()
+
+
+def test_the_contrastive_objective_is_the_sum_of_its_two_means():
+    detector, loss = of_loss("weighted_CCE_SupCon"), LOSSES["weighted_CCE_SupCon"]((0.1, 0.9))
+    detector.eval()
+    x, labels = torch.randn(5, 4000), torch.tensor([0, 0, 1, 0, 0])
+    z = F.normalize(detector.back_end.mlp[0](pooled(detector, x)), dim=1)
+    losses = contrastive_losses(z, labels, 0.1)
+    expected = F.cross_entropy(detector(x), labels, weight=torch.tensor([0.1, 0.9])) + losses.sum() / 4
+    torch.testing.assert_close((loss.of_detector(detector, x, labels) / loss.weight(labels)).sum(), expected)
+
+
+def pooled(detector, x):
+    seen = []
+    hook = detector.back_end.mlp[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    detector(x)
+    hook.remove()
+    return seen[0]
+
+
+# ------------------------------------------------------------------------------------- latent space, prototypes
+
+
+def of_vector():
+    vector = VECTORS["lsr_prototype_loss"]
+    layer = Prototypes(3, n_spoof=2).double()
+    layer.weight.data = double([*vector["spoof_prototypes"], vector["bonafide_prototype"]])
+    loss = LOSSES["LSR"]()
+    loss.SCALE, loss.MARGIN = vector["gamma"], vector["angular_margin"]
+    return vector, layer, loss, double(vector["embeddings"], requires_grad=True), torch.tensor(vector["labels"])
+
+
+def test_the_loss_of_prototypes_is_the_vector():
+    vector, layer, loss, z, labels = of_vector()
+    outputs = layer(z)
+    close(outputs, vector["similarity_spoof_bonafide"])
+    totals = [loss.total(outputs[i : i + 1], labels[i : i + 1]).item() for i in range(3)]
+    assert totals == pytest.approx(vector["loss_per_trial"], abs=2e-5)
+    intra, inter = prototype_cosines(layer.weight)
+    assert intra.item() == pytest.approx(vector["intra_mean_cosine"], abs=1e-6)
+    assert inter.item() == pytest.approx(vector["inter_mean_cosine"], abs=1e-6)
+    close(outputs[:, 1] - outputs[:, 0], vector["score"])
+    loss.MARGIN = 0.0
+    assert loss(outputs, labels).item() == pytest.approx(vector["loss_mean_no_margin"], abs=2e-5)
+
+
+def test_one_prototype_of_spoof_without_margin_is_cross_entropy_of_two_directions():
+    torch.manual_seed(0)
+    layer, loss, labels = Prototypes(5, n_spoof=1), LOSSES["LSR"](), torch.tensor([0, 1, 1, 0])
+    loss.MARGIN = 0.0
+    z = torch.randn(4, 5)
+    cosines = F.cosine_similarity(z[:, None], layer.weight[None], dim=2)
+    torch.testing.assert_close(loss(layer(z), labels), F.cross_entropy(32 * cosines, labels))
+
+
+def test_only_the_nearest_prototype_of_spoof_learns_from_a_trial():
+    vector, layer, loss, z, labels = of_vector()
+    for i in range(3):
+        layer.zero_grad()
+        loss.total(layer(z[i : i + 1]), labels[i : i + 1]).backward()
+        nearest = np.argmax(vector["cosines_spoof_prototypes"][i])
+        moved = layer.weight.grad.abs().sum(dim=1) > 0
+        assert moved.tolist() == [nearest == 0, nearest == 1, True]
+
+
+def test_neither_the_order_of_prototypes_nor_any_length_changes_an_output():
+    torch.manual_seed(0)
+    layer, z = Prototypes(5).double(), torch.randn(4, 5, dtype=torch.float64)
+    expected = layer(z)
+    order = torch.cat([torch.randperm(8), torch.tensor([8])])
+    layer.weight.data = layer.weight[order] * torch.rand(9, 1, dtype=torch.float64)
+    torch.testing.assert_close(layer(3 * z), expected)
+    other = Prototypes(5, bonafide_column=0).double()
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(z), layer(z).flip(-1))
+
+
+def test_equal_prototypes_are_the_worst_that_the_regulariser_knows():
+    spoof = torch.randn(1, 5).expand(8, 5)
+    intra, _ = prototype_cosines(torch.cat([spoof, torch.randn(1, 5)]))
+    assert intra.item() == pytest.approx(1)
+    assert prototype_cosines(torch.randn(2, 5))[0] == 0  # one of spoof has no pairs
+
+
+def test_the_margin_falls_to_the_end():
+    cosines = torch.linspace(-1, 1, 2001, dtype=torch.float64, requires_grad=True)
+    found = angular_margin(cosines, 0.2)
+    angles = torch.arccos(cosines.detach().clamp(-1 + 1e-7, 1 - 1e-7))
+    within = angles < math.pi - 0.2
+    torch.testing.assert_close(found[within], torch.cos(angles + 0.2)[within])
+    assert torch.all(found.diff() > 0) and torch.all(found < cosines)
+    found.sum().backward()
+    assert torch.isfinite(cosines.grad).all()
+
+
+def test_made_up_embeddings_are_the_vector():
+    vector = VECTORS["lsa"]
+    z, partner = double([vector["z1"]]), double([vector["z2"]])
+    given = {"noise": 0.1 * double([vector["noise"]]), "scale": double([[1.1] * 3]), "share": double([[0.7]])}
+    given |= {"shift": double(vector["affine_a_1_1_b"]) - 1.1 * z, "step": double([[0.5]])}
+    found = made_up_embeddings(z, partner, torch.cat([z, partner]).mean(dim=0), **given)[:, 0]
+    assert given["shift"].abs().max() <= 0.1
+    names = "additive_beta_0_1 affine_a_1_1_b mixup_lambda_0_7 interpolation_towards_mean_0_5"
+    names += " extrapolation_from_mean_0_5"
+    close(found, [vector[name] for name in names.split()])
+    nothing = {"noise": 0 * z, "scale": torch.ones_like(z), "share": double([[1.0]]), "shift": 0 * z}
+    for same in made_up_embeddings(z, partner, partner[0], **nothing, step=double([[0.0]])):
+        assert torch.equal(same, z)
+
+
+def test_embeddings_of_spoof_are_made_up_in_training_alone():
+    torch.manual_seed(0)
+    loss, z, labels = LatentSpaceAugmentation(), torch.randn(400, 6), torch.arange(400) % 4 > 0
+    found = loss.augmented(z, ~labels)
+    changed = (found != z).any(dim=1)
+    assert found.shape == z.shape and not changed[labels].any()
+    assert 0.3 < changed[~labels].float().mean() < 0.7
+    assert torch.equal(loss.eval().augmented(z, ~labels), z)
+    assert torch.equal(loss.train().augmented(z, torch.zeros(400, dtype=torch.bool)), z)
+    # Mixed embeddings lie between two of spoof: with bona fide far away, none comes near it.
+    z[labels] += 1e4
+    assert loss.augmented(z, ~labels)[~labels].abs().max() < 100
+
+
+# ------------------------------------------------------------------------------------------------- distillation
+
+
+def test_agreement_is_the_vector():
+    vector = VECTORS["ockd_cosine"]
+    teacher, student = (list(double(vector[name])[:, None]) for name in ("teacher", "student"))
+    found = agreement([double([[[9.0] * 4] * 3]), *student], [double([[[-9.0] * 4] * 3]), *teacher])
+    assert found.item() == pytest.approx(vector["score"], abs=1e-6)
+    assert 1 - found.item() == pytest.approx(vector["loss"], abs=1e-6)
+    for layer in range(2):
+        found = agreement([student[layer]] * 2, [teacher[layer]] * 2)
+        assert 1 - found.item() == pytest.approx(vector["loss_per_layer"][layer], abs=1e-6)
+    scaled = agreement([teacher[0], student[0], 3 * student[1]], [teacher[0], *teacher])
+    assert 1 - scaled.item() == pytest.approx(vector["loss"], abs=1e-6)
+
+
+TEACHER = ModelConfig("wav2vec2_AASIST", ssl="tiny")
+
+
+def pair_of_networks():
+    """A student that is a copy of its teacher, and its loss."""
+    torch.manual_seed(0)
+    teacher = build_detector(TEACHER, kind=Teacher)
+    loss = LOSSES["OCKD"]()
+    student = build_detector(ModelConfig(**loss.model_fields(TEACHER.to_dict())))
+    loss.take_teacher(student, teacher)
+    student.front_end.load_state_dict(teacher.front_end.state_dict())
+    theirs = {n: v for n, v in teacher.back_end.state_dict().items() if not n.startswith("out_layer.")}
+    assert set(student.back_end.load_state_dict(theirs, strict=False).missing_keys) == {
+        "out_layer.weight",
+        "out_layer.bias",
+    }
+    return student, loss
+
+
+def test_a_student_that_is_its_teacher_agrees_and_learns_nothing():
+    student, loss = pair_of_networks()
+    student.set_trained(front_end=True)
+    x = torch.randn(3, 4000)
+    student.eval()
+    total = loss.of_detector(student, x, torch.tensor([1, 1, 0]))
+    total.backward()
+    assert abs(total.item()) < 1e-5
+    torch.testing.assert_close(student.score(x), torch.ones(3))
+    gradients = [parameter.grad.abs().max() for parameter in student.parameters() if parameter.grad is not None]
+    assert len(gradients) > 100 and max(gradients) < 1e-4
+    assert all(parameter.grad is None for parameter in student.teacher.parameters())
+
+
+def test_a_loss_that_keeps_its_teacher_leaves_it_as_it_is():
+    loss, teacher = LOSSES["weighted_CCE"](), build_detector(TEACHER, kind=Teacher)
+    detector = build_detector(TEACHER)
+    loss.take_teacher(detector, teacher)
+    steps = Steps(TrainingConfig(optimizer="Adam", lr=1e-3, schedule="constant"), detector, loss, CPU)
+    steps.objective.train()
+    assert detector.training and not any(module.training for module in teacher.modules())
+    assert [*map(id, steps.trained)] == [*map(id, detector.parameters())]
+    assert len(loss.state_dict()) == len(teacher.state_dict())  # in the file to resume from, in no checkpoint
+    assert not any("teacher" in name for name in detector.state_dict())
+
+
+def test_spoofs_teach_a_student_nothing():
+    student, loss = pair_of_networks()
+    student.train()
+    with torch.no_grad():
+        student.back_end.LL.weight += 0.1
+    x, labels = torch.randn(4, 4000), torch.tensor([0, 1, 0, 1])
+    torch.manual_seed(1)
+    loss.of_detector(student.eval(), x, labels).backward()
+    found = student.back_end.LL.weight.grad.clone()
+    student.zero_grad()
+    loss.of_detector(student, x[1::2], labels[1::2]).backward()
+    torch.testing.assert_close(student.back_end.LL.weight.grad, found)
+    assert loss.weight(labels) == 2
+    assert loss(student(x), 0 * labels) == 0  # no division by the weight of nothing
+    assert torch.isfinite(stepper("OCKD", student).step(x, 0 * labels)[0])
+
+
+def test_a_student_is_of_its_teachers_architecture(fails):
+    fields = LOSSES["OCKD"].model_fields(TEACHER.to_dict())
+    wrongs = {"model_name": "wav2vec2_AASIST2", "n_output_logits": 2, "ssl": "xlsr_300m", "agg": "SEA"}
+    for name, wrong in wrongs.items():
+        with pytest.raises(UserError, match=f"--{name}: expected .*, which an agreement with that teacher needs"):
+            ModelConfig(**{**fields, name: wrong})
+    for teacher in (None, [], {"nothing": 1}, {**fields["teacher"], "teacher": fields["teacher"]}):
+        with pytest.raises(UserError, match="--teacher: expected a detector of the same architecture"):
+            ModelConfig(**{**fields, "teacher": teacher})
+    with pytest.raises(UserError, match="LogMel_AASIST: expected a front-end of layers"):
+        build_detector(ModelConfig(**LOSSES["OCKD"].model_fields(ModelConfig("LogMel_AASIST").to_dict())))
+
+
+# ------------------------------------------------------------------------------------------------- steps and runs
+
+BACK_END = {"weighted_CCE_SupCon": "LayerASP_MLP", "LSR": "AASIST", "LSR_LSA": "AASIST", "OCKD": "AASIST"}
+
+
+def of_loss(name):
+    """A detector that the loss of that name trains."""
+    torch.manual_seed(0)
+    if name == "OCKD":
+        return pair_of_networks()[0]
+    fields = LOSSES[name].model_fields(None)
+    return build_detector(ModelConfig(f"wav2vec2_{BACK_END[name]}", ssl="tiny", **fields))
+
+
+def stepper(name, detector, **flags):
+    flags = {"optimizer": "Adam", "lr": 1e-3, "weight_decay": 1e-4, "schedule": "constant", "precision": "fp32"} | flags
+    steps = Steps(TrainingConfig(**flags), detector, LOSSES[name](), CPU)
+    steps.freeze(False)
+    steps.objective.train()
+    return steps
+
+
+@pytest.mark.parametrize("name", BACK_END)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_trains_what_it_should_and_waits_for_nothing(name, precision):
+    detector = of_loss(name)
+    steps = stepper(name, detector, precision=precision)
+    x, labels = torch.randn(4, 4000), torch.tensor([0, 1, 0, 1])
+    frozen = {n for n, parameter in detector.named_parameters() if not parameter.requires_grad}
+    before = {n: value.clone() for n, value in detector.state_dict().items()}
+    loss, _, skipped = steps.step(x, labels)
+    assert loss.dtype == torch.float32
+    while not all(torch.isfinite(p.grad).all() for p in steps.trained if p.grad is not None):  # fp16 finds its scale
+        loss, _, skipped = steps.step(x, labels)
+    assert not skipped
+    parameters = dict(detector.named_parameters())
+    for n, parameter in parameters.items():
+        assert (parameter.grad is None) == (n in frozen), n
+        assert torch.equal(parameter, before[n]) == (n in frozen or not parameter.grad.any()), n
+    teacher = {n for n in before if n.startswith("teacher.")}
+    assert bool(teacher) == (name == "OCKD") and all(torch.equal(detector.state_dict()[n], before[n]) for n in teacher)
+    before = {n: value.clone() for n, value in detector.state_dict().items()}
+    with NoReading(), NoWaitingOperations():
+        steps.step(x, labels)
+    after = {n: value.clone() for n, value in detector.state_dict().items()}
+    *_, skipped = steps.step(x * float("nan"), labels)
+    assert skipped and any(not torch.equal(after[n], before[n]) for n in after)
+    assert all(torch.equal(value, after[n]) for n, value in detector.state_dict().items() if value.is_floating_point())
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    torch.manual_seed(7)
+    checkpoints.save_checkpoint(path, TEACHER, build_detector(TEACHER).state_dict())
+    return path
+
+
+@pytest.fixture
+def flags_of(train_flags, teacher, tmp_path):
+    def call(name):
+        flags = [*with_back_end(train_flags, BACK_END[name]), "--loss", name, "--algo", "0", "--epochs", "2"]
+        flags += ["--teacher", str(teacher), "--batch_size", "4"] if name == "OCKD" else []
+        return [*flags, "--crop", "4000", "--average_best", "2", "--log_dir", str(tmp_path), "--schedule", "constant"]
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD"])
+def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
+    name, flags_of, tmp_path, teacher, corpus, processes, output
+):
+    flags = flags_of(name)
+    whole, parts = ({"flags": [*flags, "--foldername", n, "--resume", "auto"]} for n in ("whole", "parts"))
+    (status,), text = processes(whole)
+    assert status == 0, text
+    (status,), text = processes({**parts, "at": ["step", 3, 15]})
+    assert status == 143, text
+    (status,), text = processes(parts)
+    assert status == 0, text
+    one, other = (next((tmp_path / n).iterdir()) / "checkpoints" / "average_best_2.pth" for n in ("whole", "parts"))
+    expected, found = (checkpoints.read_checkpoint(path) for path in (one, other))
+    assert all(torch.equal(found["model"][n], value) for n, value in expected["model"].items())
+    assert found["valid"] == expected["valid"] and math.isfinite(found["valid"]["loss"])
+    if name == "OCKD":
+        for n, value in checkpoints.read_checkpoint(teacher)["model"].items():
+            assert torch.equal(found["model"][f"teacher.{n}"], value)
+    protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
+    dev = ["--protocol", str(protocol), "--audio_dir", str(corpus / "ASVspoof2019_LA_dev" / "flac")]
+    scores = tmp_path / "scores.txt"
+    output(eval_script.main, [*dev, "--model_path", str(other), "--eval_output", str(scores)])
+    scores = {line.split()[0]: float(line.split()[-1]) for line in scores.read_text().splitlines()}
+    assert len(scores) == 20 and np.isfinite([*scores.values()]).all()
+    if name == "OCKD":
+        assert all(-1 <= score <= 1 for score in scores.values())
+    file = next((corpus / "ASVspoof2019_LA_dev" / "flac").glob("*.flac"))
+    text = output(easy_inference_demo.main, ["--model_path", str(other), "--file_to_test", str(file)])
+    assert f"score: {scores[file.stem]:.3f}"[:10] in text
+    assert checkpoints.show(other)["output"] == found["config"]["output"]
+    prepared, plain = checkpoints.load_detector(other), checkpoints.load_detector(other)
+    prepare(prepared, "fp32")
+    x = torch.randn(2, 6000)
+    with torch.inference_mode():
+        torch.testing.assert_close(prepared.score(x), plain.score(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR", "OCKD"])
+def test_two_processes_train_an_objective_as_one_does(name, flags_of, processes, tmp_path):
+    # AASIST drops out, which no two processes do alike.
+    config = ModelConfig("wav2vec2_LayerASP_MLP", ssl="tiny")
+    checkpoints.save_checkpoint(tmp_path / "teacher.pth", config, build_detector(config).state_dict())
+    flags = [flag.replace("wav2vec2_AASIST", config.model_name) for flag in flags_of(name)]
+    flags = [str(tmp_path / "teacher.pth") if flag.endswith("teacher.pth") else flag for flag in flags]
+    flags += ["--batch_size", "7"]
+    one, two = ({"flags": [*flags, "--foldername", n], "double": True} for n in ("one", "two"))
+    for runs in ([one], pair(two)):
+        statuses, text = processes(*runs)
+        assert not any(statuses), text
+    one, two = (next((tmp_path / n).iterdir()) / "checkpoints" / "epoch_2.pth" for n in ("one", "two"))
+    one, two = (checkpoints.read_checkpoint(path)["model"] for path in (one, two))
+    assert max((one[n].double() - two[n].double()).abs().max() for n in one) < 1e-5
+
+
+def test_made_up_embeddings_on_two_processes(flags_of, processes):
+    statuses, text = processes(*pair({"flags": [*flags_of("LSR_LSA"), "--foldername", "run"]}))
+    assert statuses == [0, 0], text
+
+
+def test_what_does_not_go_together_is_said(flags_of, teacher, fails):
+    for name in ("weighted_CCE_SupCon", "LSR_LSA"):
+        fails(train.main, [*flags_of(name), "--grad_accum", "2"], f"--loss {name}", "--grad_accum 1")
+    flags = flags_of("OCKD")
+    place = flags.index("--teacher")
+    fails(train.main, flags[:place] + flags[place + 2 :], "--loss OCKD: needs --teacher")
+    flags = flags_of("LSR")
+    fails(train.main, [*flags, "--teacher", str(teacher)], "--teacher: expected --loss OCKD, found LSR")
+    fails(train.main, [*flags, "--labels", "frames"], "--loss LSR", "--labels frames")
+    name = ["wav2vec2_Nes2Net_X" if flag == "wav2vec2_AASIST" else flag for flag in flags_of("LSR_LSA")]
+    fails(train.main, name, "--loss LSR_LSA: takes embeddings, and Nes2Net_X does not say")
+
+
+def test_only_bonafide_trials_train_a_student(flags_of, tmp_path, output):
+    text = output(train.main, [*flags_of("OCKD"), "--foldername", "run", "--epochs", "1", "--average_best", "0"])
+    assert "OCKD trains on the 13 bona fide trials alone" in text, text
+    (folder,) = (tmp_path / "run").iterdir()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["training"]["teacher"].endswith("teacher.pth") and config["model"]["output"] == "agreement"
