@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import read_reference, with_back_end
+from test_compile import counter  # noqa: F401
 from test_crash import pair
 from test_gradients import NoReading, NoWaitingOperations
 from torch.nn import functional as F
@@ -332,6 +333,17 @@ def test_a_step_trains_what_it_should_and_waits_for_nothing(name, precision):
     *_, skipped = steps.step(x * float("nan"), labels)
     assert skipped and any(not torch.equal(after[n], before[n]) for n in after)
     assert all(torch.equal(value, after[n]) for n, value in detector.state_dict().items() if value.is_floating_point())
+
+
+@pytest.mark.parametrize("name", ["LSR_LSA", "OCKD"])
+def test_a_compiled_step_is_the_plain_one(name, counter):  # noqa: F811
+    losses = []
+    for compiled in (False, True):
+        steps = stepper(name, of_loss(name), compile=compiled)
+        torch.manual_seed(1)
+        losses.append(steps.step(0.1 * torch.randn(4, 4000), torch.tensor([0, 1, 0, 1]))[0])
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-4, rtol=1e-4)
+    assert counter.frame_count > 0
 
 
 @pytest.fixture(scope="module")
