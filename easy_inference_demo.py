@@ -3,6 +3,7 @@
     python easy_inference_demo.py voice.mp3
     python easy_inference_demo.py FOLDER '*.mp3' --csv verdicts.csv
     python easy_inference_demo.py talk.m4a --timeline --plot talk.png
+    python easy_inference_demo.py voice.mp3 --stress
     python easy_inference_demo.py --web
     python easy_inference_demo.py --model_path CKPT.pt --file_to_test FILE.flac       # as published
 The detector is --model_path, else $NES2NET_MODEL, else the newest of demo/logs.
@@ -25,6 +26,7 @@ from common.workers import usable_cores
 from inference.files import find_detector, find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
 from inference.picture import draw
+from inference.stress import about_stress, judge_under_conditions, stress_to_dict
 from inference.verdicts import Judged
 
 try:
@@ -76,6 +78,12 @@ def parse_args(argv=None):
     )
     where.add_argument("--hop", type=Number(), help="seconds between windows; not given: half a window")
 
+    parser.add_argument(
+        "--stress",
+        action="store_true",
+        help="judge one file again under codecs, noise, band limits and more (eval.py --condition list), and print how "
+        "far the verdict moves; takes about 40 times as long as the verdict, and at least some seconds",
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--json", metavar="FILE", help="write all there is to say as JSON; - is standard output")
     out.add_argument("--csv", metavar="FILE", help="write a line a file as CSV; - is standard output")
@@ -93,6 +101,8 @@ def parse_args(argv=None):
     args.files += args.file_to_test
     if args.web == bool(args.files):
         parser.error("expected one of FILE and --web")
+    if args.web and args.stress:
+        parser.error("--stress: expected FILE, found --web")
     if args.json == "-" and args.csv == "-":
         parser.error("--json - and --csv -: only one can have the standard output")
     args.named_by = "--model_path"
@@ -121,8 +131,8 @@ def read_judge(args):
     return Judge(path, device, precision=args.precision, **options, **given_model_flags(args))
 
 
-def print_one(judge, judged, args):
-    """All about one file, a line a thing; `score:` is the published line."""
+def print_one(judge, judged, args, under):
+    """All about one file, a line a thing; `score:` is the published line. under: see stress.judge_under_conditions."""
     print(f"{judge.in_words(judged)}: {printable(judged.file)}, {judged.seconds:.2f} s")
     print(f"{judge.about_errors()}")
     if judge.warning:
@@ -139,6 +149,8 @@ def print_one(judge, judged, args):
         print(f"windows: {judge.about_windows(judged)}")
     if args.timeline or judge.finding(judged) != judge.verdict(judged):
         print_stretches(judge, judged)
+    for line in about_stress(judge, judged, under) if under else ():
+        print(f"stress: {line}")
     print(f"detector: {about_detector(args)}")
     print(f"time: {judged.took:.2f} s, and {judge.loading_took:.2f} s to load the detector")
 
@@ -184,8 +196,10 @@ def print_summary(judge, results, seconds):
     print(f"{len(results)} files: {text}; time: {seconds:.2f} s, {each}")
 
 
-def write_tables(judge, results, args):
+def write_tables(judge, results, args, under):
     rows = [judge.to_dict(judged) for judged in results]
+    if under:
+        rows[0]["stress"] = stress_to_dict(judge, results[0], under)
     if args.json:
         content = {
             "detector": {"checkpoint": args.model_path, **judge.detector.config.to_dict()},
@@ -232,8 +246,9 @@ def main(argv=None):
         return web_page.serve(judge, args.host, args.port)
     with find_files(args.files) as (files, missing):
         many = len(files) + len(missing) > 1
-        if args.plot and many:
-            raise UserError(f"--plot: expected one file to draw, found {len(files) + len(missing)}")
+        for flag in ["--plot"] * bool(args.plot) + ["--stress"] * args.stress:
+            if many:
+                raise UserError(f"{flag}: expected one file, found {len(files) + len(missing)}")
         outputs = [("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)]
         outputs = [(flag, "/dev/stdout" if path == "-" else path) for flag, path in outputs]
         standard_input = "/dev/stdin" if "-" in args.files else None
@@ -260,7 +275,10 @@ def main(argv=None):
         if args.plot:
             draw(args.plot, results[0], judge)
             note(f"picture: {args.plot}")
-    write_tables(judge, results, args)
+        started = time.monotonic()
+        under = judge_under_conditions(judge, results[0]) if args.stress else {}
+        stress_took = time.monotonic() - started
+    write_tables(judge, results, args, under)
     if not quiet and judge.difference is not None:
         print(
             f"precision: {args.precision}; the first scores differ from float32 ones by {judge.difference:.2g} at most"
@@ -268,7 +286,9 @@ def main(argv=None):
     if not quiet and many:
         print_summary(judge, results, took)
     elif not quiet:
-        print_one(judge, results[0], args)
+        print_one(judge, results[0], args, under)
+        if under:
+            print(f"time under stress: {stress_took:.2f} s, {len(under)} conditions")
     if failed:
         print(f"easy_inference_demo.py: {len(failed)} of {len(results)} files could not be read", file=sys.stderr)
         return 1
