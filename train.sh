@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash train.sh                                   the demo, end to end: corpus, training, average, scores, report
-# bash train.sh rivals                            every back-end trained on the demo corpus alike, and one table
+# bash train.sh rivals                            back-ends trained alike on the demo corpus, and one table
 # bash train.sh partial                           the demo for speech that is spoofed in part: where in a recording?
 # bash train.sh ctrsvdd DIR [FLAG ...]            singing voice: DIR holds train_set/ dev_set/ train.txt dev.txt
 # bash train.sh asvspoof2019 DB PROTO [FLAG ...]  speech: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the protocols
@@ -66,8 +66,13 @@ partial)
     ;;
 rivals)
     [ $# -eq 1 ] || usage
+    echo "== 1/3 demo corpus"
     $PYTHON tools/make_demo_corpus.py --out demo/corpus
-    $PYTHON tools/compare.py --corpus demo/corpus --out demo/rivals
+    echo "== 2/3 the encoder, trained with a linear layer behind it: all systems start from its weights"
+    $PYTHON train.py --database_path demo/corpus --model_name wav2vec2_Linear --ssl tiny --algo 3 --crop 24000 --crop_place random --epochs 25 --batch_size 16 --optimizer AdamW --lr 0.001 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --validate_from 21 --average_best 3 --average_by eer --seed 1 --log_dir demo/rivals --foldername encoder --resume auto
+    encoder=$(ls -d demo/rivals/encoder/* | tail -n 1)/checkpoints/average_best_3.pth
+    echo "== 3/3 eleven systems, two seeds each, and the table"
+    $PYTHON tools/compare.py --corpus demo/corpus --out demo/rivals --ssl_path "$encoder" --back_ends Nes2Net_X AASIST Nes2Net MHFA SLS LGF LLGF TCM ASP_MLP AttM_LSTM Linear --seeds 1 2 --algo 3 --crop 12000 --epochs 5 --lr 0.0005 --validate_from 4 --average_best 2
     ;;
 *) usage ;;
 esac

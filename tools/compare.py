@@ -3,9 +3,9 @@
     python tools/compare.py --corpus demo/corpus --out demo/rivals                             (every back-end)
     python tools/compare.py --train_protocol TRAIN --dev_protocol DEV --key KEY --audio_dir DIR --out OUT \\
         --back_ends Nes2Net_X AASIST --recipes TCM --seeds 1 2 3 --ssl_path xlsr2_300m.pt --epochs 20
-Flags not listed below are those of train.py, the same for all systems. Prints a table and writes it as OUT/table.md and
-OUT/table.csv, with a picture, OUT/table.png. It can be interrupted at any point: run it again to resume. More systems
-or seeds may then be asked for; other flags need another --out.
+Flags that `--help` does not list go to train.py, the same for all systems. Prints a table and writes it as OUT/table.md
+and OUT/table.csv, with a picture, OUT/table.png. It can be interrupted at any point: run the same command again to
+resume, with more systems or seeds if wished. Other flags need another --out.
 """
 
 import argparse
@@ -37,7 +37,6 @@ from reports.seeds import eers_over_seeds
 from reports.systems import read_systems
 from reports.tables import shown_p
 from tools.cost import costs
-from tools.timing import seconds_of
 from training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,15 +68,9 @@ def parse_args(argv=None):
     parser.add_argument("--audio_dir", metavar="DIR", help="their audio; not given: looked for around the key")
     parser.add_argument("--attack_groups", metavar="FILE", help="attack,group lines, as for EER_minDCF.py")
     parser.add_argument("--out", default="demo/rivals", help="folder of runs, scores and the table")
-    parser.add_argument("--back_ends", nargs="+", choices=NAMES, help="not given, nor --recipes: all")
-    parser.add_argument(
-        "--recipes",
-        nargs="+",
-        choices=SCORED,
-        metavar="NAME",
-        default=[],
-        help="systems trained with train.py --recipe NAME; flags of train.py given here override the recipe's",
-    )
+    parser.add_argument("--back_ends", nargs="+", choices=NAMES, metavar="NAME", help="not given, nor --recipes: all")
+    of_recipes = dict(nargs="+", choices=SCORED, metavar="NAME", default=[])
+    parser.add_argument("--recipes", **of_recipes, help="of train.py; flags of train.py given here override theirs")
     parser.add_argument("--seeds", nargs="+", type=SEED, default=[1], help="each system is trained once per seed")
     parser.add_argument("--front_end", choices=FRONT_ENDS, help="not given: wav2vec2, or that of the recipe")
     parser.add_argument("--ssl", help="encoder, as for train.py; not given: tiny with --corpus")
@@ -136,13 +129,8 @@ def check_same_comparison(out, args, flags):
     """Note what this comparison is of. Raises UserError if the folder holds one with other flags."""
     now = {"flags": list(map(str, flags)), "front_end": args.front_end, "key": str(args.key)}
     path = out / "comparison.json"
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path}: expected what an earlier call wrote, found {error}") from error
-        if before != now:
-            raise UserError(f"--out {out}: expected the flags of the comparison there, {before}, found {now}")
+    if path.exists() and (before := json.loads(path.read_text())) != now:
+        raise UserError(f"--out {out}: expected the flags of the comparison there, {before}, found {now}")
     with atomic_open(path) as file:
         json.dump(now, file)
 
@@ -150,10 +138,10 @@ def check_same_comparison(out, args, flags):
 def trained(folder):
     """The newest checkpoint of a run: the average of its best epochs if there is one, or else its best."""
     averages = sorted(folder.glob("*/checkpoints/average_best_*.pth"))
-    checkpoints_there = averages or sorted(folder.glob("*/checkpoints/best_model.pt"))
-    if not checkpoints_there:
+    choices = averages or sorted(folder.glob("*/checkpoints/best_model.pt"))
+    if not choices:
         raise UserError(f"{folder}: expected a finished run, found no checkpoint")
-    return checkpoints_there[-1]
+    return choices[-1]
 
 
 def train_and_score(name, own, seed, args, flags):
@@ -169,8 +157,11 @@ def train_and_score(name, own, seed, args, flags):
 
 
 def measure(name, args):
-    """{"parameters", "MMACs", "seconds"} of a system: its back-end's, the latter of an utterance of 4 s, and those of a
-    training step with the batch and crop of its run, the least of 5. Kept in OUT/costs.
+    """Cost of a system, {column: value}, kept in OUT/costs.
+
+    parameters: of its back-end; MMACs: millions of multiply-accumulates of its back-end for 4 s of audio; seconds: of a
+    training step of the detector with the batch size and crop of its run, the fastest of 5; on a CPU they are processor
+    seconds of all threads together, so that other processes do not count.
     """
     kept = Path(args.out) / "costs" / f"{name}.json"
     if kept.exists():
@@ -186,13 +177,19 @@ def measure(name, args):
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-6, fused=True)
     x = torch.randn(training["batch_size"], training["crop"], device=device)
 
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+
     def step():
+        started = clock()
         loss = detector(x).square().mean()  # the losses themselves cost next to nothing
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return clock() - started
 
-    cost["seconds"] = min([seconds_of(step, device) for _ in range(6)][1:])
+    cost["seconds"] = min([step() for _ in range(6)][1:])
     with atomic_open(kept) as file:
         json.dump(cost, file)
     return cost
