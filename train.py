@@ -318,6 +318,8 @@ def main(argv=None):
     if kind.bonafide_only:
         train_trials = [trial for trial in train_trials if trial.label == BONAFIDE]
         distributed.say(f"train: {config.loss} trains on the {len(train_trials)} bona fide trials alone")
+    if config.batch_size < kind.sensible_batch and rank == 0:
+        warn(f"--loss {config.loss}: expected --batch_size {kind.sensible_batch} or more, found {config.batch_size}")
     plain = {"bad_audio": BadAudio(n_skippable) if n_skippable else None}
     augmented = {**plain, "augment": augment, "seed": config.seed}
     options = {"num_workers": config.num_workers, "pin_memory": device.type == "cuda", "rank": rank, "world": world}

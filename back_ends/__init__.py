@@ -20,6 +20,7 @@ from back_ends.moe import MoE
 from back_ends.nes2net import Nes2Net, Nes2Net_X, Nes2Net_X_SeLU
 from back_ends.prompt_tuning import PT_AASIST
 from back_ends.resnet import Res2Net, ResNet
+from back_ends.slim import SLIM
 from back_ends.sls import SLS
 from back_ends.tcm import TCM
 from back_ends.vicomtech import Vicomtech
@@ -57,6 +58,7 @@ BACK_ENDS = {
         ResNet,
         Res2Net,
         ECAPA_TDNN,
+        SLIM,
     )
 }
 

@@ -65,6 +65,7 @@ SMALLER = {
     "ResNet": ({"reduced": 16, "channels": 4}, "fc.weight", (2, 32)),
     "Res2Net": ({"reduced": 16, "channels": 8}, "layer2.0.convs.1.weight", (6, 6, 3, 3)),
     "ECAPA_TDNN": ({"reduced": 16, "channels": 24}, "pool.0.attention.0.weight", (6, 216, 1)),
+    "SLIM": ({"size": 16}, "style.head.weight", (16, 64)),
     "ASP_MLP": ({"attention_size": 16, "hidden": 32}, "mlp.2.weight", (2, 32)),
 }
 

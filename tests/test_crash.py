@@ -306,7 +306,7 @@ def test_two_processes_train_as_one_does(tmp_path, train_flags, processes, case)
     assert max(moved) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["AASIST", "Mamba", "MoE", "MFA", "PT_AASIST"])
+@pytest.mark.parametrize("name", ["AASIST", "Mamba", "MoE", "MFA", "PT_AASIST", "SLIM"])
 def test_several_processes_train_what_has_unused_parameters(tmp_path, train_flags, processes, name):
     flags = [*with_back_end(train_flags, name), "--epochs", "1", "--algo", "0", "--batch_size", "4", "--crop", "2000"]
     statuses, text = processes(*pair({"flags": [*flags, "--log_dir", str(tmp_path), "--foldername", name]}))

@@ -19,6 +19,7 @@ import easy_inference_demo
 import eval as eval_script
 import train
 from back_ends.base import Prototypes
+from back_ends.slim import SLIM
 from common.console import UserError
 from inference.precision import prepare
 from model import ModelConfig, Teacher, agreement, build_detector
@@ -26,6 +27,7 @@ from training.config import TrainingConfig
 from training.contrastive import contrastive_losses
 from training.latent import LatentSpaceAugmentation, angular_margin, made_up_embeddings, prototype_cosines
 from training.losses import LOSSES
+from training.slim import dependency_terms, normalised_columns
 from training.steps import Steps
 
 VECTORS = read_reference("newer_systems.json")
@@ -285,9 +287,90 @@ def test_a_student_is_of_its_teachers_architecture(fails):
         build_detector(ModelConfig(**LOSSES["OCKD"].model_fields(ModelConfig("LogMel_AASIST").to_dict())))
 
 
+# ------------------------------------------------------------------------------------- style and linguistics
+
+
+def test_the_terms_of_dependency_are_the_vector():
+    vector = VECTORS["slim_stage1"]
+    groups = {name: double(vector[name]) for name in ("style", "linguistics")}
+    there = torch.tensor([True] * 5 + [False] * 2)  # rows that are none change nothing
+    more = [torch.cat([group, torch.full_like(group[:2], 7)]) for group in groups.values()]
+    expected = [vector[name] for name in ("cross", "style_redundancy", "linguistics_redundancy")]
+    close(dependency_terms(*groups.values(), there[:5]), expected)
+    close(dependency_terms(*more, there), expected)
+    for name, group in groups.items():
+        close(normalised_columns(group, there[:5]), vector[f"{name}_normalised"])
+    scaled = groups["style"] * double([3.0, 0.5, 9.0]) + double([1.0, -2.0, 4.0])
+    close(dependency_terms(scaled, groups["linguistics"], there[:5]), expected)
+    found = 1 - F.cosine_similarity(*groups.values())
+    close(found, VECTORS["slim_mismatch_score"]["cosine_distance"])
+
+
+def test_orthonormal_columns_that_agree_cost_nothing_and_correlations_what_they_are():
+    torch.manual_seed(0)
+    columns = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64) - 0)[0]
+    columns = torch.linalg.qr(torch.cat([torch.ones(12, 1, dtype=torch.float64), columns[:, :5]], dim=1))[0][:, 1:]
+    everyone = torch.ones(12, dtype=torch.bool)
+    close(dependency_terms(columns, columns, everyone), [0.0, 0.0, 0.0])
+    style, linguistics = torch.randn(2, 12, 4, dtype=torch.float64)
+    cross, redundancy, _ = dependency_terms(style, linguistics, everyone)
+    together = np.corrcoef(style.T, linguistics.T)
+    assert cross.item() == pytest.approx(2 * (1 - np.diag(together[:4, 4:])).sum())
+    assert redundancy.item() == pytest.approx((together[:4, :4] ** 2).sum() - 4)
+
+
+def test_a_bottleneck_of_zeros_is_the_mean_of_the_layers():
+    torch.manual_seed(0)
+    back_end = SLIM(6, 25, size=4).eval()
+    torch.nn.init.zeros_(back_end.style.expand.weight), torch.nn.init.zeros_(back_end.style.expand.bias)
+    states = list(torch.randn(25, 2, 9, 6))
+    style, linguistics = back_end.subspaces(states)
+    torch.testing.assert_close(style, torch.stack(states[:11]).mean(dim=0))
+    torch.testing.assert_close(linguistics, torch.stack(states[14:22]).mean(dim=0))
+    torch.testing.assert_close(back_end.style(style), back_end.style.head(F.leaky_relu(style)))
+    assert sum(p.numel() for p in SLIM(1024).style.parameters()) == VECTORS["slim_counts"]["compression_module"]
+    classifier = sum(p.numel() for p in SLIM(1024).classifier.parameters())
+    assert classifier == VECTORS["slim_counts"]["head_1024_256_2"]
+    with torch.no_grad():
+        cosine = SLIM(6, 25, n_output_logits=1).eval()(states)
+    assert cosine.shape == (2, 1) and cosine.abs().max() <= 1
+
+
+def stages():
+    """A detector of the second stage, and its loss, of a random first one."""
+    torch.manual_seed(0)
+    fields = LOSSES["SLIM_stage1"].model_fields(None)
+    teacher = build_detector(ModelConfig("wav2vec2_SLIM", ssl="tiny", **fields), kind=Teacher)
+    loss = LOSSES["SLIM_stage2"]()
+    detector = build_detector(ModelConfig(**loss.model_fields(teacher.config.to_dict())))
+    loss.take_teacher(detector, teacher)
+    return detector, loss, teacher
+
+
+def test_the_classifier_stands_on_the_first_stage_which_stays_as_it_is():
+    detector, _, teacher = stages()
+    steps = stepper("SLIM_stage2", detector)
+    steps.freeze(True)
+    steps.step(torch.randn(4, 4000), torch.tensor([0, 1, 0, 1]))
+    found, expected = detector.state_dict(), teacher.state_dict()
+    assert all(torch.equal(found[n], value) for n, value in expected.items()) and len(expected) < len(found)
+    trained = {n for n, parameter in detector.named_parameters() if parameter.grad is not None}
+    assert trained == {
+        f"back_end.{n}" for n, _ in detector.back_end.named_parameters() if n.split(".")[0] in CLASSIFIER
+    }
+    x = torch.randn(2, 4000)
+    with torch.no_grad():
+        style, linguistics = detector.back_end.dependencies(*detector.back_end.subspaces(detector.hidden_states(x)))
+        torch.testing.assert_close(teacher(x)[:, 0], F.cosine_similarity(style, linguistics))
+
+
+CLASSIFIER = ("pooling", "embedding", "classifier")
+
+
 # ------------------------------------------------------------------------------------------------- steps and runs
 
 BACK_END = {"weighted_CCE_SupCon": "LayerASP_MLP", "LSR": "AASIST", "LSR_LSA": "AASIST", "OCKD": "AASIST"}
+BACK_END |= {"SLIM_stage1": "SLIM", "SLIM_stage2": "SLIM"}
 
 
 def of_loss(name):
@@ -295,6 +378,8 @@ def of_loss(name):
     torch.manual_seed(0)
     if name == "OCKD":
         return pair_of_networks()[0]
+    if name == "SLIM_stage2":
+        return stages()[0]
     fields = LOSSES[name].model_fields(None)
     return build_detector(ModelConfig(f"wav2vec2_{BACK_END[name]}", ssl="tiny", **fields))
 
@@ -346,27 +431,39 @@ def test_a_compiled_step_is_the_plain_one(name, counter):  # noqa: F811
     assert counter.frame_count > 0
 
 
+TEACHERS = {"OCKD": TEACHER, "SLIM_stage2": ModelConfig("wav2vec2_SLIM", ssl="tiny", n_output_logits=1)}
+
+
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
-    torch.manual_seed(7)
-    checkpoints.save_checkpoint(path, TEACHER, build_detector(TEACHER).state_dict())
-    return path
+def teachers(tmp_path_factory):
+    """{loss: checkpoint of a teacher}."""
+    paths = {}
+    for name, config in TEACHERS.items():
+        paths[name] = tmp_path_factory.mktemp(name) / "teacher.pth"
+        torch.manual_seed(7)
+        checkpoints.save_checkpoint(paths[name], config, build_detector(config).state_dict())
+    return paths
 
 
 @pytest.fixture
-def flags_of(train_flags, teacher, tmp_path):
+def teacher(teachers):
+    return teachers["OCKD"]
+
+
+@pytest.fixture
+def flags_of(train_flags, teachers, tmp_path):
     def call(name):
         flags = [*with_back_end(train_flags, BACK_END[name]), "--loss", name, "--algo", "0", "--epochs", "2"]
-        flags += ["--teacher", str(teacher), "--batch_size", "4"] if name == "OCKD" else []
+        flags += ["--teacher", str(teachers[name]), "--batch_size", "4"] if name in teachers else []
+        flags += ["--SSL_freeze_epoch", "2", "--batch_size", "4"] if name.startswith("SLIM") else []
         return [*flags, "--crop", "4000", "--average_best", "2", "--log_dir", str(tmp_path), "--schedule", "constant"]
 
     return call
 
 
-@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD"])
+@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD", "SLIM_stage1", "SLIM_stage2"])
 def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
-    name, flags_of, tmp_path, teacher, corpus, processes, output
+    name, flags_of, tmp_path, teachers, corpus, processes, output
 ):
     flags = flags_of(name)
     whole, parts = ({"flags": [*flags, "--foldername", n, "--resume", "auto"]} for n in ("whole", "parts"))
@@ -380,16 +477,17 @@ def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
     expected, found = (checkpoints.read_checkpoint(path) for path in (one, other))
     assert all(torch.equal(found["model"][n], value) for n, value in expected["model"].items())
     assert found["valid"] == expected["valid"] and math.isfinite(found["valid"]["loss"])
-    if name == "OCKD":
-        for n, value in checkpoints.read_checkpoint(teacher)["model"].items():
-            assert torch.equal(found["model"][f"teacher.{n}"], value)
+    if name in teachers:
+        prefix = "teacher." if name == "OCKD" else ""
+        for n, value in checkpoints.read_checkpoint(teachers[name])["model"].items():
+            assert torch.equal(found["model"][f"{prefix}{n}"], value)
     protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
     dev = ["--protocol", str(protocol), "--audio_dir", str(corpus / "ASVspoof2019_LA_dev" / "flac")]
     scores = tmp_path / "scores.txt"
     output(eval_script.main, [*dev, "--model_path", str(other), "--eval_output", str(scores)])
     scores = {line.split()[0]: float(line.split()[-1]) for line in scores.read_text().splitlines()}
     assert len(scores) == 20 and np.isfinite([*scores.values()]).all()
-    if name == "OCKD":
+    if name in ("OCKD", "SLIM_stage1"):
         assert all(-1 <= score <= 1 for score in scores.values())
     file = next((corpus / "ASVspoof2019_LA_dev" / "flac").glob("*.flac"))
     text = output(easy_inference_demo.main, ["--model_path", str(other), "--file_to_test", str(file)])
@@ -419,8 +517,9 @@ def test_two_processes_train_an_objective_as_one_does(name, flags_of, processes,
     assert max((one[n].double() - two[n].double()).abs().max() for n in one) < 1e-5
 
 
-def test_made_up_embeddings_on_two_processes(flags_of, processes):
-    statuses, text = processes(*pair({"flags": [*flags_of("LSR_LSA"), "--foldername", "run"]}))
+@pytest.mark.parametrize("name", ["LSR_LSA", "SLIM_stage1", "SLIM_stage2"])
+def test_what_draws_or_drops_out_runs_on_two_processes(name, flags_of, processes):
+    statuses, text = processes(*pair({"flags": [*flags_of(name), "--foldername", "run"]}))
     assert statuses == [0, 0], text
 
 
@@ -431,7 +530,7 @@ def test_what_does_not_go_together_is_said(flags_of, teacher, fails):
     place = flags.index("--teacher")
     fails(train.main, flags[:place] + flags[place + 2 :], "--loss OCKD: needs --teacher")
     flags = flags_of("LSR")
-    fails(train.main, [*flags, "--teacher", str(teacher)], "--teacher: expected --loss OCKD, found LSR")
+    fails(train.main, [*flags, "--teacher", str(teacher)], "--teacher: expected --loss OCKD or SLIM_stage2, found LSR")
     fails(train.main, [*flags, "--labels", "frames"], "--loss LSR", "--labels frames")
     name = ["wav2vec2_Nes2Net_X" if flag == "wav2vec2_AASIST" else flag for flag in flags_of("LSR_LSA")]
     fails(train.main, name, "--loss LSR_LSA: takes embeddings, and Nes2Net_X does not say")

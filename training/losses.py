@@ -12,6 +12,7 @@ from training.contrastive import SupervisedContrastive
 from training.distillation import OneClassDistillation
 from training.latent import LatentSpaceAugmentation, LatentSpaceRefinement
 from training.objective import Loss
+from training.slim import StyleLinguisticsClassifier, StyleLinguisticsDependency
 
 
 class Focal(Loss):
@@ -157,6 +158,8 @@ LOSSES = {
     "LSR": LatentSpaceRefinement,
     "LSR_LSA": LatentSpaceAugmentation,
     "OCKD": OneClassDistillation,
+    "SLIM_stage1": StyleLinguisticsDependency,
+    "SLIM_stage2": StyleLinguisticsClassifier,
 }
 
 

@@ -26,6 +26,7 @@ class Loss(nn.Module):
     output = "linear"  # kind of its output layer, see ModelConfig.output
     by_epochs = False  # does it depend on how many epochs there are?
     couples_trials = False  # does a trial's loss depend on the others of its batch? Then --grad_accum is refused
+    sensible_batch = 1  # of fewer trials its terms cannot be small: train.py warns
     bonafide_only = False  # is it trained on the bona fide trials of the training set alone?
     needs_teacher = False  # does it need --teacher, a trained detector that is not trained any further?
 

@@ -47,6 +47,19 @@ _BASELINE = {
     "not_carried_over": "the sizes of the back-end, which are unknown; this project's own choice. The training is that "
     "of Nes2Net_X_singing",
 }
+_SLIM = {
+    "model_name": "wav2vec2_SLIM",
+    "epochs": 50,
+    "early_stop": 10,
+    "weight_decay": 1e-4,
+    "schedule": "constant",
+    "SSL_freeze_epoch": 50,
+    "algo": 0,
+    "crop": 64000,
+    "crop_place": "random",
+    "validation": "loss",
+    "seed": 1234,
+}
 _AASIST = {"model_name": "wav2vec2_AASIST", **recipe_of("ASVspoof2019_LA", "wav2vec2_AASIST")}
 _LATENT = {
     **_AASIST,
@@ -96,6 +109,25 @@ AFTER_PAPERS = {
         "not_carried_over": "all of it but a teacher of both classes, a student of bona fide speech and the cosine: "
         "after Lu et al., whose recipe is unknown; this project's own choice, that of AASIST. --teacher is a detector "
         "of --recipe AASIST",
+    },
+    # After Zhu et al. 2024.
+    "SLIM_stage1": {
+        **_SLIM,
+        "loss": "SLIM_stage1",
+        "batch_size": 257,
+        "optimizer": "AdamW",
+        "lr": 1e-3,
+        "not_carried_over": "two encoders, tuned for emotion and for speech recognition, of which one stands here for "
+        "both: after Zhu et al.; this project's own recipe",
+    },
+    "SLIM_stage2": {
+        **_SLIM,
+        "loss": "SLIM_stage2",
+        "class_weights": [0.1, 0.9],
+        "batch_size": 32,
+        "optimizer": "Adam",
+        "lr": 1e-4,
+        "not_carried_over": "as SLIM_stage1, a detector of which is --teacher; the recipe is this project's own",
     },
     # After Huang et al. 2025, without and with latent space augmentation.
     "LSR": {**_LATENT, "loss": "LSR"},

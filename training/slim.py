@@ -1,0 +1,95 @@
+"""SLIM's two stages: features of style and linguistics that agree on bona fide speech, then a classifier."""
+
+import torch
+from torch.nn import functional as F
+
+from back_ends.slim import SLIM
+from model import Detector, Teacher
+from training import distributed
+from training.objective import Loss
+
+
+class StyleLinguisticsDependency(Loss):
+    """First stage, on bona fide trials: the squared distance between the two groups of features, whose columns are
+    normalised over the batch, plus LAMBDA times each group's distance from orthonormal columns. The dev loss is
+    1 - the cosine, the mismatch.
+
+    After Zhu et al., NeurIPS 2024; see back_ends/slim.py. The form is that of Zhang et al., "From canonical correlation
+    analysis to self-supervised graph neural networks", NeurIPS 2021, eq. 5. LAMBDA is this project's own choice.
+    """
+
+    n_outputs = 1
+    bonafide_only = True
+    couples_trials = True
+    sensible_batch = 257  # of fewer trials, 256 columns cannot be orthonormal
+    LAMBDA = 0.01
+
+    @classmethod
+    def model_fields(cls, teacher: dict | None) -> dict:
+        return {"n_output_logits": 1}
+
+    @classmethod
+    def check_detector(cls, detector: Detector) -> None:
+        if not isinstance(detector.back_end, SLIM):
+            raise ValueError(f"trains SLIM alone, found {detector.config.back_end}")
+
+    def of_detector(self, detector: Detector, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        states = detector.hidden_states(x)
+        with torch.autocast(x.device.type, enabled=False):
+            back_end = detector.back_end
+            groups = back_end.dependencies(*(group.float() for group in back_end.subspaces(states)))
+            # Every process computes the loss of the whole batch, and counts it for its own trials.
+            (style, there, _), (linguistics, *_) = map(distributed.rows_of_all, groups)
+            terms = dependency_terms(style, linguistics, there)
+            return (terms[0] + self.LAMBDA * (terms[1] + terms[2])) * labels.sum()
+
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return ((1 - outputs[:, 0]) * labels).sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        return labels.sum().float()
+
+
+class StyleLinguisticsClassifier(Loss):
+    """Second stage: weighted cross-entropy of SLIM's classifier. The compression modules, which stay as they are, and the
+    encoder are those of --teacher, a detector of the first stage; --SSL_freeze_epoch freezes the encoder.
+    """
+
+    needs_teacher = True
+
+    @classmethod
+    def model_fields(cls, teacher: dict | None) -> dict:
+        return {} if teacher is None else {**teacher, "n_output_logits": 2}
+
+    @classmethod
+    def check_detector(cls, detector: Detector) -> None:
+        StyleLinguisticsDependency.check_detector(detector)
+
+    def take_teacher(self, detector: Detector, teacher: Teacher) -> None:
+        detector.front_end.load_state_dict(teacher.front_end.state_dict())
+        for name in ("style", "linguistics"):
+            detector.back_end.get_submodule(name).load_state_dict(teacher.back_end.get_submodule(name).state_dict())
+        detector.back_end.freeze_dependencies()
+
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        return self.class_weights[labels].sum()
+
+
+def dependency_terms(style: torch.Tensor, linguistics: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """(3,): the squared distance between two groups of features (N, D), and the squared distance of each group's
+    correlations from the unit matrix. Columns are normalised over the rows that are `there`, (N,).
+    """
+    style, linguistics = (normalised_columns(features, there) for features in (style, linguistics))
+    unit = torch.eye(style.shape[1], dtype=style.dtype, device=style.device)
+    redundancies = [(features.T @ features - unit).square().sum() for features in (style, linguistics)]
+    return torch.stack([(style - linguistics).square().sum(), *redundancies])
+
+
+def normalised_columns(features: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Features (N, D) less their mean over the rows that are there, each column divided by its length; other rows 0."""
+    there = there.unsqueeze(1).to(features.dtype)
+    centred = (features - (features * there).sum(dim=0) / there.sum().clamp(min=1)) * there
+    return centred / centred.square().sum(dim=0).clamp(min=1e-12).sqrt()
