@@ -51,7 +51,7 @@ class StyleLinguisticsDependency(Loss):
 
 
 class StyleLinguisticsClassifier(Loss):
-    """Second stage: weighted cross-entropy of SLIM's classifier. The compression modules, which are not trained, and the
+    """Second stage: weighted cross-entropy of SLIM's classifier. The compression modules (not trained) and the
     encoder are those of --teacher, a detector of the first stage; --SSL_freeze_epoch freezes the encoder.
     """
 
