@@ -55,6 +55,7 @@ def test_a_field_is_saved_and_compared_if_it_decides_the_weights(name):
         return  # not without the lists
     begun = dataclasses.replace(BEGUN, labels="both") if name in ("label_step", "utterance_score") else BEGUN
     begun = dataclasses.replace(BEGUN, lora_rank=8) if name in ("lora_alpha", "lora_targets") else begun
+    begun = dataclasses.replace(BEGUN, sam=0.05) if name == "adaptive_sam" else begun
     before = json.loads(json.dumps(saved_settings(begun)))
     now = dataclasses.replace(begun, **{name: another(name, begun)})
     if FIELDS[name].metadata.get("runtime"):
@@ -191,21 +192,21 @@ def test_the_corpus_is_that_of_the_data_whatever_flag_names_them(tmp_path, corpu
 
 
 @dataclasses.dataclass(frozen=True)
-class WithAverage(TrainingConfig):
-    ema: float = option(0.0, "decay of the running average of the weights", group="training")
+class WithEps(TrainingConfig):
+    eps: float = option(0.0, "added to the root of second moments", group="training")
 
 
 def test_a_field_that_is_added_is_a_flag_a_setting_a_check_and_part_of_recipes(monkeypatch, capsys):
-    monkeypatch.setattr(train, "TrainingConfig", WithAverage)
-    assert "--ema EMA             decay of the running average of the weights (0.0)" in help_text(capsys)
+    monkeypatch.setattr(train, "TrainingConfig", WithEps)
+    assert "--eps EPS             added to the root of second moments (0.0)" in help_text(capsys)
     data = ["--database_path", "x"]
-    config = parse(*data, "--ema", "0.5")
-    assert saved_settings(config)["ema"] == 0.5 and parse(*data).ema == 0.0
-    monkeypatch.setitem(RECIPES, "averaged", {"model_name": "wav2vec2_GF", "ema": 0.75})
-    assert parse(*data, "--recipe", "averaged").ema == 0.75
+    config = parse(*data, "--eps", "0.5")
+    assert saved_settings(config)["eps"] == 0.5 and parse(*data).eps == 0.0
+    monkeypatch.setitem(RECIPES, "with_eps", {"model_name": "wav2vec2_GF", "eps": 0.75})
+    assert parse(*data, "--recipe", "with_eps").eps == 0.75
     resolved = {"loss": "focal", "precision": "bf16", "corpus": "CtrSVDD"}
-    WithAverage(**resolved).check_same_run(OLD, "RUN")
-    with pytest.raises(UserError, match="--ema: the run in RUN was started with 0.0, found 0.5"):
-        WithAverage(**resolved, ema=0.5).check_same_run(OLD, "RUN")
+    WithEps(**resolved).check_same_run(OLD, "RUN")
+    with pytest.raises(UserError, match="--eps: the run in RUN was started with 0.0, found 0.5"):
+        WithEps(**resolved, eps=0.5).check_same_run(OLD, "RUN")
     with pytest.raises(SystemExit):
-        parse(*data, "--ema", "nan")
+        parse(*data, "--eps", "nan")

@@ -93,10 +93,11 @@ class NoReading(TorchFunctionMode):
         return function(*args, **kwargs or {})
 
 
-def step(detector):
+def step(detector, **flags):
     """A second step of training; the first sets up the optimiser."""
     criterion = LOSSES[losses_for(detector.config.n_output_logits)[0]]()
-    config = TrainingConfig(optimizer="Adam", lr=1e-4, weight_decay=1e-4, schedule="constant", precision="bf16")
+    flags |= {"optimizer": "Adam", "lr": 1e-4, "weight_decay": 1e-4, "schedule": "constant", "precision": "bf16"}
+    config = TrainingConfig(**flags)
     training = Training(config, detector, criterion, torch.device("cpu"), Path("."), [None], {}, None)
     training.freeze(False)
     x, labels = torch.randn(4, 4000), torch.arange(4) % 2
@@ -110,6 +111,11 @@ def step(detector):
 def test_no_step_waits_for_the_device(encoder, back_end, monkeypatch):
     monkeypatch.setattr(ExpertFusion, "_one_by_one", ExpertFusion._in_blocks)  # as on a GPU
     step(detector_of(encoder, back_end))
+
+
+def test_no_step_of_fine_tuning_waits_for_the_device():
+    flags = {"sam": 0.05, "adaptive_sam": True, "ema": 0.9, "clip_grad_norm": 1.0, "layer_decay": 0.9}
+    step(detector_of("WavLM", "AASIST"), **flags)
 
 
 READS = [torch.Tensor.tolist, torch.Tensor.item, torch.nonzero, bool, torch.unique, torch.bincount]

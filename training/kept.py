@@ -76,13 +76,14 @@ class KeptCheckpoints:
         config = self.config
         weights = sum(value.nbytes for value in self.detector.state_dict().values())
         self.detector.set_trained(front_end=True)
-        moments = 2 * sum(p.nbytes for p in self.detector.parameters() if p.requires_grad)
+        trained = sum(p.nbytes for p in self.detector.parameters() if p.requires_grad)
+        state = (2 if config.ema is None else 3) * trained  # Adam's moments, the average
         possible = sum(validates(config, epoch) for epoch in range(1, config.epochs + 1))
         if config.keep_last or config.keep_best:
             possible = min(possible, (config.keep_last or 0) + (config.keep_best or 0) + config.average_best + 1)
         certain = possible if config.keep == "every" else 1
         # Beside the epochs': the best again, the average, and three files to resume from while the newest is written.
-        rest = (1 + (config.average_best > 0)) * weights + 3 * (weights + moments)
+        rest = (1 + (config.average_best > 0)) * weights + 3 * (weights + state)
         return certain * weights + rest, possible * weights + rest
 
     def keep_validated(self, epoch: int, figures: dict[str, float]) -> list[str]:

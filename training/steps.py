@@ -10,9 +10,11 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from common.audio import SAMPLE_RATE
 from model import Detector
-from training import distributed
+from training import distributed, sam
 from training.config import TrainingConfig
 from training.cuda_graph import GraphedGradients
+from training.ema import WeightAverage
+from training.layer_rates import keep_rates, parameter_groups
 from training.objective import Loss, Objective, at_least_tiny
 from training.run_flags import PRECISIONS
 
@@ -27,12 +29,22 @@ class Steps:
         self.config, self.detector, self.criterion, self.device = config, detector, criterion, device
         self.objective = Objective(detector, criterion)
         self.trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        groups = self.trained
+        if config.layer_decay is not None:
+            groups = parameter_groups(self.trained, detector.front_end, config.layer_decay)
         # Fused: one kernel for all weights, and one that heeds found_inf, see step().
         self.optimizer = getattr(torch.optim, config.optimizer)(
-            self.trained, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2), fused=True
+            groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2), fused=True
         )
+        if config.layer_decay is not None:
+            self.optimizer.register_step_pre_hook(keep_rates)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.statistics = [buffer for buffer in self.objective.buffers() if buffer.is_floating_point()]
+        self.ema = None
+        if config.ema is not None:
+            detector.set_trained(front_end=True)
+            trained = (parameter for parameter in self.trained if parameter.requires_grad)
+            self.ema = WeightAverage([*trained, *self.statistics], config.ema)
         self.progress = 0.0  # share of the epochs that are done
         self.frozen = None  # the front-end, see freeze()
         if distributed.world_size() > 1:
@@ -75,6 +87,8 @@ class Steps:
             return "not with several processes"
         if self.drops_layers():
             return "a step leaves out layers by chance, see --encoder_layerdrop"
+        if self.config.sam:
+            return "a step draws its random numbers twice, see --sam"
         if self.config.grad_checkpoint:
             return "the random state that a layer is recomputed from cannot be recorded, see --grad_checkpoint"
         return "" if self.detector.back_end.same_kernels else f"{self.detector.config.back_end} waits for the device"
@@ -94,12 +108,16 @@ class Steps:
         the step was skipped because one of them is not finite. Then weights, moments and the running statistics of
         batch norms stay as they were.
         """
+        config = self.config
         x, labels = x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         before = self.running_statistics()
         self.criterion.of_batch(x.shape[1] / SAMPLE_RATE, self.progress)
-        loss = self.compute_gradients(x, labels)
+        loss = self.sharpness_aware_gradients(x, labels) if config.sam else self.compute_gradients(x, labels)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm(p.grad for p in self.trained if p.grad is not None)
+        parameters = self.parameters_with_gradients()
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+        if config.clip_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, config.clip_grad_norm, norm)
         finite = torch.isfinite(loss)
         if not self.scaler.is_enabled():  # the scaler looks after infinite gradients itself, they are its measure
             finite &= torch.isfinite(norm)
@@ -110,7 +128,40 @@ class Steps:
             kept = torch.where(finite, self.running_statistics(), before)
             kept = kept.split([buffer.numel() for buffer in self.statistics])
             torch._foreach_copy_(self.statistics, [part.view_as(old) for part, old in zip(kept, self.statistics)])
+        if self.ema:
+            self.ema.update(finite & torch.isfinite(norm))
         return loss, norm, ~finite
+
+    def use_average(self, averaged: bool) -> None:
+        """Let the detector hold the moving average of its weights, if there is one, or those that are trained."""
+        if self.ema:
+            self.ema.put(averaged)
+
+    def parameters_with_gradients(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.trained if parameter.grad is not None]
+
+    def sharpness_aware_gradients(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As compute_gradients, but the gradients are those at the weights that sam.climb finds; the weights and the
+        loss are as they were.
+
+        Both passes draw the same random numbers (dropout, dropped layers), and batch norms keep the statistics of the
+        first, as in the code of Foret et al. A first pass that is not finite makes the second one so.
+        """
+        random_states = torch.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        loss = self.compute_gradients(x, labels)
+        buffers = list(self.objective.buffers())
+        after_first = [buffer.clone() for buffer in buffers]
+        parameters = self.parameters_with_gradients()
+        weights = sam.climb(parameters, self.config.sam, self.config.adaptive_sam)
+        torch.set_rng_state(random_states[0])
+        if random_states[1] is not None:
+            torch.cuda.set_rng_state(random_states[1])
+        second = self.compute_gradients(x, labels)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, weights)
+            for buffer, value in zip(buffers, after_first):
+                buffer.copy_(value)
+        return torch.where(torch.isfinite(second), loss, second)
 
     def gradients(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of a batch, a scalar; its gradients, scaled by the scaler, become those of the parameters."""

@@ -72,7 +72,9 @@ class Training(Steps):
             saved, dev = [], {}
             if validates(config, epoch):
                 dev = self.validate(epoch)
+                self.use_average(True)
                 saved = self.kept.keep_validated(epoch, {**dev, "train_loss": train_loss})
+                self.use_average(False)
             if not self.every_step:
                 self.scheduler.step()
             logged = {f"dev/{name}": dev[name] for name in dev.keys() - NOT_LOGGED}
@@ -99,12 +101,14 @@ class Training(Steps):
 
     def save(self) -> None:
         """Write the file to resume from."""
+        self.use_average(False)  # an error may have ended validation
         states = distributed.gather(checkpoints.random_states())
         if distributed.rank() == 0:
             self.kept.check_folder()
             pending = [[value.cpu() for value in step] for step in self.state["pending_steps"]]
             facts = {**self.state, "pending_steps": pending, "scaler": self.scaler.state_dict()}
             facts |= {"objective": self.criterion.state_dict()} if self.criterion.state_dict() else {}
+            facts |= {"ema": self.ema.means} if self.ema else {}
             path = self.kept.folder / checkpoints.RESUME_NAME
             self.writer.flush()  # first: what was logged up to here is not logged again
             checkpoints.save_resume(path, self.detector, self.optimizer, self.scheduler, states, **facts)
@@ -133,6 +137,8 @@ class Training(Steps):
                 [*(value.to(self.device) for value in step[:3]), step[3]] for step in pending
             ]
             self.scaler.load_state_dict(content["scaler"])
+            if self.ema:
+                self.ema.load(content["ema"], path)
             self.kept.prune()  # the run may have been killed between saving and pruning
             self.kept.find(fell_back=bool(reasons))
             return
@@ -262,6 +268,7 @@ class Training(Steps):
         Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
         """
         self.objective.eval()
+        self.use_average(True)
         found = {}
         for suffix, loader in self.dev_loaders.items():
             loader.batch_sampler.epoch = 0
@@ -275,6 +282,7 @@ class Training(Steps):
                     if self.signals.received:
                         break
             found[suffix] = [validation.joined([row[i] for row in rows]).cpu() if rows else None for i in range(3)]
+        self.use_average(False)
         self.stop_if_asked()
         figures = {}
         for suffix, share in found.items():
@@ -304,6 +312,7 @@ class Training(Steps):
         if out.exists() and checkpoints.read_checkpoint(out)["averaged"] == averaged:
             distributed.say(f"{out} is there already")
             return
+        self.ema = None
         merge_adapters(self.detector)
         self.detector.load_state_dict(checkpoints.average_checkpoints(paths))
         figures = self.validate("average")

@@ -6,7 +6,7 @@ Each is a field of TrainingConfig, see options.option.
 from dataclasses import dataclass
 from functools import partial
 
-from common.console import ABOVE_0, AT_LEAST_1, UserError
+from common.console import ABOVE_0, AT_LEAST_1, Number, UserError
 from front_ends.lora import TARGETS
 from training.options import option
 
@@ -38,7 +38,35 @@ class TuningFlags:
         metavar="N",
     )
 
+    layer_decay: float = _tuning(
+        None,
+        "multiply the rate by this once per layer of the encoder from the top: lr * DECAY ^ depth; depth 0 is all "
+        "behind the layers, 1 the last layer, and so on",
+        kind=Number(float, 0, 1),
+        metavar="DECAY",
+    )
+    clip_grad_norm: float = _tuning(
+        None, "scale the gradient of a step down to this norm if it is longer", kind=ABOVE_0, metavar="NORM"
+    )
+    ema: float = _tuning(
+        None,
+        "validate and save an exponential moving average of the weights, with this decay per step, such as 0.999",
+        kind=Number(float, 0, 0.999999),
+        metavar="DECAY",
+    )
+    sam: float = _tuning(
+        None,
+        "sharpness-aware minimisation: train on the gradient at a distance of RHO uphill; twice the time of a step",
+        kind=ABOVE_0,
+        metavar="RHO",
+    )
+    adaptive_sam: bool = _tuning(False, "--sam: measure the distance relative to the size of each weight (ASAM)")
+
     def _check_tuning(self):
+        if self.adaptive_sam and not self.sam:
+            raise UserError("--adaptive_sam needs --sam")
+        if self.sam and self.precision == "fp16":
+            raise UserError("--sam and --precision fp16, whose gradients are scaled, exclude each other; bf16 is fine")
         if self.ssl_layers and self.model_path:
             raise UserError("--ssl_layers, of a new detector, and --model_path exclude each other")
         if self.lora_rank is None:
