@@ -1,7 +1,7 @@
 """Show, convert, average, export and calibrate checkpoints.
 
 python checkpoint.py show FILE               what a file is: a detector or a pre-trained encoder
-python checkpoint.py convert IN OUT          write a published checkpoint as one of this project
+python checkpoint.py convert IN OUT          write a published checkpoint, or LoRA adapters, as one of this project
 python checkpoint.py average OUT IN IN ...   write the mean of checkpoints
 python checkpoint.py export IN OUT.onnx      write a detector that onnxruntime computes, without torch
 python checkpoint.py calibrate IN OUT SCORES KEY
@@ -29,9 +29,17 @@ def parse_args(argv=None):
         "file", help=f"a checkpoint, or a Hugging Face folder of an encoder; or {checkpoints.FORM}, hf://OWNER/NAME"
     )
     add_model_flags(command, required=False)
-    command = commands.add_parser("convert", help="write a published checkpoint as one of this project")
+    command = commands.add_parser(
+        "convert", help="write a published checkpoint, or one of LoRA adapters, as a whole one of this project"
+    )
     command.add_argument("source", metavar="IN")
     command.add_argument("out", metavar="OUT")
+    command.add_argument(
+        "--base",
+        metavar="FILE",
+        help="IN holds LoRA adapters: the encoder, or detector, that they were trained on; not given: the file of that "
+        "name beside IN or in this folder",
+    )
     add_model_flags(command, required=False)
     command = commands.add_parser("average", help="write the mean of checkpoints of one network")
     command.add_argument("out", metavar="OUT")
@@ -72,7 +80,7 @@ def main(argv=None):
         raise UserError(f"{args.out}: expected a name that ends in {' or '.join(endings)}")
     check_outputs([("OUT", args.out)], [*sources, *((args.scores, args.key) if args.command == "calibrate" else ())])
     if args.command == "convert":
-        content = checkpoints.read_detector(args.source, **flags)
+        content = checkpoints.read_detector(args.source, args.base, **flags)
         checkpoints.check_weights(args.source, content)
         facts = {name: value for name, value in content.items() if name not in ("format", "config", "model")}
         save_checkpoint(args.out, ModelConfig(**content["config"]), content["model"], **facts)

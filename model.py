@@ -13,7 +13,7 @@ from back_ends import BACK_ENDS, build_back_end
 from common.console import Number, UserError, shown, unfit, warn
 from common.values import fitted, key_value, options_text
 from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights, n_units
-from front_ends.lora import is_adapter
+from front_ends.lora import has_adapters, is_adapter
 
 _PRESETS = dict.fromkeys(name for front_end in FRONT_ENDS.values() for name in front_end.presets)
 CHOICES = {
@@ -385,7 +385,7 @@ class Detector(nn.Module):
         """
         uses_last = self.back_end.uses_last
         unused = self.front_end.unused_parameters(self.back_end.raw_last or not uses_last)
-        adapted = any(is_adapter(name) for name, _ in self.front_end.named_parameters())
+        adapted = has_adapters(self.front_end)
         for name, parameter in self.front_end.named_parameters():
             trained = front_end and not name.startswith(unused)
             parameter.requires_grad_(trained and (is_adapter(name) or not adapted))

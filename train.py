@@ -400,6 +400,11 @@ def main(argv=None):
                 weights = checkpoints.pretrained_path(whole_config, ssl_name) or "random weights"
             if teacher:
                 settings["training"]["teacher"] = config.teacher
+            if config.lora_rank:
+                base = model_name if start else weights
+                if config.save_adapters and base == "random weights":
+                    raise UserError("--save_adapters: expected an encoder from a file, found random weights")
+                settings["lora_base"] = os.path.basename(str(base).rstrip("/"))
             commits = {"--model_path": (model_path, model_name), "--ssl_path": (ssl_path, ssl_name)}
             commits["--teacher"] = teacher_path, teacher_name
             if downloaded := {flag: name for flag, (path, name) in commits.items() if path != name}:
@@ -408,6 +413,7 @@ def main(argv=None):
         in_training = {name: value for name, (value, _) in encoder.items()}
         detector.front_end.set_training(in_training)
         settings["training"] |= in_training
+        training.kept.base = (before or settings).get("lora_base", "")
         if rank == 0:
             start_run(training, folder, settings, before)
             if n_adapted:

@@ -1,5 +1,6 @@
 """Detectors on disk: saving, resuming, loading, published layouts, averaging."""
 
+from checkpoints.adapters import adapters_alone
 from checkpoints.averaging import AS_PUBLISHED, average_checkpoints, average_to, load_average
 from checkpoints.calibration import CALIBRATION, calibrate, dev_figures
 from checkpoints.detectors import check_weights, detector_from, load_detector, read_detector
@@ -21,6 +22,7 @@ from checkpoints.showing import show
 
 __all__ = [
     "AmbiguousModel",
+    "adapters_alone",
     "average_checkpoints",
     "average_to",
     "best_checkpoints",

@@ -7,6 +7,7 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from back_ends import BACK_ENDS
+from checkpoints.adapters import over_base
 from checkpoints.format import below, check_content, is_ours, load_file, load_strictly
 from checkpoints.published import AmbiguousModel, check_flags, read_published, state_dict_of
 from common.console import UserError, shown
@@ -65,18 +66,18 @@ def _no_larger_than(state_dict):
         hook.remove()
 
 
-def read_detector(path: Path | str, **flags: object) -> dict:
+def read_detector(path: Path | str, base: Path | str | None = None, **flags: object) -> dict:
     """Read a checkpoint of this project or a published one: {"config": plain data, "model": state dict by our names,
-    and what else is known}. flags and errors as load_detector.
+    and what else is known}. base: of a checkpoint of adapters, see over_base. flags and errors as load_detector.
     """
-    return _detector_of(path, load_file(path), flags)
+    return _detector_of(path, load_file(path), flags, base)
 
 
-def _detector_of(path, content, flags):
+def _detector_of(path, content, flags, base=None):
     if is_ours(content):
         check_content(path, content)
         check_flags(path, ModelConfig(**content["config"]), flags)
-        return content
+        return over_base(path, content, base) if "adapters" in content else content
     return read_published(path, state_dict_of(path, content), flags)
 
 

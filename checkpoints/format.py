@@ -3,7 +3,7 @@
 A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
 dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `tested_on` (the name of the
 dev set), `note` (a warning that goes with every verdict), `averaged` (the files it is the mean of), `crop` (samples of
-a training utterance), `seen` (what the recordings of the dev set look like).
+a training utterance), `seen` (what the recordings of the dev set look like), `adapters` (see adapters.py).
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch
 
 from checkpoints import safe_load
 from common.atomic import atomic_open
-from common.console import Number, UserError, check, shown
+from common.console import ABOVE_0, Number, UserError, check, shown
 from front_ends import FRONT_ENDS, FrontEnd
 from model import ModelConfig
 
@@ -74,7 +74,7 @@ _FIGURES = {
 _FIGURES |= {"calibration_n_bonafide": Number(int, 1), "calibration_n_spoof": Number(int, 1)}
 
 
-_KINDS = {"config": dict, "model": dict, "valid": dict, "seen": dict, "averaged": list}
+_KINDS = {"config": dict, "model": dict, "valid": dict, "seen": dict, "adapters": dict, "averaged": list}
 _KINDS |= {"trained_on": str, "tested_on": str, "note": str}
 
 
@@ -93,7 +93,13 @@ def check_content(path: Path | str, content: dict) -> None:
     try:
         network = ModelConfig.from_dict(config)
         content["config"] = network.to_dict()
-        if network.ssl_config is not None:
+        if "adapters" in content:
+            check("adapters alpha", content["adapters"].get("alpha"), ABOVE_0)
+            for name in ("base", "sha256"):
+                value = content["adapters"].get(name)
+                if not isinstance(value, str) or Path(value).name != value:
+                    raise ValueError(f"adapters {name} {shown(value)}, expected a name")
+        elif network.ssl_config is not None:
             check_size(FRONT_ENDS[network.front_end], network.ssl_config, content["model"])
         if content.get("epoch") is not None:
             check("epoch", content["epoch"], Number(int, 0, 10**9))

@@ -29,7 +29,7 @@ def new_detector(config: ModelConfig, ssl_path: Path | str | None = None, ssl_la
     detector = build_detector(config, empty="front_end")
     state_dict = _set_training(detector, path)
     if ssl_layers or (preset and preset.first_layers):
-        state_dict = detector.front_end.own_layers(state_dict)
+        state_dict = detector.front_end.own_layers(state_dict, config.encoder_fields)
     load_strictly(detector.front_end.model, state_dict, path, f"--ssl {config.ssl}", assign=True)
     return detector
 

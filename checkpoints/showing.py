@@ -4,7 +4,7 @@ from pathlib import Path
 
 from back_ends import BACK_ENDS
 from checkpoints.detectors import read_detector
-from checkpoints.format import below, is_ours, load_file
+from checkpoints.format import below, check_content, is_ours, load_file
 from checkpoints.pretrained import read_pretrained
 from checkpoints.published import AmbiguousModel
 from common.console import UserError, shown
@@ -20,7 +20,9 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
     if content is None or (isinstance(inside, dict) and any(str(n).startswith("feature_extractor.") for n in inside)):
         return lines | _show_encoder(path)
     try:
-        detector = read_detector(path, **flags)
+        if is_ours(content) and "adapters" in content:  # without the encoder, which may be elsewhere
+            check_content(path, content)
+        detector = content if is_ours(content) and "adapters" in content else read_detector(path, **flags)
         names = [detector["config"]["model_name"]]
     except AmbiguousModel as error:
         names = error.names
@@ -44,7 +46,7 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
     for part in parts:
         lines[f"parameters, {part}"] = f"{_count(below(part + '.', detector['model'])):,}"
     facts = ("epoch", "valid", "seen", "trained_on", "tested_on", "note", "crop", "training", "averaged", "average")
-    for name in facts:
+    for name in ("adapters", *facts):
         value = detector.get(name)
         if isinstance(value, dict):
             words = [

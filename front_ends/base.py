@@ -188,12 +188,14 @@ class FrontEnd(nn.Module):
             raise ValueError(f"expected at most {n_layers}, the layers of the encoder, found {n}")
         return fields | {"encoder_layers": n}
 
-    def own_layers(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The state dict of a deeper encoder of this kind without the layers that this one lacks."""
+    @classmethod
+    def own_layers(cls, state_dict: dict[str, torch.Tensor], fields: dict) -> dict[str, torch.Tensor]:
+        """The state dict of a deeper encoder of this kind without the layers that one of these fields lacks."""
+        n_layers = cls.complete(fields).get("encoder_layers", 0)
 
         def is_own(name):
             layer = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
-            return layer is None or int(layer[1]) < len(self.layers())
+            return layer is None or int(layer[1]) < n_layers
 
         return {name: tensor for name, tensor in state_dict.items() if is_own(name)}
 

@@ -55,6 +55,10 @@ def is_adapter(name: str) -> bool:
     return name.endswith(ADAPTERS)
 
 
+def has_adapters(module: nn.Module) -> bool:
+    return any(is_adapter(name) for name, _ in module.named_parameters())
+
+
 def target_layers(front_end: nn.Module, targets: str) -> list[tuple[nn.Module, str, nn.Linear]]:
     """[(transformer layer, name below it, linear layer)] of an encoder. targets: one of TARGETS."""
     return [

@@ -54,7 +54,9 @@ def test_a_field_is_saved_and_compared_if_it_decides_the_weights(name):
     if name in ("train_segments", "dev_segments"):
         return  # not without the lists
     begun = dataclasses.replace(BEGUN, labels="both") if name in ("label_step", "utterance_score") else BEGUN
-    begun = dataclasses.replace(BEGUN, lora_rank=8) if name in ("lora_alpha", "lora_targets") else begun
+    begun = (
+        dataclasses.replace(BEGUN, lora_rank=8) if name in ("lora_alpha", "lora_targets", "save_adapters") else begun
+    )
     begun = dataclasses.replace(BEGUN, sam=0.05) if name == "adaptive_sam" else begun
     before = json.loads(json.dumps(saved_settings(begun)))
     now = dataclasses.replace(begun, **{name: another(name, begun)})

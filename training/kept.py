@@ -6,7 +6,7 @@ from pathlib import Path
 
 import checkpoints
 from common.console import UserError, warn
-from front_ends.lora import merged_state_dict
+from front_ends.lora import has_adapters, is_adapter, merged_state_dict
 from model import Detector
 from training import distributed, run_folder
 from training.config import TrainingConfig
@@ -24,6 +24,7 @@ class KeptCheckpoints:
         self.folder = folder / "checkpoints"
         self.wrote_best = False
         self.seen = {}  # of the process that writes: checkpoints.measure of the dev set
+        self.base = ""  # of the process that writes: the name of the encoder's file, for --save_adapters
         self.check_folder = lambda: None  # of the process that writes: what run_folder.locked gives
 
     def find(self, fell_back: bool) -> None:
@@ -75,6 +76,9 @@ class KeptCheckpoints:
         """Bytes that the run is certain to write, and that it possibly writes."""
         config = self.config
         weights = sum(value.nbytes for value in self.detector.state_dict().values())
+        kept = weights
+        if config.save_adapters:
+            kept -= sum(p.nbytes for n, p in self.detector.front_end.named_parameters() if not is_adapter(n))
         self.detector.set_trained(front_end=True)
         trained = sum(p.nbytes for p in self.detector.parameters() if p.requires_grad)
         state = (2 if config.ema is None else 3) * trained  # Adam's moments, the average
@@ -83,8 +87,8 @@ class KeptCheckpoints:
             possible = min(possible, (config.keep_last or 0) + (config.keep_best or 0) + config.average_best + 1)
         certain = possible if config.keep == "every" else 1
         # Beside the epochs': the best again, the average, and three files to resume from while the newest is written.
-        rest = (1 + (config.average_best > 0)) * weights + 3 * (weights + state)
-        return certain * weights + rest, possible * weights + rest
+        rest = kept + (config.average_best > 0) * weights + 3 * (weights + state)
+        return certain * kept + rest, possible * kept + rest
 
     def keep_validated(self, epoch: int, figures: dict[str, float]) -> list[str]:
         """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
@@ -111,7 +115,11 @@ class KeptCheckpoints:
         facts |= {"crop": self.config.crop, "seen": self.seen}
         if distributed.rank() == 0:
             self.check_folder()
-            state = merged_state_dict(self.detector)
+            if self.config.save_adapters and has_adapters(self.detector):
+                state, adapters = checkpoints.adapters_alone(self.detector, self.config.lora_alpha, self.base)
+                facts |= {"adapters": adapters}
+            else:
+                state = merged_state_dict(self.detector)
             checkpoints.save_checkpoint(self.folder / name, self.detector.config, state, **facts)
 
     def prune(self) -> None:

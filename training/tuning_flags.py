@@ -31,6 +31,11 @@ class TuningFlags:
         None, "--lora_rank: the projections that get adapters, in every layer (q,v)", choices=tuple(TARGETS)
     )
 
+    save_adapters: bool = _tuning(
+        False,
+        "--lora_rank: checkpoints hold the adapters without the encoder, whose file must be at hand to load them",
+        runtime=True,
+    )
     ssl_layers: int = _tuning(
         None,
         "use the first N layers of the encoder alone; the checkpoint has no others",
@@ -70,8 +75,8 @@ class TuningFlags:
         if self.ssl_layers and self.model_path:
             raise UserError("--ssl_layers, of a new detector, and --model_path exclude each other")
         if self.lora_rank is None:
-            for name in ("lora_alpha", "lora_targets"):
-                if getattr(self, name) is not None:
+            for name in ("lora_alpha", "lora_targets", "save_adapters"):
+                if getattr(self, name):
                     raise UserError(f"--{name} needs --lora_rank")
             return
         object.__setattr__(self, "lora_alpha", float(self.lora_alpha or self.lora_rank))
