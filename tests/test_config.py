@@ -17,6 +17,10 @@ from training.recipes import RECIPES
 FIELDS = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 # A run that is under way: nothing is left open, and no rule between fields forbids that one of them changes.
 BEGUN = TrainingConfig(loss="weighted_CCE", precision="fp32", average_by="train_loss", epochs=7)
+# What a field needs of others.
+NEEDS = dict.fromkeys(("label_step", "utterance_score"), {"labels": "both"})
+NEEDS |= dict.fromkeys(("lora_alpha", "lora_targets", "save_adapters"), {"lora_rank": 8})
+NEEDS |= {"adaptive_sam": {"sam": 0.05}, "teacher": {"loss": "OCKD"}}
 # What a run that began before some flags existed has in its config.json.
 OLD = {"corpus": "CtrSVDD", "epochs": 75, "batch_size": 34, "optimizer": "AdamW", "lr": 1e-6, "weight_decay": 1e-4}
 OLD |= {"schedule": "cosine", "T_max": 5, "min_lr": 1e-9, "loss": "focal", "class_weights": [0.1, 0.9], "crop": 64000}
@@ -53,11 +57,7 @@ def test_a_field_is_saved_and_compared_if_it_decides_the_weights(name):
         return  # not without the others; not free
     if name in ("train_segments", "dev_segments"):
         return  # not without the lists
-    begun = dataclasses.replace(BEGUN, labels="both") if name in ("label_step", "utterance_score") else BEGUN
-    begun = (
-        dataclasses.replace(BEGUN, lora_rank=8) if name in ("lora_alpha", "lora_targets", "save_adapters") else begun
-    )
-    begun = dataclasses.replace(BEGUN, sam=0.05) if name == "adaptive_sam" else begun
+    begun = dataclasses.replace(BEGUN, **NEEDS.get(name, {}))
     before = json.loads(json.dumps(saved_settings(begun)))
     now = dataclasses.replace(begun, **{name: another(name, begun)})
     if FIELDS[name].metadata.get("runtime"):
