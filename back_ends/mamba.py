@@ -73,6 +73,52 @@ class LinearRecurrence(torch.autograd.Function):
         return grad_a, grad_b
 
 
+class ScanByTrial(torch.autograd.Function):
+    """selective_scan without d, for a CPU: one trial after the other, frame by frame, so that all stays in its caches.
+
+    x, delta: (B, T, D). a: (D, N). b, c: (B, T, N). Returns (B, T, D). The gradient of h is the same recurrence against
+    time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: torch.Tensor, delta: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor
+    ) -> torch.Tensor:
+        (n_trials, n_frames, n_channels), n_kept = x.shape, len(x) if any(ctx.needs_input_grad) else 1
+        decay, h = (x.new_empty(n_kept, n_frames, a.shape[1], n_channels) for _ in range(2))
+        a, driven, y = a.T.contiguous(), delta * x, torch.empty_like(x)
+        for i in range(n_trials):
+            decay_i, h_i = decay[i % n_kept], h[i % n_kept]  # (T, N, D)
+            torch.mul(delta[i].unsqueeze(1), a, out=decay_i).exp_()
+            torch.mul(driven[i].unsqueeze(1), b[i].unsqueeze(2), out=h_i)
+            frames = h_i.unbind()
+            for before, frame, factor in zip(frames, frames[1:], decay_i[1:].unbind()):
+                frame.addcmul_(factor, before)
+            y[i] = (c[i].unsqueeze(1) @ h_i).squeeze(1)
+        ctx.save_for_backward(x, delta, a, b, c, decay, h)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, delta, a, b, c, decay, h = ctx.saved_tensors
+        driven, grad_driven, grad_delta = delta * x, torch.empty_like(x), torch.zeros_like(delta)
+        grad_a, grad_b, grad_c = torch.zeros_like(a), torch.empty_like(b), torch.empty_like(c)
+        grad_h, grad_exponent = torch.empty_like(h[0]), torch.empty_like(h[0, 1:])  # (T, N, D); of delta a
+        for i in range(len(x)):
+            torch.mul(grad_y[i].unsqueeze(1), c[i].unsqueeze(2), out=grad_h)
+            frames = grad_h.unbind()
+            for before, frame, factor in zip(frames[-2::-1], frames[:0:-1], decay[i].unbind()[:0:-1]):
+                before.addcmul_(factor, frame)
+            grad_c[i] = (h[i] @ grad_y[i].unsqueeze(2)).squeeze(2)
+            grad_b[i] = (grad_h @ driven[i].unsqueeze(2)).squeeze(2)
+            grad_driven[i] = (b[i].unsqueeze(1) @ grad_h).squeeze(1)
+            torch.mul(grad_h[1:], decay[i, 1:], out=grad_exponent).mul_(h[i, :-1])
+            grad_delta[i, 1:] = (grad_exponent * a).sum(dim=1)
+            grad_a += grad_exponent.mul_(delta[i, 1:].unsqueeze(1)).sum(dim=0)
+        return grad_driven * delta, grad_delta.addcmul_(grad_driven, x), grad_a.T, grad_b, grad_c
+
+
 def selective_scan(
     x: torch.Tensor, delta: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor
 ) -> torch.Tensor:
@@ -87,9 +133,7 @@ def selective_scan(
         return _traced_scan(x, delta, a, b, c, d)
     if x.is_cuda:
         return _chunked_scan(x, delta, a, b, c, d)
-    # A CPU takes half the time trial by trial: less falls out of its caches between the steps.
-    trials = zip(*(y.split(1) for y in (x, delta, b, c)))
-    return torch.cat([_chunked_scan(x, delta, a, b, c, d) for x, delta, b, c in trials])
+    return ScanByTrial.apply(x, delta, a, b, c) + d * x
 
 
 def _chunked_scan(x, delta, a, b, c, d):

@@ -164,10 +164,14 @@ def scan_inputs(n_frames):
     return [v.requires_grad_() for v in values.values()]
 
 
+SCANS = [mamba.selective_scan, mamba._chunked_scan]  # on a CPU, and on a GPU without the authors' kernel
+
+
+@pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("n_frames", [1, 2, 3, 16, 17, 208])
-def test_selective_scan_and_its_gradients_equal_the_plain_recurrence(n_frames):
+def test_selective_scan_and_its_gradients_equal_the_plain_recurrence(n_frames, scan):
     inputs = scan_inputs(n_frames)
-    found, expected = mamba.selective_scan(*inputs), plain_scan(*inputs)
+    found, expected = scan(*inputs), plain_scan(*inputs)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
     weights = torch.randn(found.shape)
     for one, other in zip(
@@ -176,9 +180,10 @@ def test_selective_scan_and_its_gradients_equal_the_plain_recurrence(n_frames):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_scan_of_float64_is_its_own_derivative():
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_scan_of_float64_is_its_own_derivative(scan):
     inputs = [v.detach().double().requires_grad_() for v in scan_inputs(7)]
-    assert torch.autograd.gradcheck(mamba.selective_scan, inputs)
+    assert torch.autograd.gradcheck(scan, inputs)
 
 
 def test_an_installed_kernel_is_called_as_it_asks(monkeypatch):

@@ -22,7 +22,7 @@ from common.console import AT_LEAST_1, run
 from tools.benchmark_audio import loader, loader_flags, rawboost, rawboost_flags
 from tools.benchmark_report import report
 from tools.benchmark_scoring import demo, demo_flags, scoring, scoring_flags, start
-from tools.benchmark_training import backend, backend_flags, cost, train, train_flags
+from tools.benchmark_training import backend, backend_flags, cost, mixers, mixers_flags, train, train_flags
 from tools.timing import machine, print_rows
 
 # stage -> (function of the flags that returns its rows, function that adds flags of its own to a parser or None)
@@ -30,6 +30,7 @@ STAGES = {
     "rawboost": (rawboost, rawboost_flags),
     "loader": (loader, loader_flags),
     "backend": (backend, backend_flags),
+    "mixers": (mixers, mixers_flags),
     "cost": (cost, None),
     "eval": (scoring, scoring_flags),
     "train": (train, train_flags),

@@ -10,6 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from back_ends import BACK_ENDS, build_back_end
+from back_ends.mamba import Mixer
+from back_ends.mambo import Hydra
 from common.console import AT_LEAST_1
 from front_ends.wav2vec2 import Wav2Vec2
 from model import ModelConfig, build_detector
@@ -222,14 +224,8 @@ def backend(args):
         functions = {name: net}
         if args.compile:
             functions[f"{name}, compiled"] = torch.compile(net)
-
-        def step(function, net=net):
-            net.zero_grad()
-            function(features).sum().backward()
-
-        rows += time_ways(
-            {key: functools.partial(step, function) for key, function in functions.items()}, args.repeats, args.device
-        )
+        ways = {name: functools.partial(_forward_and_backward, way, net, features) for name, way in functions.items()}
+        rows += time_ways(ways, args.repeats, args.device)
     return rows
 
 
@@ -237,6 +233,29 @@ def backend_flags(parser):
     parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="(%(default)s)")
     parser.add_argument("--frames", type=AT_LEAST_1, default=201, help="(%(default)s)")
     parser.add_argument("--compile", action="store_true", help="also by torch.compile")
+
+
+def mixers(args):
+    """State-space mixers and the back-ends made of them, forward and backward, against AASIST."""
+    torch.manual_seed(0)
+    names = ("AASIST", "Mamba", "Fake_Mamba", "MamBo")
+    networks = {name: (build_back_end(ModelConfig(f"wav2vec2_{name}"), 1024), 1024) for name in names}
+    networks |= {"a mixer of Mamba": (Mixer(144, 6, 16, 4), 144), "a mixer of MamBo (Hydra)": (Hydra(128, 64, 7), 128)}
+    ways = {}
+    for name, (network, channels) in networks.items():
+        x = torch.randn(args.batch_size, args.frames, channels, device=args.device, requires_grad=True)
+        ways[name] = functools.partial(_forward_and_backward, network.to(args.device), network, x)
+    return time_ways(ways, args.repeats, args.device)
+
+
+def _forward_and_backward(function, network, x):
+    network.zero_grad()
+    function(x).sum().backward()
+
+
+def mixers_flags(parser):
+    parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="(%(default)s)")
+    parser.add_argument("--frames", type=AT_LEAST_1, default=208, help="(%(default)s)")
 
 
 def cost(args):
