@@ -1,12 +1,14 @@
-"""XLSR-MamBo: units of Hydra, a state-space mixer of both directions, of gated feed-forward layers and of attention.
+"""XLSR-MamBo: units of a state-space mixer (Hydra, of both directions, or Mamba-2), feed-forward layers and attention.
 
 Source: Ng et al., "XLSR-MamBo: scaling the hybrid Mamba-attention backbone for audio deepfake detection", Findings of
 ACL 2026 (arXiv 2601.02944), and its released program; Hwang et al., "Hydra: bidirectional state space models through
-generalized matrix mixers", NeurIPS 2024. Axes: B trials, T frames, C channels, H heads, P channels of a head, N state
-size. Attribute names are those of the published checkpoints.
+generalized matrix mixers", NeurIPS 2024; Dao and Gu, "Transformers are SSMs: generalized models and efficient
+algorithms through structured state space duality" (Mamba-2), ICML 2024. Axes: B trials, T frames, C channels, H heads,
+P channels of a head, N state size. Attribute names are those of the published checkpoints.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,14 +18,14 @@ from back_ends.base import BackEnd
 from back_ends.common import attentive_mean
 from back_ends.mamba import RMSNorm
 
-# The layers of a unit by their published names: Hydra (as many as the option says), feed-forward, attention.
+# The layers of a unit by their published names: mixer (as many as the option says), feed-forward, attention.
 LAYOUTS = {
     1: ("mamba", "mlp"),
     2: ("mamba", "mha"),
     3: ("mamba", "mlp", "mha", "mlp"),
     4: ("mamba", "mlp", "mamba", "mha"),
 }
-HEAD = 64  # channels of a head of Hydra; the released configuration's 32 never reaches it
+HEAD = 64  # channels of a head of a mixer; the released configuration's 32 never reaches it
 ATTENTION_HEADS = 4
 ATTENTION_TAPS = 4  # frames of the attention's convolution
 
@@ -35,8 +37,14 @@ def linear(n_in: int, n_out: int, bias: bool = False) -> nn.Linear:
     return layer
 
 
-def mix_earlier(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """A frame from those before it: y_i = c_{i-1} h_{i-1} with h_i = exp(dt_i a) h_{i-1} + dt_i b_i x_i, and y_0 = 0.
+def step_bias(heads: int) -> nn.Parameter:
+    """(heads,) whose softplus is log-uniform in 0.001 ... 0.1: the start of a mixer's steps."""
+    step = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)))
+    return nn.Parameter(step + torch.log(-torch.expm1(-step)))
+
+
+def mix(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """A frame from itself and those before it: y_i = c_i h_i with h_i = exp(dt_i a) h_{i-1} + dt_i b_i x_i.
 
     a: (H,). x: (B, T, H, P). dt: (B, T, H). b, c: (B, T, N), shared by the heads. Returns (B, T, H, P). As a matrix of
     c_i b_j exp(a (dt_{j+1} + ... + dt_i)), which for utterances is faster than a loop over frames.
@@ -46,7 +54,12 @@ def mix_earlier(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Ten
     later = torch.ones(n_frames, n_frames, dtype=torch.bool, device=x.device).triu(1)
     decay = (total.unsqueeze(3) - total.unsqueeze(2)).masked_fill(later, -math.inf).exp()  # (B, H, T, T)
     y = (decay * (c @ b.mT).unsqueeze(1)) @ (dt.unsqueeze(3) * x).transpose(1, 2)
-    return F.pad(y.transpose(1, 2), (0, 0, 0, 0, 1, 0))[:, :n_frames]
+    return y.transpose(1, 2)
+
+
+def mix_earlier(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """As `mix`, a frame later: a frame from those before it alone, y_0 = 0."""
+    return F.pad(mix(a, x, dt, b, c), (0, 0, 0, 0, 1, 0))[:, : x.shape[1]]
 
 
 class Hydra(nn.Module):
@@ -61,8 +74,7 @@ class Hydra(nn.Module):
         self.sizes = [inner, inner + 4 * state, 2 * heads]  # the gate; x with b and c, and steps, of both directions
         self.in_proj = nn.Linear(size, sum(self.sizes), bias=False)
         self.conv1d = nn.Conv1d(self.sizes[1], self.sizes[1], kernel, padding=kernel // 2, groups=self.sizes[1])
-        step = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)))
-        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # its softplus is the step
+        self.dt_bias = step_bias(heads)
         self.A_log = nn.Parameter(torch.zeros(heads))
         self.D = nn.Parameter(torch.ones(heads))
         self.fc_D = nn.Linear(inner, heads, bias=False)
@@ -88,6 +100,35 @@ class Hydra(nn.Module):
         a = -self.A_log.exp()
         forward, backward = ((x, dt[:, :, way], *b_and_c[:, :, way].unbind(2)) for way in (0, 1))
         return mix_earlier(a, *forward) + mix_earlier(a, *(v.flip(1) for v in backward)).flip(1)
+
+
+class Mamba2(nn.Module):
+    """(B, T, C) -> (B, T, C): a frame from itself and those before it. state, kernel: see Hydra."""
+
+    def __init__(self, size: int, state: int, kernel: int) -> None:
+        super().__init__()
+        inner, heads = 2 * size, 2 * size // HEAD
+        self.sizes = [inner, inner + 2 * state, heads]  # the gate; x with b and c; steps
+        self.in_proj = nn.Linear(size, sum(self.sizes), bias=False)
+        self.conv1d = nn.Conv1d(self.sizes[1], self.sizes[1], kernel, padding=kernel - 1, groups=self.sizes[1])
+        self.dt_bias = step_bias(heads)
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(heads))
+        self.norm = RMSNorm(inner)
+        self.out_proj = nn.Linear(inner, size, bias=False)
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        z, mixed, dt = self.in_proj(u).split(self.sizes, dim=-1)
+        mixed = F.silu(self.conv1d(mixed.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
+        with torch.autocast(u.device.type, enabled=False):  # sums over all frames need their float32
+            mixed, dt = (v.to(self.A_log.dtype) for v in (mixed, dt))
+            x, b_and_c = mixed.tensor_split([self.sizes[0]], dim=-1)
+            x, dt = x.unflatten(-1, (-1, HEAD)), F.softplus(dt + self.dt_bias)
+            y = mix(-self.A_log.exp(), x, dt, *b_and_c.chunk(2, dim=-1)) + self.D.unsqueeze(-1) * x
+        return self.out_proj(self.norm(y.flatten(2) * F.silu(z)))
+
+
+MIXERS = {"Hydra": Hydra, "Mamba2": Mamba2}
 
 
 class FeedForward(nn.Module):
@@ -133,10 +174,10 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    def __init__(self, kinds: list[str], size: int, state: int, kernel: int) -> None:
+    def __init__(self, kinds: list[str], size: int, mixer: type[nn.Module], state: int, kernel: int) -> None:
         super().__init__()
         mixers = {
-            "mamba": lambda: Hydra(size, state, kernel),
+            "mamba": lambda: mixer(size, state, kernel),
             "mlp": lambda: FeedForward(size),
             "mha": lambda: Attention(size),
         }
@@ -181,10 +222,11 @@ def kinds_of_layers(layout: int, units: int, hydras: int) -> list[str]:
 class MamBo(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 693,615 parameters at 1024 channels, 2 outputs.
 
-    layout: 1 to 4, see LAYOUTS. units: how often it is repeated. hydras: how many stand where a layout has one. state,
-    kernel: see Hydra. Which number the N of the authors' MamBo-4-Hydra-N1 is they do not say: at 1 it is the default
-    whichever. Their mixers other than Hydra are not here. Their encoder, torchaudio's, hears waveforms normalised
-    together, a batch of them; here each is by itself, so that no score depends on the others.
+    layout: 1 to 4, see LAYOUTS. units: how often it is repeated. mixer: Hydra, or Mamba2, whose kernel is 4 in the
+    authors' program. hydras: how many mixers stand where a layout has one. state, kernel: see Hydra. Which number the N
+    of the authors' MamBo-4-Hydra-N1 is they do not say: at 1 it is the default whichever. Their encoder, torchaudio's,
+    hears waveforms normalised together, a batch of them; here each is by itself, so that no score depends on the
+    others.
     """
 
     normalizes = True
@@ -200,6 +242,7 @@ class MamBo(BackEnd):
         size: int = 128,
         state: int = 64,
         kernel: int = 7,
+        mixer: Literal["Hydra", "Mamba2"] = "Hydra",
     ) -> None:
         super().__init__()
         if layout not in LAYOUTS:
@@ -209,10 +252,10 @@ class MamBo(BackEnd):
                 raise ValueError(f"{name}: expected at least 1, found {value}")
         if size < 1 or 2 * size % HEAD:
             raise ValueError(f"size: expected a multiple of {HEAD // 2}, found {size}")
-        if kernel < 1 or kernel % 2 == 0:
+        if mixer == "Hydra" and kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd number, found {kernel}")
         self.input_proj = Stem(in_channels, size)
-        layers = Layers(kinds_of_layers(layout, units, hydras), size, state, kernel)
+        layers = Layers(kinds_of_layers(layout, units, hydras), size, MIXERS[mixer], state, kernel)
         self.stacked_mamba2 = nn.ModuleDict({"layers": layers})
         self.attention_pool = GatedPool(size)
         self.classifier = linear(size, n_output_logits, bias=True)
@@ -222,11 +265,14 @@ class MamBo(BackEnd):
         names = [name.split(".") for name in state_dict if name.startswith("stacked_mamba2.layers.layers.")]
         by_place = {int(name[3]): name[4] for name in names if name[4] != "norm"}
         kinds = [by_place[i] for i in range(len(by_place))]
+        first = "stacked_mamba2.layers.layers.0.mamba."
+        mixer = "Hydra" if first + "fc_D.weight" in state_dict else "Mamba2"
+        kernel = state_dict[first + "conv1d.weight"].shape[-1]
         hydras = [kind == "mamba" for kind in [*kinds, "end"]].index(False)
         for layout in LAYOUTS:
             units = len(kinds) // len(kinds_of_layers(layout, 1, hydras))
             if kinds == kinds_of_layers(layout, units, hydras):
-                return {"layout": layout, "units": units, "hydras": hydras}
+                return {"layout": layout, "units": units, "hydras": hydras, "mixer": mixer, "kernel": kernel}
         raise ValueError("layers in another order")
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -42,9 +42,9 @@ SMALLER = {
     ),
     "Fake_Mamba": ({"size": 24, "layers": 2, "state": 4, "kernel": 2}, "encoder.layers.1.mamba.A_log", (48, 4)),
     "MamBo": (
-        {"layout": 3, "units": 2, "hydras": 3, "size": 32, "state": 4, "kernel": 5},
+        {"layout": 3, "units": 2, "hydras": 3, "size": 32, "state": 4, "kernel": 5, "mixer": "Mamba2"},
         "stacked_mamba2.layers.layers.8.mamba.in_proj.weight",
-        (64 + 64 + 16 + 2, 32),
+        (64 + 64 + 8 + 1, 32),
     ),
     "SLS": ({"window": 30}, "fc1.weight", (64, 10 * 21)),
     "AttM_LSTM": ({"hidden": 12}, "decoder.LL.weight", (2, 12)),

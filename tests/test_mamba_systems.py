@@ -16,7 +16,18 @@ import eval as scoring
 import train
 from back_ends import build_back_end
 from back_ends.fake_mamba import BidirectionalLayer
-from back_ends.mambo import Attention, FeedForward, GatedPool, Hydra, Layers, MamBo, kinds_of_layers, mix_earlier
+from back_ends.mambo import (
+    Attention,
+    FeedForward,
+    GatedPool,
+    Hydra,
+    Layers,
+    Mamba2,
+    MamBo,
+    kinds_of_layers,
+    mix,
+    mix_earlier,
+)
 from common.console import UserError
 from inference.judging import Judge
 from model import ModelConfig, build_detector, count_parameters
@@ -77,6 +88,13 @@ def test_parameters_of_mambo():
         if name.startswith("MamBo-"):
             layout, hydras, units = map(int, re.findall(r"\d+", name))
             assert count_parameters(build("MamBo", layout=layout, hydras=hydras, units=units)) == expected, name
+    # By hand: input, convolution, steps with decay and D, norm, output.
+    mamba2 = 128 * (256 + 256 + 2 * 64 + 4) + (4 + 1) * (256 + 2 * 64) + 3 * 4 + 256 + 256 * 128
+    assert count_parameters(Mamba2(128, 64, 4)) == mamba2
+    expected = counts["outside_the_units"] + 2 * (mamba2 + counts["swiglu"] + 2 * 128)
+    assert count_parameters(build("MamBo", layout=1, units=2, mixer="Mamba2", kernel=4)) == expected
+    layer = build("MamBo", layout=3, units=2, size=32, state=4, kernel=5).stacked_mamba2["layers"].layers[4]
+    assert layer.mamba.in_proj.weight.shape == (64 + 64 + 16 + 2, 32)
 
 
 def values_of(*names):
@@ -124,6 +142,37 @@ def test_earlier_frames_are_mixed_as_by_the_recurrence(n_frames):
         torch.testing.assert_close(*gradients)
 
 
+def test_mamba2_is_the_recurrence_of_its_heads():
+    """Against a loop over frames, in numpy-like steps, of mamba-ssm's module: gate, then norm."""
+    torch.manual_seed(0)
+    mixer, u = Mamba2(64, 5, 4).double(), torch.randn(2, 11, 64, dtype=torch.float64)
+    for parameter in mixer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    z, x_b_c, dt = mixer.in_proj(u).split([128, 138, 2], dim=-1)
+    taps = mixer.conv1d.weight[:, 0]
+    padded = torch.cat([torch.zeros(2, 3, 138, dtype=torch.float64), x_b_c], dim=1)
+    x_b_c = torch.stack([(padded[:, t : t + 4] * taps.T).sum(dim=1) for t in range(11)], dim=1)
+    x, b, c = F.silu(x_b_c + mixer.conv1d.bias).split([128, 5, 5], dim=-1)
+    x, dt = x.view(2, 11, 2, 64), torch.log(1 + torch.exp(dt + mixer.dt_bias))
+    h, y = torch.zeros(2, 2, 64, 5, dtype=torch.float64), torch.empty(2, 11, 2, 64, dtype=torch.float64)
+    for t in range(11):
+        decay = torch.exp(-dt[:, t] * torch.exp(mixer.A_log))[:, :, None, None]
+        h = decay * h + torch.einsum("bh,bhp,bn->bhpn", dt[:, t], x[:, t], b[:, t])
+        y[:, t] = torch.einsum("bhpn,bn->bhp", h, c[:, t]) + mixer.D[:, None] * x[:, t]
+    gated = y.flatten(2) * z * torch.sigmoid(z)
+    normed = gated / (gated.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * mixer.norm.weight
+    torch.testing.assert_close(mixer(u), normed @ mixer.out_proj.weight.T)
+    later = u.clone()
+    later[:, 7:] += 1
+    torch.testing.assert_close(mixer(later)[:, :7], mixer(u)[:, :7])  # it hears nothing that comes later
+
+
+def test_hydra_mixes_as_mamba2_a_frame_later():
+    x, dt, b, c = (torch.randn(shape) for shape in ((2, 9, 3, 4), (2, 9, 3), (2, 9, 5), (2, 9, 5)))
+    scanned = (-torch.rand(3), x, dt.abs(), b, c)
+    assert torch.equal(mix_earlier(*scanned)[:, 1:], mix(*scanned)[:, :-1]) and not mix_earlier(*scanned)[:, 0].any()
+
+
 def test_hydra_with_its_directions_swapped_reads_time_against_itself():
     torch.manual_seed(0)
     hydra, swapped = Hydra(64, 8, 5).double(), Hydra(64, 8, 5).double()
@@ -167,6 +216,7 @@ def test_gated_pooling():
     torch.testing.assert_close(pool(numbers["x"].unsqueeze(0))[0], numbers["x"].mean(dim=0))
 
 
+RELEASED = [(1, 2, 1), (2, 1, 2), (3, 1, 3), (4, 2, 1)]  # layout, units, hydras
 LAYERS = {
     1: "mamba mamba mlp",
     2: "mamba mamba mha",
@@ -181,7 +231,7 @@ def test_layers_add_then_normalise_then_mix(layout):
     kinds = kinds_of_layers(layout, units=2, hydras=2)
     assert kinds == 2 * LAYERS[layout].split()
     torch.manual_seed(0)
-    layers = Layers(kinds, 32, 4, 3).eval()
+    layers = Layers(kinds, 32, Hydra, 4, 3).eval()
     mixed, residual = torch.randn(2, 7, 32), 0
     found = layers(mixed)
     for kind, layer in zip(kinds, layers.layers):
@@ -210,10 +260,24 @@ def test_options_that_make_no_mambo_are_named(option, value):
         build_detector(ModelConfig("wav2vec2_MamBo", ssl="tiny", back_end_options={option: value}))
 
 
-@pytest.mark.parametrize("layout, units, hydras", [(1, 2, 1), (2, 1, 2), (3, 1, 3), (4, 2, 1)])
-def test_a_released_mambo_is_recognised_and_scores_as_torchaudios_encoder_hears(layout, units, hydras, tmp_path):
+@pytest.mark.parametrize("mixer, kernel", [("Hydra", 7), ("Hydra", 3), ("Mamba2", 4)])
+@pytest.mark.parametrize("layout", LAYERS)
+def test_options_are_read_off_released_weights(layout, mixer, kernel):
+    options = {"layout": layout, "units": 2, "hydras": 3, "mixer": mixer, "kernel": kernel}
+    with torch.device("meta"):
+        assert MamBo.read_off(build("MamBo", **options).state_dict()) == options
+
+
+@pytest.mark.parametrize("layout, units, hydras, mixer", [(1, 2, 1, "Mamba2"), *((*one, "Hydra") for one in RELEASED)])
+def test_a_released_mambo_is_recognised_and_scores_as_torchaudios_encoder_hears(layout, units, hydras, mixer, tmp_path):
     torch.manual_seed(0)
-    options = {"layout": layout, "units": units, "hydras": hydras}
+    options = {
+        "layout": layout,
+        "units": units,
+        "hydras": hydras,
+        "mixer": mixer,
+        "kernel": 4 if mixer == "Mamba2" else 7,
+    }
     fields = {**SMALL["xlsr-like"], "encoder_embed_dim": 64, "encoder_attention_heads": 16, "normalize": False}
     config = ModelConfig("wav2vec2_MamBo", ssl="from_file", ssl_config=fields, back_end_options=options)
     detector = build_detector(config).eval()
@@ -239,7 +303,8 @@ def test_other_mixers_are_no_mambo_of_this_project():
 
 
 @pytest.mark.parametrize(
-    "recipe, option", [("Fake_Mamba", "layers=1"), ("MamBo_DF", "layout=3"), ("FIR_NB", "size=24")]
+    "recipe, option",
+    [("Fake_Mamba", "layers=1"), ("MamBo_DF", "layout=3"), ("MamBo_Mamba2", "units=1"), ("FIR_NB", "size=24")],
 )
 def test_a_run_by_the_recipe_goes_on_where_it_was_and_scores(recipe, option, tmp_path, corpus, output, monkeypatch):
     flags = ["--recipe", recipe, "--ssl", "tiny", "--database_path", str(corpus), "--crop", "8000", "--lr", "1e-3"]

@@ -102,7 +102,7 @@ _MAMBO = {
     "keep_best": 5,
     "seed": 114514,
     "not_carried_over": "waveforms normalised together, a batch of them; here each by itself. Whether the N of a "
-    "MamBo-4-Hydra-N1 counts units or the Hydras in a row its authors do not say; here units",
+    "MamBo-4-Hydra-N1 counts units or the mixers in a row its authors do not say; here units",
 }
 
 # Xie et al. 2025, both on a frozen encoder.
@@ -153,6 +153,8 @@ RECIPES = {
     "MamBo": {**_MAMBO, "back_end_options": {"layout": 4, "units": 1}},
     "MamBo_DF": {**_MAMBO, "back_end_options": {"layout": 4, "units": 1}, "algo": 3},
     "MamBo_ITW": {**_MAMBO, "back_end_options": {"layout": 3, "units": 3}, "algo": 0, "average_by": "loss"},
+    # MamBo-1-Mamba2-N2.
+    "MamBo_Mamba2": {**_MAMBO, "back_end_options": {"layout": 1, "units": 2, "mixer": "Mamba2", "kernel": 4}},
     # Zhang et al. 2024. No dev set: it ends with the first epoch whose training loss does not fall.
     "SLS": {
         "model_name": "wav2vec2_SLS",
