@@ -7,7 +7,7 @@ Speech (ASVspoof 2019 LA: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the p
 A detector is trained on: --model_path CKPT.
 As the authors of a system trained it: `python train.py --recipe NAME --database_path DB`; `--recipe list` lists them.
 A flag that is not given takes the value of the recipe, or else of the corpus's; `python train.py --help` lists those.
-A run lives in LOG_DIR/FOLDERNAME/DATE-TIME: config.json, environment.json, TensorBoard's events, checkpoints/.
+A run is LOG_DIR/FOLDERNAME/DATE-TIME: config.json, environment.json, console.log, TensorBoard's log, checkpoints/.
 Several GPUs, same batch: `torchrun --nproc_per_node 8 train.py ...`; what is killed goes on with --resume auto.
 """
 
@@ -54,6 +54,7 @@ from model import (
 from training import distributed, encoder_settings, memory, run_folder
 from training.balance import BalancedOrder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
+from training.console_log import ConsoleLog
 from training.data import read_trials, without_bad_audio
 from training.losses import LOSSES, UnitLoss, losses_for
 from training.options import add_flags, given_flags, saved_settings
@@ -267,6 +268,11 @@ def check_same_data(before, now, folder, parts):
 
 
 def main(argv=None):
+    with ConsoleLog() as log:
+        train_detector(argv, log)
+
+
+def train_detector(argv, log):
     config, model_flags = parse_args(argv)
     # Before processes wait for each other, which has its time limit.
     model_path, model_name = checkpoints.fetch(config.model_path, "--model_path")
@@ -389,9 +395,11 @@ def main(argv=None):
             before = check_same_settings(config, model_config, folder)
             if "data" in before:
                 check_same_data(before["data"], settings["data"], folder, parts)
+            training.logs_percent = before.get("logged_rates") == "percent"
             training.resume(resume_from)
             encoder = encoder_settings.as_begun(config, detector, before)
         else:
+            settings["logged_rates"] = "percent"  # in TensorBoard's log; runs that began earlier have 0 to 1
             if start:
                 settings["training"]["model_path"] = config.model_path  # to be read, not compared
                 distributed.say(f"fine-tuning {model_name}")
@@ -415,7 +423,7 @@ def main(argv=None):
         settings["training"] |= in_training
         training.kept.base = (before or settings).get("lora_base", "")
         if rank == 0:
-            start_run(training, folder, settings, before)
+            start_run(training, folder, settings, before, log)
             if n_adapted:
                 print(
                     f"LoRA: {n_adapted:,} parameters of rank {config.lora_rank} on {config.lora_targets} are trained "
@@ -432,19 +440,25 @@ def main(argv=None):
     distributed.leave()
 
 
-def start_run(training, folder, settings, before):
-    """What the process that writes does first: configuration, environment, log.
+def start_run(training, folder, settings, before, log):
+    """What the process that writes does first: configuration, environment, logs.
 
     before: the settings that config.json holds of a run that goes on, None of a new one.
     """
     resumed = before is not None
     state, detector, config = training.state, training.detector, training.detector.config
     run_folder.clear_unfinished(training.kept.folder)
-    if before is None or "data" not in before:
-        if resumed:
-            warn(f"{folder}/config.json: holds no digests of the run's data to compare; those of today are added")
+    log.open(folder)
+    content = {**settings, "command": sys.argv, **(before or {})}
+    if resumed and "data" not in before:
+        warn(f"{folder}/config.json: holds no digests of the run's data to compare; those of today are added")
+    epochs, epochs_before = training.config.epochs, content["training"]["epochs"]
+    if epochs != epochs_before:
+        print(f"the run was started with {epochs_before} epochs and goes on to {epochs}", flush=True)
+        content["training"] = {**content["training"], "epochs": epochs}
+    if content != before:
         with atomic_open(folder / "config.json") as file:
-            json.dump({**settings, "command": sys.argv, **(before or {})}, file, indent=1)
+            json.dump(content, file, indent=1)
     changed = run_folder.write_environment(folder, training.device, distributed.world_size())
     if changed:
         warn(f"{folder}: goes on with other {changed}: the weights may differ by rounding from those without a stop")

@@ -73,6 +73,11 @@ def _stop(number, frame):
     raise Stopped(number)
 
 
+def signal_name(number: int) -> str:
+    """A signal as people call it."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main()` and end the process as a command should.
 
@@ -93,9 +98,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         except UserError as error:
             status = _say(error, error.details)
         except Stopped as stop:
-            status = _say(f"stopped by {signal.Signals(stop.args[0]).name}", status=128 + stop.args[0])
+            status = _say(f"stopped by {signal_name(stop.args[0])}", status=128 + stop.args[0])
         except KeyboardInterrupt:
-            status = 130
+            status = _say(f"stopped by {signal_name(signal.SIGINT)}", status=130)
         except MemoryError as error:
             status = _say(f"out of memory{f': {error}' if str(error) else ''}")
         sys.stdout.flush()  # at the interpreter's end nobody could tell what to do if it fails

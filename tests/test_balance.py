@@ -5,10 +5,12 @@ import csv
 import itertools
 import json
 import math
+import re
 import signal
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_crash import assert_same_run, pair
 
 import checkpoints
@@ -17,7 +19,7 @@ import data_utils
 import train
 from common.console import UserError
 from corpora import Trial
-from training import data
+from training import data, validation
 from training.balance import LEVELS, BalancedOrder, cell_of
 from training.config import TrainingConfig
 
@@ -128,8 +130,11 @@ def lists(tmp_path_factory, corpus):
     flags = []
     for split in ("train", "dev"):
         trials = corpora.read_trials(*corpora.official_files("ASVspoof2019_LA", split, corpus))
-        n = len(trials)
-        for name, part in (("big", trials[: 3 * n // 4]), ("small", trials[3 * n // 4 :])):
+        n = len(trials) * 3 // 4
+        parts = {"big": trials[:n], "small": trials[n:]}
+        if split == "dev":
+            parts = {"big": [trial for i, trial in enumerate(trials) if i % 4], "small": trials[::4]}
+        for name, part in parts.items():
             path = tmp_path_factory.mktemp(name) / f"{split}.csv"
             with open(path, "w", newline="") as file:
                 rows = [(trial.path, "bonafide" if trial.label else "spoof", trial.attack) for trial in part]
@@ -142,7 +147,7 @@ def lists(tmp_path_factory, corpus):
 def flags(lists, train_flags):
     at = train_flags.index("--database_path")
     flags = [*train_flags[:at], *train_flags[at + 2 :], *lists, "--balance", "attack", "corpus", "class"]
-    return [*flags, "--epoch_size", "40", "--average_best", "2"]
+    return [*flags, "--epoch_size", "40", "--average_best", "2", "--average_by", "macro_eer", "--keep_best", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +191,46 @@ def test_the_log_and_the_settings_say_what_is_drawn(undisturbed, lists):
     assert f"balance: epochs of 40 trials in {len(cells)} cells; a trial comes " in text
     n = cells["small0_train / spoof / A05"]
     assert f", {40 / 2 / 2 / 3 / n:.3g} times (each trial of small0_train / spoof / A05)" in text
+
+
+def test_figures_of_each_corpus_are_printed_logged_saved_and_choose_the_best(undisturbed):
+    folder, text = undisturbed
+    lines = [line for line in text.splitlines() if line.startswith("epoch ")]
+    events = EventAccumulator(str(folder)).Reload()
+    macro = []
+    for epoch, line in enumerate(lines, 1):
+        rates = {name: float(value) for name, value in re.findall(r"dev_(\w+) ([\d.]+)%", line)}
+        assert rates.keys() == {"eer", "eer_big1_dev", "eer_small1_dev", "macro_eer"}
+        assert rates["macro_eer"] == pytest.approx((rates["eer_big1_dev"] + rates["eer_small1_dev"]) / 2, abs=1e-3)
+        for name, rate in rates.items():
+            assert events.Scalars(f"dev/{name}_percent")[epoch - 1].value == pytest.approx(rate, abs=1e-3)
+        macro.append(rates["macro_eer"])
+    assert len(macro) == 3
+    best = checkpoints.read_checkpoint(folder / "checkpoints" / "best_model.pt")
+    assert best["epoch"] == 1 + macro.index(min(macro)) and best["valid"]["selected_by"] == "macro_eer"
+    assert 100 * best["valid"]["eer_small1_dev"] == pytest.approx(
+        events.Scalars("dev/eer_small1_dev_percent")[best["epoch"] - 1].value
+    )
+
+
+def test_the_mean_of_corpora_is_that_of_their_rates_by_hand():
+    labels, names = np.array([1, 1, 0, 0, 1, 0, 0, 0]), ["x", "x", "x", "x", "y", "y", "y", "z"]
+    scores = np.array([2.0, 0.0, 1.0, -1.0, 5.0, 4.0, 3.0, 0.0])
+    # Of x one of two errs either way; y is separated; z has no bona fide trial, and so no rate.
+    expected = {"eer_x": 0.5, "eer_y": 0.0, "macro_eer": 0.25}
+    assert validation.eer_by_corpus(scores, labels, names) == pytest.approx(expected)
+    assert validation.eer_by_corpus(scores[:4], labels[:4], names[:4]) == {}
+
+
+def test_a_mean_over_one_corpus_or_one_class_is_refused(corpus, lists, tmp_path):
+    config = {"average_by": "macro_eer", "validation": "eer"}
+    with pytest.raises(UserError, match="--average_by macro_eer: expected several --dev_protocol, found .* alone"):
+        data.read_trials(TrainingConfig(corpus="ASVspoof2019_LA", database_path=str(corpus), **config))
+    rows = open(lists[9]).read().splitlines()
+    (tmp_path / "spoof.csv").write_text("\n".join(row for row in rows if "bonafide" not in row))
+    protocols = {"train_protocol": lists[1:8:4], "train_audio_dir": ["/", "/"], "dev_audio_dir": ["/", "/"]}
+    with pytest.raises(UserError, match="spoof.csv: expected trials of both classes"):
+        data.read_trials(TrainingConfig(**protocols, dev_protocol=[lists[9], str(tmp_path / "spoof.csv")], **config))
 
 
 def test_two_processes_train_on_a_balanced_list_as_one_does(tmp_path, processes, flags):

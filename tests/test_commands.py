@@ -115,11 +115,14 @@ def test_a_run_leaves_config_logs_and_checkpoints(finished_run):
     assert config["model"]["ssl"] == "tiny" and config["training"]["lr"] == 0.002
     events = EventAccumulator(str(finished_run)).Reload()
     tags = {"train/loss", "train/grad_norm", "train/utt_per_s", "train/seconds", "train/seconds_of_waiting", "train/lr"}
-    tags |= {"dev/loss", "dev/loss_augmented", "dev/eer", "dev/threshold"}
+    tags |= {"dev/loss", "dev/loss_augmented", "dev/eer_percent", "dev/threshold"}
     tags |= {"dev/loss_published", "dev/loss_augmented_published"}
     assert set(events.Tags()["scalars"]) == tags
-    for tag in ("dev/eer", "train/loss"):
+    for tag in ("dev/eer_percent", "train/loss"):
         assert [event.step for event in events.Scalars(tag)] == [4, 8, 12]
+    for epoch, event in enumerate(events.Scalars("dev/eer_percent"), 1):  # as the console's, not from 0 to 1
+        eer = checkpoints.read_checkpoint(finished_run / "checkpoints" / f"epoch_{epoch}.pth")["valid"]["eer"]
+        assert event.value == pytest.approx(100 * eer)
     assert "config/text_summary" in events.Tags()["tensors"]
     best = checkpoints.best_checkpoints(finished_run, 2)
     assert same(weights(finished_run, "average_best_2.pth"), checkpoints.average_checkpoints(best))

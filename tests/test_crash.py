@@ -59,7 +59,7 @@ def assert_same_run(folder, other):
             for key in expected:
                 assert same(found[key], expected[key]), (name, key)
     found, expected = (EventAccumulator(str(run)).Reload() for run in (folder, other))
-    for tag in ("train/loss", "train/grad_norm", "train/lr", "dev/eer"):
+    for tag in ("train/loss", "train/grad_norm", "train/lr", "dev/eer_percent"):
         points = [[(event.step, event.value) for event in run.Scalars(tag)] for run in (found, expected)]
         assert points[0] == points[1], tag
 
@@ -113,7 +113,8 @@ def test_a_signal_ends_a_run_after_its_step_with_all_saved(tmp_path, processes, 
     assert found == status and "Traceback" not in text, text
     name, nth = at
     batches = nth if name == "step" else 8  # 4 steps an epoch; the third stop in validation is the second one's start
-    assert f"stopped by signal {number} in epoch {(batches - 1) // 4 + 1} after {(batches - 1) % 4 + 1} batches" in text
+    called = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", signal.SIGHUP: "SIGHUP"}[number]
+    assert f"stopped by {called} in epoch {(batches - 1) // 4 + 1} after {(batches - 1) % 4 + 1} batches" in text
     if number == signal.SIGHUP:  # as a run of before that name left it
         path = next((tmp_path / "run").iterdir()) / "checkpoints" / checkpoints.RESUME_NAME
         content = checkpoints.read_checkpoint(path)

@@ -1,5 +1,6 @@
 """The configuration of a training. A field of it is a flag of train.py, a key of config.json, a check on resuming."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from training.losses import LOSSES
 from training.objective import Loss
 from training.options import check_values, from_saved, saved_settings
 from training.run_flags import RunFlags
-from training.schedules import BY_LENGTH
+from training.schedules import rates
 from training.tuning_flags import TuningFlags
 
 ENCODER_SETTINGS = {name for front_end in FRONT_ENDS.values() for name in front_end.in_training}
@@ -130,7 +131,11 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
 
     @property
     def figure(self) -> str:
-        """The dev figure whose lowest is the best epoch's: the loss, or the EER of units, or else of utterances."""
+        """The dev figure whose lowest is the best epoch's: the loss, or the EER of units, or else of utterances; with
+        --average_by macro_eer that.
+        """
+        if self.average_by == "macro_eer":
+            return self.average_by
         return "unit_eer" if self.validation == "eer" and self.labels != "utterance" else self.validation
 
     @classmethod
@@ -156,15 +161,14 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
     def check_same_run(self, settings: dict, folder: Path | str) -> None:
         """Raise UserError if a run that goes on was started with other settings, those that its config.json holds.
 
-        More epochs are the same run, if neither the schedule nor the loss depends on their number. What a corpus
-        decides are other fields and the data, which are compared.
+        Another number of epochs is the same run, if neither the rates of the epochs that both have nor the loss depend
+        on it. What a corpus decides are other fields and the data, which are compared.
         """
         try:
             before, now = saved_settings(from_saved(type(self), settings)), saved_settings(self)
         except UserError as error:
             raise UserError(f"{folder}/config.json: {error}") from error
-        by_epochs = self.schedule in BY_LENGTH or (self.loss in LOSSES and LOSSES[self.loss].by_epochs)
-        free = {"corpus"} if by_epochs else {"corpus", "epochs"}
+        free = {"corpus", "epochs"}
         # What is not given stays as it was; of runs that began before these were flags, see encoder_settings.as_begun.
         free |= {name for name in ENCODER_SETTINGS if getattr(self, name) is None or name not in settings}
         # Runs that began before lists were recognised have the recipe of the corpus that is written there.
@@ -174,3 +178,17 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
         for name, value in now.items():
             if name not in free and before[name] != value:
                 raise UserError(f"--{name}: the run in {folder} was started with {before[name]}, found {value}{hint}")
+        if before["epochs"] != self.epochs and (reason := self._depends_on_epochs(before["epochs"])):
+            raise UserError(
+                f"--epochs: the run in {folder} was started with {before['epochs']}, found {self.epochs}; {reason} "
+                "depends on their number. To train on from its weights, start another run with --model_path "
+                f"{folder}/checkpoints/NAME in the place of --resume"
+            )
+
+    def _depends_on_epochs(self, epochs):
+        """What would have been otherwise, in words, in a run that began with this number of epochs; "" if nothing."""
+        if self.loss in LOSSES and LOSSES[self.loss].by_epochs:
+            return f"--loss {self.loss}"
+        both = min(epochs, self.epochs)
+        other = dataclasses.replace(self, epochs=epochs)
+        return "" if rates(self, both) == rates(other, both) else f"--schedule {self.schedule}"

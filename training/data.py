@@ -32,11 +32,15 @@ def read_trials(config: TrainingConfig) -> list[list[Trial]]:
             sources = [(*corpora.official_files(config.corpus, split, folder, config.protocols_path), None)]
         if split == "train" and "corpus" in (config.balance or ()) and len(sources) < 2:
             raise UserError(f"--balance corpus: expected several --train_protocol, found {sources[0][0]} alone")
+        if split == "dev" and config.average_by == "macro_eer" and len(sources) < 2:
+            raise UserError(f"--average_by macro_eer: expected several --dev_protocol, found {sources[0][0]} alone")
         trials = []
         for name, (protocol, audio, segments) in zip(names_of_lists(source[0] for source in sources), sources):
             of_list = corpora.read_trials(protocol, audio, bonafide=config.bonafide)
             if split == "train" and "attack" in (config.balance or ()):
                 check_attacks(of_list, protocol)
+            if split == "dev" and config.average_by == "macro_eer":
+                check_classes(of_list, protocol)
             of_list = with_spans(of_list, protocol, segments) if config.unit else of_list
             trials += [dataclasses.replace(trial, corpus=name) for trial in of_list]
         counts = Counter(trial.label for trial in trials)

@@ -93,7 +93,7 @@ class KeptCheckpoints:
     def keep_validated(self, epoch: int, figures: dict[str, float]) -> list[str]:
         """Keep this epoch's checkpoint where the run asks for it. Returns the names written."""
         config, best = self.config, self.state["best"]
-        watched = [config.figure] if config.validation == "eer" else ["loss", "loss_augmented"]
+        watched = ["loss", "loss_augmented"] if config.figure == "loss" else [config.figure]
         watched += [config.average_by] if config.average_by not in watched else []
         better = operator.le if config.keep == "not_worse" else operator.lt
         improved = [name for name in watched if better(figures[name], best.get(name, math.inf))]

@@ -71,9 +71,10 @@ class RunFlags:
     )
     average_by: str = _validation(
         None,
-        "figure that ranks them; ..._published: the mean of the losses of batches, as the authors ranked theirs; not "
-        "given: that of --validation",
-        choices=("eer", "unit_eer", "loss", "loss_augmented", *PUBLISHED_LOSSES, "train_loss"),
+        "figure that ranks them; macro_eer: the mean of the EERs of several --dev_protocol, which then also chooses "
+        "best_model.pt; ..._published: the mean of the losses of batches, as the authors ranked theirs; not given: "
+        "that of --validation",
+        choices=("eer", "unit_eer", "macro_eer", "loss", "loss_augmented", *PUBLISHED_LOSSES, "train_loss"),
     )
     early_stop: int = _validation(
         None,

@@ -6,6 +6,7 @@ A schedule is a function (config, optimizer, steps per epoch) -> torch scheduler
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -81,7 +82,18 @@ SCHEDULES = {
     )
 }
 EVERY_STEP = ("cosine_decay", "onecycle", "exponential", "warmup_cosine_decay")  # the others step once per epoch
-BY_LENGTH = (*EVERY_STEP, "warmup_cosine")  # their rates depend on the number of epochs
+
+
+def rates(config: "TrainingConfig", epochs: int, n_steps: int = 3) -> list[float]:
+    """The learning rate at each step of the first `epochs` epochs of a training, which may have more."""
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=config.lr)
+    scheduler, found = SCHEDULES[config.schedule](config, optimizer, n_steps), []
+    for step in range(1, epochs * n_steps + 1):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < config.epochs * n_steps and (config.schedule in EVERY_STEP or step % n_steps == 0):
+            scheduler.step()
+    return found
 
 
 def validates(config: "TrainingConfig", epoch: int) -> bool:

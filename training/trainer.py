@@ -11,7 +11,7 @@ import torch
 
 import checkpoints
 from common.audio import SAMPLE_RATE
-from common.console import StopSignals, UserError, progress, warn
+from common.console import StopSignals, UserError, progress, signal_name, warn
 from data_utils import TrialLoader
 from front_ends import attention_for_any_length
 from front_ends.lora import merge_adapters
@@ -24,7 +24,6 @@ from training.schedules import EVERY_STEP, SCHEDULES, validates
 from training.steps import Steps
 
 LOG_EVERY = 50  # steps
-NOT_LOGGED = {*checkpoints.CALIBRATION, "score_low", "score_high"}
 STOP_AFTER = 10  # steps in a row without a finite loss
 
 
@@ -60,6 +59,7 @@ class Training(Steps):
         self.saved_at = time.monotonic()
         self.writer = None
         self.warned = self.finished = False
+        self.logs_percent = True  # False in runs that began with rates from 0 to 1 in TensorBoard's log
         self.speed = ""
 
     def fit(self) -> None:
@@ -77,8 +77,7 @@ class Training(Steps):
                 self.use_average(False)
             if not self.every_step:
                 self.scheduler.step()
-            logged = {f"dev/{name}": dev[name] for name in dev.keys() - NOT_LOGGED}
-            self.write_figures(logged, epoch * self.n_steps)
+            self.write_figures(validation.tags(dev, self.logs_percent), epoch * self.n_steps)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "n_losses": 0, "logged": {}}
             self.save()
             self.kept.prune()
@@ -153,7 +152,7 @@ class Training(Steps):
         if number:
             epoch, batch = self.state["epoch"], self.state["batch"]
             distributed.say(
-                f"stopped by signal {number:.0f} in epoch {epoch} after {batch} batches; --resume auto goes on"
+                f"stopped by {signal_name(int(number))} in epoch {epoch} after {batch} batches; --resume auto goes on"
             )
             sys.exit(128 + int(number))
 
@@ -263,7 +262,7 @@ class Training(Steps):
     @torch.no_grad()
     def validate(self, title: int | str) -> dict[str, float]:
         """Figures on the dev set, lower is better: {loss, loss_published, eer, threshold}, and loss_augmented and
-        loss_augmented_published where that loader exists.
+        loss_augmented_published where that loader exists; of several corpora the EER of each and macro_eer, their mean.
 
         Augmentation is the same in every epoch, to compare like with like. Every process scores its share.
         """
@@ -288,7 +287,7 @@ class Training(Steps):
         for suffix, share in found.items():
             shares = [share for share in distributed.gather(share) if share[0] is not None]
             logits, labels, indices = (validation.joined([share[i] for share in shares]) for i in range(3))
-            _, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
+            indices, first = np.unique(indices.numpy(), return_index=True)  # in the trials' order, each once
             logits, labels = logits[first], labels[first]
             outputs, targets = logits.to(self.device), labels.to(self.device)
             self.criterion.of_batch(self.config.crop / SAMPLE_RATE)
@@ -296,7 +295,9 @@ class Training(Steps):
             published = validation.published_mean(self.criterion, outputs, targets, self.config.batch_size)
             figures[f"loss{suffix}_published"] = published
             if not suffix:
-                figures |= validation.dev_figures(self.detector, logits, labels)
+                trials = self.dev_loaders[suffix].dataset.trials
+                of_corpora = [trials[index].corpus for index in indices]
+                figures |= validation.dev_figures(self.detector, logits, labels, of_corpora)
         return figures
 
     def average_best(self) -> None:

@@ -1,5 +1,8 @@
 """Figures of a dev set: from a detector's outputs to losses, error rates and their words."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -9,18 +12,51 @@ from model import Detector
 from reports.metrics import compute_eer
 from training.objective import Loss
 
+NOT_LOGGED = {*checkpoints.CALIBRATION, "score_low", "score_high"}
 
-def dev_figures(detector: Detector, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """checkpoints.dev_figures of logits and labels as Training.validate collects them; if units are scored, unit_eer
-    and unit_threshold too.
+
+def dev_figures(
+    detector: Detector, logits: torch.Tensor, labels: torch.Tensor, corpora: Sequence[str]
+) -> dict[str, float]:
+    """checkpoints.dev_figures of logits and labels as Training.validate collects them, and eer_by_corpus; if units are
+    scored, unit_eer and unit_threshold too. corpora: (trials,).
     """
-    scores = detector.scores_of(logits).numpy()
-    if detector.config.unit is None:
-        return checkpoints.dev_figures(scores[labels == BONAFIDE], scores[labels == SPOOF])
-    units, of_units, labels = detector.unit_scores_of(logits).numpy(), labels[:, 1:], labels[:, 0]
-    eer, threshold = compute_eer(units[of_units == BONAFIDE], units[of_units == SPOOF])
-    figures = checkpoints.dev_figures(scores[labels == BONAFIDE], scores[labels == SPOOF])
-    return {**figures, "unit_eer": eer, "unit_threshold": threshold}
+    scores, labels, has_units = detector.scores_of(logits).numpy(), labels.numpy(), detector.config.unit is not None
+    of_trials = labels[:, 0] if has_units else labels
+    figures = checkpoints.dev_figures(scores[of_trials == BONAFIDE], scores[of_trials == SPOOF])
+    if has_units:
+        units, labels = detector.unit_scores_of(logits).numpy(), labels[:, 1:]
+        eer, threshold = compute_eer(units[labels == BONAFIDE], units[labels == SPOOF])
+        figures |= {"unit_eer": eer, "unit_threshold": threshold}
+    return {**figures, **eer_by_corpus(scores, of_trials, corpora)}
+
+
+def eer_by_corpus(scores: np.ndarray, labels: np.ndarray, corpora: Sequence[str]) -> dict[str, float]:
+    """{eer_NAME: EER of the corpus NAME, macro_eer: their mean}, if trials are of several corpora, else {}.
+
+    scores, labels, corpora: (trials,). A corpus of one class has no EER and does not count.
+    """
+    corpora = np.array(corpora)
+    names = list(dict.fromkeys(corpora.tolist()))
+    classes = [[scores[(corpora == name) & (labels == label)] for label in (BONAFIDE, SPOOF)] for name in names]
+    eers = {f"eer_{name}": compute_eer(*pair)[0] for name, pair in zip(names, classes) if all(map(len, pair))}
+    return {**eers, "macro_eer": sum(eers.values()) / len(eers)} if len(names) > 1 and eers else {}
+
+
+def is_rate(name: str) -> bool:
+    """Is a dev figure an error rate, which is printed and logged in percent?"""
+    return name in ("eer", "unit_eer", "macro_eer") or name.startswith("eer_")
+
+
+def tags(figures: dict[str, float], percent: bool = True) -> dict[str, float]:
+    """Dev figures as TensorBoard gets them: {dev/NAME: value}, of error rates {dev/NAME_percent: value in percent}.
+
+    percent: False as runs logged them that began earlier: rates from 0 to 1 as dev/NAME.
+    """
+    logged = {name: figures[name] for name in figures.keys() - NOT_LOGGED}
+    rates = {name for name in logged if percent and is_rate(name)}
+    plain = {f"dev/{name}": value for name, value in logged.items() if name not in rates}
+    return plain | {f"dev/{name}_percent": 100 * logged[name] for name in rates}
 
 
 def published_mean(criterion: Loss, outputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float:
@@ -52,5 +88,4 @@ def in_words(figures: dict[str, float], average_by: str) -> str:
     names = [name for name in ("loss", "loss_augmented") if name in figures]
     names += [average_by] if average_by.endswith("_published") else []
     text = [f"dev_{name} {figures[name]:.5f}" for name in names]
-    names = [name for name in ("eer", "unit_eer") if name in figures]
-    return " ".join([*text, *(f"dev_{name} {100 * figures[name]:.3f}%" for name in names)])
+    return " ".join([*text, *(f"dev_{name} {100 * figures[name]:.3f}%" for name in figures if is_rate(name))])
