@@ -3,16 +3,20 @@
 import functools
 import os
 import tempfile
+import time
 
 import numpy as np
 import soundfile
 from scipy import signal
 
+from augmentation import AUGMENTATIONS, chain
+from augmentation.codecs import FORMATS
+from augmentation.image_source import random_response
 from common.console import ABOVE_0, AT_LEAST_1
 from corpora import Trial
 from data_utils import TrialDataset, first_samples, load_audio, make_loader
 from RawBoost import RawBoostParams, apply_rawboost
-from tools.timing import time_ways
+from tools.timing import figures, time_ways
 
 
 def direct_bank(rng, p, low_db, high_db):
@@ -95,7 +99,7 @@ def rawboost_flags(parser):
 
 
 def loader(args):
-    """Decoding and RawBoost: a core, against direct filtering; and all cores together as a training uses them."""
+    """Decoding and augmentation: RawBoost against direct filtering, a core and all; every part of --augment, a core."""
     length, params = 64600, RawBoostParams()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +129,47 @@ def loader(args):
                 if "one core" in row["name"]:
                     row["ms an utterance"] = 1000 * row["seconds"] / len(trials)
             rows += found
+        return rows + chains(trials, length, folder, args.repeats)
+
+
+# What is timed of --augment: every part, every codec by itself, the ASVspoof 5 recipe's, and chains that use them.
+CHAINS = [name for name in AUGMENTATIONS if name not in ("RawBoost", "codec")]
+CHAINS += ["room:t60=0.2..0.6"]  # simulated; the others take their rooms from a folder
+CHAINS += [f"RawBoost:algo={algo}" for algo in (3, 4, 5)]
+CHAINS += [f"codec:kinds={kind}" for kind in FORMATS]
+CHAINS += [
+    "noise:p=0.5 room:p=0.3 codec:p=0.3,kinds=mp3+vorbis+mulaw+gsm RawBoost:p=0.5,algo=5",
+    "noise:p=0.5 room:p=0.3 codec:p=0.3 RawBoost:p=0.5,algo=5",
+]
+
+
+def chains(trials, length, folder, repeats):
+    """Rows of the loader with each of CHAINS: seconds of computing on one core, whatever else the machine does."""
+    rng, flags = np.random.default_rng(0), {}
+    for flag, names in {"noise_dir": ("noise", "speech", "music"), "room_dir": ("small", "large")}.items():
+        flags[flag] = os.path.join(folder, flag)
+        for name in names:
+            os.makedirs(os.path.join(flags[flag], name))
+            for i in range(8):
+                x = random_response(rng, (0.2, 0.6), (3, 10), (2.5, 4))
+                x = x / np.abs(x).max() if flag == "room_dir" else 0.1 * rng.standard_normal(16000 * 20)
+                soundfile.write(os.path.join(flags[flag], name, f"{i}.wav"), x, 16000)
+    rows, naive = [], None
+    for text in ["", *CHAINS]:
+        dataset = TrialDataset(
+            trials, length, augment=chain.build(text, {} if "t60" in text else flags) if text else None
+        )
+        taken = []
+        for epoch in range(repeats + 1):  # the first, in which the codecs' delays are measured, does not count
+            started = time.process_time()
+            for i in range(len(dataset)):
+                dataset[epoch, i]
+            taken.append(time.process_time() - started)
+        taken = taken[1:]
+        naive = naive or taken
+        per_core = len(trials) / np.median(taken)
+        rows.append({"name": text or "no augmentation", **figures(taken, naive), "utterances/s": per_core})
+        rows[-1]["ms an utterance"] = 1000 / per_core
     return rows
 
 
