@@ -4,8 +4,10 @@ Sources: ISO/IEC 13818-3 (mp3), Vorbis I, RFC 6716 (opus), ITU-T G.711 (mulaw, a
 full rate), ITU-T G.721, today in G.726 (g721), IMA Recommended Practices for Digital Audio, 1992 (ima_adpcm).
 """
 
+import contextlib
 import functools
-import io
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,18 +98,34 @@ def checked_bitrate(kind: str, bitrate: float | None = None) -> float:
 
 def encoded(x: np.ndarray, kind: str, bitrate: float) -> bytes:
     """A file of a waveform (samples,), which has the sampling rate FORMATS[kind].rate. bitrate: kbit/s."""
-    one, file, options = FORMATS[kind], io.BytesIO(), {}
+    with _encoded(x, kind, bitrate) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _encoded(x, kind, bitrate):
+    """Such a file, open at its start, without a name, and in memory where the system has files there.
+
+    libsndfile gets its descriptor. Of a BytesIO it would call functions of Python's, and what is raised in them, by
+    Ctrl-C and SIGTERM too, is lost.
+    """
+    one, options = FORMATS[kind], {}
     if one.level:
         options["compression_level"] = float(one.level(bitrate))
     if kind == "mp3":
         options["bitrate_mode"] = "CONSTANT"
-    with soundfile.SoundFile(file, "w", one.rate, 1, one.subtype, format=one.container, **options) as out:
-        out.write(np.clip(x, -one.full_scale, one.full_scale))  # some of libsndfile's encoders wrap around
-    return file.getvalue()
+    in_memory = hasattr(os, "memfd_create")
+    with open(os.memfd_create("codec"), "w+b", 0) if in_memory else tempfile.TemporaryFile(buffering=0) as file:
+        options |= {"format": one.container, "closefd": False}
+        with soundfile.SoundFile(file.fileno(), "w", one.rate, 1, one.subtype, **options) as out:
+            out.write(np.clip(x, -one.full_scale, one.full_scale))  # some of libsndfile's encoders wrap around
+        file.seek(0)
+        yield file
 
 
 def _coded(x, kind, bitrate):
-    return soundfile.read(io.BytesIO(encoded(x, kind, bitrate)), dtype="float32")[0]
+    with _encoded(x, kind, bitrate) as file:
+        return soundfile.read(file.fileno(), dtype="float32", closefd=False)[0]
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Codecs in memory: what comes out is what another decoder makes of the file, not delayed, of the same length."""
 
 import io
+import signal
 import struct
 
 import av
@@ -143,3 +144,24 @@ def test_what_a_codec_does_not_have_is_named(monkeypatch):
     monkeypatch.setattr(soundfile, "check_format", lambda *names: False)
     with pytest.raises(ValueError, match="this libsndfile, .*, has no mp3"):
         codec(x, "mp3")
+
+
+def test_what_a_signal_raises_while_a_codec_works_is_not_lost():
+    class Stop(BaseException):
+        pass
+
+    def stop(number, frame):
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        x = speech_like(64000)
+        codec(x, "opus", 16)  # its delay is measured once
+        for i in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.03 + 0.01 * i)
+            with pytest.raises(Stop):
+                for _ in range(30):
+                    codec(x, "opus", 16)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
