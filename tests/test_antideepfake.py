@@ -162,9 +162,7 @@ def test_each_missing_matrix_is_named(released, tmp_path):
 
 def test_weights_under_names_of_no_layout_are_shown(released, tmp_path):
     torch.save({f"detector.{name}": t for name, t in released[1].items()}, tmp_path / "a.ckpt")
-    with pytest.raises(
-        UserError, match=r"expected weights under .*, found none, but detector\.m_ssl\.model\..* \.\.\.$"
-    ):
+    with pytest.raises(UserError, match=r"detector\.m_ssl\.model\..* \.\.\.$"):
         checkpoints.load_detector(tmp_path / "a.ckpt")
 
 
@@ -172,7 +170,7 @@ def test_left_over_weights_are_named(released, tmp_path):
     torch.save(released[1] | {"more.weight": torch.zeros(2)}, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="fit no back-end"):
         checkpoints.load_detector(tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="left over back_end.more.weight"):
+    with pytest.raises(UserError, match="back_end.more.weight"):
         checkpoints.load_detector(tmp_path / "a.ckpt", model_name="wav2vec2_Linear")
 
 
@@ -262,7 +260,7 @@ def test_the_encoder_alone_serves_another_back_end(released, lists, output, tmp_
     # The encoder of a detector of this project serves as well.
     encoder = checkpoints.read_pretrained(run / "checkpoints" / "epoch_1.pth", "wav2vec2")[1]
     assert all(torch.equal(t, weights[f"m_ssl.model.{name}"]) for name, t in encoder.items())
-    fails(train.main, [*lists, "--model_name", "WavLM_GF", "--ssl_path", str(path)], "WavLM", "wav2vec2 encoder of a d")
+    fails(train.main, [*lists, "--model_name", "WavLM_GF", "--ssl_path", str(path)], "WavLM", "wav2vec2", str(path))
 
 
 def test_a_released_file_is_fine_tuned(released, lists, output, tmp_path):

@@ -121,5 +121,5 @@ def test_pooling_without_attention_is_the_plain_mean_and_deviation():
 
 
 def test_channels_that_make_no_splits_are_named():
-    with pytest.raises(UserError, match="--back_end_options channels 12: expected a multiple of 8"):
+    with pytest.raises(UserError, match="--back_end_options channels 12: .* 8"):
         build_detector(ModelConfig("wav2vec2_ECAPA_TDNN", ssl="tiny", back_end_options={"channels": 12}))

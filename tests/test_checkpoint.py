@@ -56,7 +56,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     state["back_end.extra"] = torch.zeros(2)
     state["back_end.fc.weight"] = torch.zeros(2, 3)
     checkpoints.save_checkpoint(tmp_path / "a.pt", CONFIG, state)
-    with pytest.raises(UserError, match="3 of .* weights, first missing back_end.fc.bias") as raised:
+    with pytest.raises(UserError, match="3 of .* back_end.fc.bias") as raised:
         checkpoints.load_detector(tmp_path / "a.pt")
     assert raised.value.details == [
         "missing back_end.fc.bias",
@@ -143,9 +143,9 @@ def test_what_cannot_be_averaged_is_named(tmp_path):
     path = save(tmp_path / "epoch_1.pth", epoch=1)
     other = ModelConfig("wav2vec2_Nes2Net", ssl="tiny", Nes_ratio=(2, 2))
     checkpoints.save_checkpoint(tmp_path / "epoch_2.pth", other, build_detector(other).state_dict(), epoch=2)
-    with pytest.raises(UserError, match="epoch_2.pth: holds another network than .*epoch_1.pth"):
+    with pytest.raises(UserError, match="epoch_2.pth: .*epoch_1.pth"):
         checkpoints.average_checkpoints([path, tmp_path / "epoch_2.pth"])
-    with pytest.raises(UserError, match="named once; found .*epoch_1"):
+    with pytest.raises(UserError, match=r"epoch_1\.pth"):
         checkpoints.average_checkpoints([path, path])
     with pytest.raises(UserError, match="none"):
         checkpoints.average_checkpoints([])
@@ -164,9 +164,9 @@ def test_the_best_checkpoints_of_a_run(tmp_path):
         assert [path.name for path in best] == ["epoch_2.pth", "model_10_EER_0.1.pt", "model_3_EER_0.2.pt"]
     assert checkpoints.best_checkpoints(tmp_path, 1, "loss")[0].name == "model_10_EER_0.1.pt"
     assert checkpoints.checkpoints_of_epochs(tmp_path, [10, 1])[1].name == "epoch_1.pth"
-    with pytest.raises(UserError, match="no checkpoint of epoch 4, 5; kept are 1, 2, 3, 10"):
+    with pytest.raises(UserError, match="4, 5.* 1, 2, 3, 10"):
         checkpoints.checkpoints_of_epochs(tmp_path, [4, 1, 5])
-    with pytest.raises(UserError, match="expected 5 checkpoints to average, found 4"):
+    with pytest.raises(UserError, match=" 5 .* 4"):
         checkpoints.best_checkpoints(tmp_path, 5)
     with pytest.raises(UserError, match="loss_augmented"):
         checkpoints.best_checkpoints(tmp_path, 1, "loss_augmented")
@@ -218,8 +218,8 @@ def test_pretrained_weights_load_without_their_heads(tmp_path):
     assert same(found.front_end.model.state_dict(), weights)
     assert not any(tensor.is_meta for tensor in found.state_dict().values())
     torch.save({**settings, "model": {**weights, "w2v_model.x": torch.zeros(1)}}, tmp_path / "more.pt")
-    with pytest.raises(UserError, match="left over w2v_model.x"):
+    with pytest.raises(UserError, match="w2v_model.x"):
         checkpoints.new_detector(CONFIG, tmp_path / "more.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "bare.pt")
-    with pytest.raises(UserError, match="under `model`"):
+    with pytest.raises(UserError, match="`model`"):
         checkpoints.new_detector(CONFIG, tmp_path / "bare.pt")

@@ -320,7 +320,7 @@ def test_show_says_what_is_wrong_with_an_encoder_of_either_family(tmp_path, fail
     for name in ("wav2vec2_group", "wavlm_group"):
         config = {**REFERENCE[name]["config"], "hidden_act": "gelu_new"}
         folder, front_end = folder_of(tmp_path / name, name, config)
-        fails(checkpoint.main, ["show", str(folder)], f"pre-trained {front_end} encoder, found hidden_act gelu_new")
+        fails(checkpoint.main, ["show", str(folder)], front_end, "hidden_act gelu_new")
     (folder / "config.json").write_text('{"model_type": "bert"}')
     fails(checkpoint.main, ["show", str(folder)], "model_type bert")
 

@@ -131,18 +131,18 @@ def test_the_delay_of_mp3_is_measured_not_assumed():
 
 def test_what_a_codec_does_not_have_is_named(monkeypatch):
     x = np.ones(100)
-    with pytest.raises(ValueError, match="kind must be one of mp3, .*, found mp4"):
+    with pytest.raises(ValueError, match="kind .*mp3, .* mp4"):
         codec(x, "mp4")
-    with pytest.raises(ValueError, match="bitrate of opus must be 6 to 256 kbit/s, found 300"):
+    with pytest.raises(ValueError, match="opus .*6 to 256 .*300"):
         codec(x, "opus", 300)
-    with pytest.raises(ValueError, match="bitrate of mp3 must be one of 8, 16, .*, found 50"):
+    with pytest.raises(ValueError, match="mp3 .*8, 16, .* 50"):
         codec(x, "mp3", 50)
-    with pytest.raises(ValueError, match="bitrate of gsm must be 13 kbit/s, found 64"):
+    with pytest.raises(ValueError, match="gsm .*13 .* 64"):
         codec(x, "gsm", 64)
     with pytest.raises(ValueError, match="shape"):
         codec(np.ones((2, 2)), "mp3")
     monkeypatch.setattr(soundfile, "check_format", lambda *names: False)
-    with pytest.raises(ValueError, match="this libsndfile, .*, has no mp3"):
+    with pytest.raises(ValueError, match="libsndfile.* mp3"):
         codec(x, "mp3")
 
 

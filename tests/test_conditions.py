@@ -263,9 +263,9 @@ def test_mistakes(recorded, untrained, tmp_path, fails, flags, words):
 
 def test_a_condition_needs_a_file_and_clean_does_not(recorded, untrained, tmp_path, fails):
     flags = command(recorded, untrained, os.devnull, "--condition", "mulaw")
-    fails(scoring.main, flags, "--condition mulaw: expected --eval_output to be a file, found /dev/null")
+    fails(scoring.main, flags, "--condition mulaw", "--eval_output", "/dev/null")
     flags = command(recorded, untrained, tmp_path / "s.txt")
-    fails(scoring.main, [*flags, "--noise_dir", "x"], "--noise_dir: expected --condition noise_... beside it")
+    fails(scoring.main, [*flags, "--noise_dir", "x"], "--noise_dir", "--condition noise_...")
 
 
 def test_the_list_names_all(capsys):

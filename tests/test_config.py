@@ -66,7 +66,7 @@ def test_a_field_is_saved_and_compared_if_it_decides_the_weights(name):
     elif name in ("corpus", "epochs"):  # more epochs are the same run; a corpus decides through the other fields
         dataclasses.replace(BEGUN, **{name: another(name)}).check_same_run(before, "RUN")
     else:
-        with pytest.raises(UserError, match=f"--{name}: the run in RUN was started with "):
+        with pytest.raises(UserError, match=f"--{name}: .*RUN "):
             now.check_same_run(before, "RUN")
 
 
@@ -75,7 +75,7 @@ def test_a_field_is_saved_and_compared_if_it_decides_the_weights(name):
 )
 def test_another_number_of_epochs_is_another_run_where_the_schedule_depends_on_it(schedule):
     begun = dataclasses.replace(BEGUN, schedule=schedule)
-    with pytest.raises(UserError, match="--epochs: the run in RUN was started with 7, found 8"):
+    with pytest.raises(UserError, match="--epochs: .*RUN .*7.* 8"):
         dataclasses.replace(begun, epochs=8).check_same_run(saved_settings(begun), "RUN")
 
 
@@ -95,7 +95,7 @@ def test_what_an_old_run_did_not_save_yet_has_its_default():
         (name,) = changed
         with pytest.raises(UserError, match=f"--{name}"):
             dataclasses.replace(now, **changed).check_same_run(OLD, "RUN")
-    with pytest.raises(UserError, match="--batch_size: .* started with 34, found 12; --corpus CtrSVDD sets the flags"):
+    with pytest.raises(UserError, match="--batch_size: .* 34.* 12.*--corpus CtrSVDD"):
         TrainingConfig(corpus="ASVspoof2019_LA", loss="focal", precision="bf16").check_same_run(OLD, "RUN")
     with pytest.raises(UserError, match="RUN/config.json: --lr: expected"):
         now.check_same_run({**OLD, "lr": "high"}, "RUN")
@@ -140,7 +140,7 @@ def test_a_run_of_an_older_version_goes_on(tmp_path, finished_run, train_flags, 
 def test_values_are_checked_wherever_they_come_from(values, words, monkeypatch, capsys):
     with pytest.raises(UserError, match=words):
         TrainingConfig(**values)
-    with pytest.raises(UserError, match="--train_protocol and --dev_protocol need each other"):
+    with pytest.raises(UserError, match="--train_protocol .*--dev_protocol"):
         TrainingConfig(train_protocol=["a"])
     monkeypatch.setitem(RECIPES, "wrong", values)
     with pytest.raises(SystemExit) as ended:
@@ -189,7 +189,7 @@ def test_the_corpus_is_that_of_the_data_whatever_flag_names_them(tmp_path, corpu
     with pytest.raises(UserError):
         train.read_trials(joined)
     assert "corpus: several; flags that are not given are those of ASVspoof2019_LA" in capsys.readouterr().out
-    with pytest.raises(UserError, match="expected a corpus with a train list, found in_the_wild"):
+    with pytest.raises(UserError, match="in_the_wild"):
         train.read_trials(parse("--database_path", str(tmp_path), "--corpus", "in_the_wild"))
 
 
@@ -208,7 +208,7 @@ def test_a_field_that_is_added_is_a_flag_a_setting_a_check_and_part_of_recipes(m
     assert parse(*data, "--recipe", "with_eps").eps == 0.75
     resolved = {"loss": "focal", "precision": "bf16", "corpus": "CtrSVDD"}
     WithEps(**resolved).check_same_run(OLD, "RUN")
-    with pytest.raises(UserError, match="--eps: the run in RUN was started with 0.0, found 0.5"):
+    with pytest.raises(UserError, match=r"--eps: .*RUN .*0\.0.* 0\.5"):
         WithEps(**resolved, eps=0.5).check_same_run(OLD, "RUN")
     with pytest.raises(SystemExit):
         parse(*data, "--eps", "nan")

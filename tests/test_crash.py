@@ -193,7 +193,7 @@ def test_two_runs_in_one_folder_are_refused_and_a_stale_lock_is_not(stopped, fai
     with subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         before = (folder / "lock").read_text()
-        fails(train.main, flags, str(folder), "going on", f"process {holder.pid} on host {socket.gethostname()}")
+        fails(train.main, flags, str(folder), str(holder.pid), socket.gethostname())
         assert (folder / "lock").read_text() == before
         holder.kill()
     (status,), text = processes({"flags": flags})
@@ -222,7 +222,7 @@ def test_free_space_is_checked_before_the_first_epoch(tmp_path, flags, fails, mo
     flags = [*flags, "--log_dir", str(tmp_path / "logs"), "--foldername", "run"]
     usage = run_folder.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    fails(train.main, flags, "needs", "MB of disk", "free are 1.0 MB", "--keep_best")
+    fails(train.main, flags, " 1.0 MB", "--keep_best")
     assert not (tmp_path / "logs").exists()
 
 

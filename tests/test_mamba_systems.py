@@ -256,7 +256,7 @@ def test_mambo_starts_as_published():
 
 @pytest.mark.parametrize("option, value", [("layout", 5), ("units", 0), ("hydras", 0), ("size", 48), ("kernel", 4)])
 def test_options_that_make_no_mambo_are_named(option, value):
-    with pytest.raises(UserError, match=f"--back_end_options {option}: expected .*, found {value}"):
+    with pytest.raises(UserError, match=f"--back_end_options {option}: .* {value}"):
         build_detector(ModelConfig("wav2vec2_MamBo", ssl="tiny", back_end_options={option: value}))
 
 

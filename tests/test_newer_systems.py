@@ -277,8 +277,8 @@ def test_a_run_with_dynamic_lengths_and_growing_margin_goes_on_as_if_never_stopp
 
 def test_what_does_not_go_with_dynamic_lengths_is_refused(tmp_path, train_flags, fails):
     flags = [*train_flags, "--log_dir", str(tmp_path)]
-    fails(train.main, [*flags, "--dynamic_crop", "9000", "8000"], "--dynamic_crop: expected at least, then at most")
-    fails(train.main, [*flags, "--dynamic_crop", "399", "8000"], "--dynamic_crop: expected at least 400 samples")
+    fails(train.main, [*flags, "--dynamic_crop", "9000", "8000"], "--dynamic_crop", "9000", "8000")
+    fails(train.main, [*flags, "--dynamic_crop", "399", "8000"], "--dynamic_crop", "400 samples")
     fails(train.main, [*flags, "--dynamic_crop", "4000", "8000", "--compile"], "--dynamic_crop and --compile")
 
 
@@ -381,7 +381,7 @@ def test_a_frozen_encoder_is_prompted_and_stays_as_it_was(tmp_path, train_flags,
 
 
 def test_a_spectrogram_has_no_layers_to_prompt(fails):
-    fails(lambda argv: build_detector(ModelConfig("LogMel_PT_AASIST")), [], "LogMel_PT_AASIST", "at least 1 layers")
+    fails(lambda argv: build_detector(ModelConfig("LogMel_PT_AASIST")), [], "LogMel_PT_AASIST", "1 layers")
 
 
 def test_prompts_cost_the_memory_of_activations_without_the_encoders_gradients():

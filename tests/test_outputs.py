@@ -113,7 +113,7 @@ def test_an_output_that_is_an_input_is_refused(folder, fails, name, inputs):
             names += [folder / path, folder / "there" / path]
         before = contents(folder)
         for output in names:
-            fails(*command(name, folder, output), str(output), "is an input as well")
+            fails(*command(name, folder, output), str(output))
             assert contents(folder) == before
 
 
@@ -121,7 +121,7 @@ def test_what_eval_writes_beside_the_scores_is_refused_too(folder, fails):
     for name in ("s.txt.errors.tsv", "s.txt.partial-0"):
         os.link(folder / "key.txt", folder / name)
         before = contents(folder)
-        fails(*command("eval", folder, folder / "s.txt"), name, "is an input as well")
+        fails(*command("eval", folder, folder / "s.txt"), name)
         assert contents(folder) == before
         (folder / name).unlink()
 
@@ -136,7 +136,7 @@ def test_inputs_that_no_flag_names_are_refused(folder, fails):
     for place in places:
         (folder / "r.png").symlink_to(keys / place)
         flags = [str(folder / "scores.txt"), str(folder / "keys"), "eval", "--plot", str(folder / "r.png")]
-        fails(EER_minDCF.main, flags, "r.png", "is an input as well")
+        fails(EER_minDCF.main, flags, "r.png")
         (folder / "r.png").unlink()
     wave = folder / AUDIO
     before = wave.read_bytes()
@@ -159,11 +159,11 @@ def test_two_outputs_on_one_path_are_refused(folder, fails):
     others = [new, f"{folder}/out/../out/./x", folder / "there" / "x", folder / "dangling"]
     for first, second in [*((new, other) for other in others), (old, folder / "b")]:
         main, flags = command("demo --csv", folder, first)
-        fails(main, [*flags, "--json", str(second)], "--csv", "--json", "the same file")
+        fails(main, [*flags, "--json", str(second)], "--csv", "--json", str(second))
         main, flags = command("demo --plot", folder, first)
-        fails(main, [*flags, "--csv", str(second)], "--csv", "--plot", "the same file")
+        fails(main, [*flags, "--csv", str(second)], "--csv", "--plot", str(second))
     main, flags = command("report --write_scores", folder, folder / "x.png")
-    fails(main, [*flags, "--plot", str(folder / "x.png")], "--plot", "--write_scores", "the same file")
+    fails(main, [*flags, "--plot", str(folder / "x.png")], "--plot", "--write_scores", str(folder / "x.png"))
     assert sorted(os.listdir(folder / "out")) == [] and (folder / "a").read_text() == "a"
 
 
@@ -207,10 +207,10 @@ def test_folders_that_cannot_be_written_are_told_before_work_starts(folder, fail
     monkeypatch.setattr(make_demo_corpus, "own_recordings", None)
     place = str(folder / "key.txt")
     flags = ["--base_dir", str(folder), "--model_name", "wav2vec2_AASIST", "--ssl", "tiny", "--log_dir"]
-    fails(train.main, [*flags, place], "--log_dir", place, "not a folder")
-    fails(train.main, [*flags, str(folder), "--foldername", "key.txt"], "--log_dir", place, "not a folder")
+    fails(train.main, [*flags, place], "--log_dir", place)
+    fails(train.main, [*flags, str(folder), "--foldername", "key.txt"], "--log_dir", place)
     fails(compare.main, ["--corpus", str(folder), "--out", place], "--out", place)
-    fails(make_demo_corpus.main, ["--out", f"{place}/x", "--speech_dir", str(recordings)], "--out", "not a folder")
+    fails(make_demo_corpus.main, ["--out", f"{place}/x", "--speech_dir", str(recordings)], "--out", place)
 
 
 def test_a_corpus_is_never_built_over_what_it_is_built_from(tmp_path, recordings, fails):
@@ -225,7 +225,7 @@ def test_a_corpus_is_never_built_over_what_it_is_built_from(tmp_path, recordings
         (["--out", tmp_path / "corpus", "--speech_dir", recordings, "--cache", speech / "packages"], "--cache"),
         (["--out", speech / "corpus", "--speech_dir", speech], "--out"),
     ]:
-        fails(make_demo_corpus.main, list(map(str, flags)), word, "expected a folder outside")
+        fails(make_demo_corpus.main, list(map(str, flags)), word)
         assert len(list(speech.iterdir())) == len(list(recordings.iterdir()))
 
 

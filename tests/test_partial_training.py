@@ -120,8 +120,8 @@ def test_a_killed_run_goes_on_in_the_same_weights(tmp_path, partial, processes):
 
 def test_what_does_not_fit_is_one_line(tmp_path, partial, corpus, fails):
     flags = [*FLAGS, "--log_dir", str(tmp_path), *lists(partial)]
-    fails(train.main, [*flags, "--label_step", "0.16"], "--label_step needs --labels frames or both")
-    fails(train.main, [*flags, "--labels", "frames", "--label_step", "0.155"], "--label_step", "multiple of 0.01 s")
+    fails(train.main, [*flags, "--label_step", "0.16"], "--label_step", "--labels frames")
+    fails(train.main, [*flags, "--labels", "frames", "--label_step", "0.155"], "--label_step", "0.01 s")
     rttm = partial / "train.rttm"
     short = tmp_path / "short.rttm"
     short.write_text("".join(line for line in rttm.read_text().splitlines(True) if "CON_T_0003" not in line))
@@ -130,7 +130,6 @@ def test_what_does_not_fit_is_one_line(tmp_path, partial, corpus, fails):
         [*flags, "--labels", "frames", "--train_segments", str(short)],
         "short.rttm",
         "CON_T_0003",
-        "found no spans",
     )
     wrong = tmp_path / "wrong.rttm"
     wrong.write_text(rttm.read_text().replace(" spoof ", " bonafide "))
@@ -139,15 +138,14 @@ def test_what_does_not_fit_is_one_line(tmp_path, partial, corpus, fails):
         [*flags, "--labels", "frames", "--train_segments", str(wrong)],
         "wrong.rttm",
         "CON_T_0001",
-        "found none",
     )
     whole = ["--database_path", str(corpus), *FLAGS, "--labels", "frames", "--log_dir", str(tmp_path)]
-    fails(train.main, whole, "--labels frames", "expected labels of segments", "--train_segments")
+    fails(train.main, whole, "--labels frames", "--train_segments")
     other = [*flags, "--labels", "frames"]
     fails(
         train.main,
         [*other, "--model_name", "wav2vec2_AASIST", "--ssl", "tiny", "--ssl_path", "none"],
-        "AASIST scores no frames",
+        "AASIST",
     )
 
 
@@ -217,7 +215,5 @@ def test_eval_writes_frame_scores_and_the_spans_that_they_decide(tmp_path, parti
     assert read_segments(again["spans.rttm"]).keys() == frames.keys()
     assert list(corpora.read_scores(again["scores.txt"])) == list(scores)
 
-    fails(
-        eval_script.main, [*flags[:4], "--model_path", str(untrained), *outputs], "--frames", "--labels frames or both"
-    )
+    fails(eval_script.main, [*flags[:4], "--model_path", str(untrained), *outputs], "--frames", "--labels frames")
     fails(eval_script.main, [*flags, "--eval_output", files["scores.txt"], "--frames", dev], "--frames")

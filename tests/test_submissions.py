@@ -136,6 +136,6 @@ def test_names_with_blanks(folder, fails):
     (folder / "sonar.csv").write_text("path,label\nu 3.wav,spoof\n")
     (folder / "sonar.txt").write_text("u 3 1.5\n")
     (folder / "sets.csv").write_text("name,key,audio_dir,s\nsonar,sonar.csv,sonar,sonar.txt\n")
-    fails(EER_minDCF.main, command(folder, "dfarena"), "u 3.wav: a path with a blank")
-    fails(EER_minDCF.main, command(folder, "benchmarks"), "u 3: an id with a blank")
+    fails(EER_minDCF.main, command(folder, "dfarena"), "u 3.wav: ")
+    fails(EER_minDCF.main, command(folder, "benchmarks"), "u 3: ")
     assert not (folder / "out").exists()

@@ -100,7 +100,7 @@ def test_a_run_and_its_average_keep_the_crop(finished_run, tmp_path):
 def test_mistakes(folder, tmp_path, fails, capsys):
     path = str(checkpoint(folder, "GF", None))
     flags = ["--base_dir", str(folder / "wild"), "--model_path", path, "--eval_output", str(tmp_path / "s.txt")]
-    fails(scoring.main, [*flags, "--cut", "300"], "--cut: expected at least 400 samples", "found 300")
+    fails(scoring.main, [*flags, "--cut", "300"], "--cut", "400 samples", "300")
     with pytest.raises(SystemExit):
         scoring.parse_args([*flags, "--cut", "64600", "--test_mode", "full"])
     assert "not allowed with argument" in capsys.readouterr().err

@@ -76,11 +76,11 @@ def test_the_mean_of_nes2nets_frames_is_what_it_decides_an_utterance_by():
 
 
 def test_who_scores_no_frames_says_why():
-    with pytest.raises(UserError, match="--labels: AASIST scores no frames: it pools over time"):
+    with pytest.raises(UserError, match="--labels: .*AASIST"):
         build_detector(ModelConfig("wav2vec2_AASIST", ssl="tiny", unit=0.16))
-    with pytest.raises(UserError, match="--labels: Nes2Net scores no frames: .*ASTP"):
+    with pytest.raises(UserError, match="--labels: .*Nes2Net .*ASTP"):
         build_detector(ModelConfig("LogMel_Nes2Net", pool_func="ASTP", unit=0.16))
-    with pytest.raises(UserError, match="--label_step: wav2vec2: expected a multiple of 0.02 s.* found 0.03"):
+    with pytest.raises(UserError, match=r"--label_step: .*wav2vec2.* 0\.02 s.* 0\.03"):
         detector_of("wav2vec2_MHFA", unit=0.03)
 
 

@@ -85,7 +85,7 @@ def test_positions_go_on_by_their_formula_and_a_file_with_others_is_refused(tmp_
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights["embed_positions.weight"][7, 3] += 0.01
     safetensors.torch.save_file(weights, folder / "model.safetensors")
-    with pytest.raises(UserError, match="expected a pre-trained Whisper encoder.*embed_positions"):
+    with pytest.raises(UserError, match="Whisper .*embed_positions"):
         checkpoints.read_pretrained(folder, "Whisper")
     half = {name: tensor.half() for name, tensor in weights.items()} | {
         "embed_positions.weight": sinusoids(1500, 32).half()
@@ -115,9 +115,9 @@ def test_settings_that_fit_no_encoder_are_named(tmp_path, setting, value, words)
 def test_a_whisper_folder_is_shown_and_is_no_other_encoder(tmp_path, output):
     folder = whisper_folder(tmp_path / "a", "model.encoder.", ["proj_out.weight"])
     assert "pre-trained Whisper encoder, for --ssl_path" in output(checkpoint.main, ["show", str(folder)])
-    with pytest.raises(UserError, match="model_type whisper, expected wav2vec2 or hubert"):
+    with pytest.raises(UserError, match="whisper.*wav2vec2.*hubert"):
         checkpoints.resolve_encoder({"model_name": "wav2vec2_Nes2Net_X"}, folder)
-    with pytest.raises(UserError, match="whisper-medium in this folder"):
+    with pytest.raises(UserError, match="whisper-medium"):
         checkpoints.new_detector(ModelConfig("Whisper_Nes2Net_X"))
 
 
@@ -153,11 +153,11 @@ def test_features_are_float32_within_autocast(features):
 
 def test_what_does_not_fit_a_spectrogram_is_named(tmp_path):
     folder = whisper_folder(tmp_path / "a")
-    with pytest.raises(UserError, match="LogMel has no weights to load"):
+    with pytest.raises(UserError, match="LogMel "):
         checkpoints.resolve_encoder({"model_name": "LogMel_Nes2Net_X"}, folder)
-    with pytest.raises(UserError, match="--agg SEA: expected an encoder of at least 2 layers, found 0"):
+    with pytest.raises(UserError, match="--agg SEA: .*2 layers.* 0"):
         build_detector(ModelConfig("LogMel_Nes2Net_X", agg="SEA"))
-    with pytest.raises(UserError, match="--ssl tiny: is an encoder for wav2vec2 or WavLM"):
+    with pytest.raises(UserError, match="--ssl tiny: .*wav2vec2 .*WavLM"):
         ModelConfig("LogMel_Nes2Net_X", ssl="tiny")
     with pytest.raises(UserError, match="n_mels 1000"):
         ModelConfig("LogMel_Nes2Net_X", ssl="from_file", ssl_config={"n_mels": 1000})
