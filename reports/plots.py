@@ -54,7 +54,7 @@ def draw_conditions(path: str | os.PathLike, corpus: str, rows: list[Row], syste
     rows: of reports.robustness; the rest as for `draw`.
     """
     names = list(dict.fromkeys(row.condition.name for row in rows))
-    figure = _drawing().Figure(figsize=(8, 1.6 + len(names) * (0.12 + 0.12 * len(systems))), layout="constrained")
+    figure = _drawing().Figure(figsize=(8, 1.4 + len(names) * (0.12 + 0.07 * len(systems))), layout="constrained")
     axis = figure.subplots()
     for i, system in enumerate(systems):
         own = [row for row in rows if row.system == system and "eer" in row.figures]
