@@ -5,6 +5,7 @@ from conftest import TINY
 import checkpoints
 import train
 from back_ends import BACK_ENDS
+from front_ends import lora
 from model import ModelConfig, build_detector
 from training import memory
 from training.config import TrainingConfig
@@ -76,6 +77,30 @@ def test_the_estimate_is_what_a_step_was_seen_to_need(name, fields, steps):
     detector = detector_of(name, fields)
     for seen, batch_size, precision, flags in steps:
         assert gib(detector, batch_size, precision, **flags) == pytest.approx(seen, rel=0.05), (precision, flags)
+
+
+# GiB before the backward pass, followed on tensors without content in float32 (fake tensors have plain attention, whose
+# (H, T, T) weights, less a copy of its output, are subtracted: 0.47 GiB).
+@pytest.mark.parametrize("targets, seen", [("q,v", 4.57 - 0.47), ("q,k,v,o", 4.88 - 0.69), ("all-linear", 6.75 - 0.69)])
+def test_the_estimate_of_adapters(targets, seen):
+    detector = detector_of("wav2vec2_Nes2Net_X")
+    flags = {"lora_rank": 8, "lora_targets": targets}
+    before = gib(detector, 12, "fp32", **flags)
+    assert before == pytest.approx(seen, rel=0.05)
+    assert "--lora_rank 8, which trains adapters in place of the encoder (about 4.1 GiB)" in memory.less(
+        TrainingConfig(batch_size=12, precision="fp32", crop=64600, epochs=9), detector
+    )
+    lora.add_adapters(detector.front_end, 8, 8.0, targets)
+    assert gib(detector, 12, "fp32", **flags) == pytest.approx(before, rel=1e-6)
+    assert "--lora_rank" not in memory.less(TrainingConfig(batch_size=12, precision="fp32", **flags), detector)
+
+
+def test_average_and_sam_hold_the_weights_once_more_each():
+    detector = detector_of("wav2vec2_Nes2Net_X")
+    weights = 4 * sum(p.numel() for p in detector.parameters()) / 2**30
+    plain, both = gib(detector, 12, "bf16"), gib(detector, 12, "bf16", ema=0.999, sam=0.05)
+    assert both - plain == pytest.approx(2 * weights, rel=0.01)
+    assert "fp16" not in memory.less(TrainingConfig(precision="fp32", sam=0.05), detector)
 
 
 def test_what_acts_on_the_encoder_in_training_counts():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from common.console import UserError
-from front_ends import Wav2Vec2
+from front_ends import Wav2Vec2, lora
 from front_ends.pretrained import convolutions
 from model import Detector, count_parameters
 from training import distributed
@@ -29,7 +29,11 @@ def step_bytes(config: TrainingConfig, detector: Detector, world: int = 1) -> in
     if config.compile or detector.teacher is not None or not isinstance(front_end, Wav2Vec2):
         return None
     trials = math.ceil(math.ceil(config.batch_size / world) / config.grad_accum)
-    n_encoder, n_others = count_parameters(front_end), count_parameters(detector) - count_parameters(front_end)
+    n_adapters, targets = 0, config.lora_targets
+    if config.lora_rank:
+        n_adapters = lora.n_adapter_parameters(front_end, config.lora_rank, targets)
+    n_encoder = sum(p.numel() for name, p in front_end.named_parameters() if not lora.is_adapter(name))
+    n_others = count_parameters(detector) - count_parameters(front_end)
     bytes_each = 4 if config.precision == "fp32" else 2
     frames, model = front_end.n_frames(config.longest_crop), front_end.model.cfg
     if detector.back_end.gives_prompts:
@@ -41,22 +45,27 @@ def step_bytes(config: TrainingConfig, detector: Detector, world: int = 1) -> in
     if frozen and not prompted:  # no gradients of the encoder, and no activations are kept
         kept = (n_layers + 1) * state * bytes_each + behind
         return 4 * n_encoder + 16 * n_others + trials * max(3 * first * bytes_each, kept)
-    layer = _layer_bytes(front_end, frames, bytes_each)
+    layer = _layer_bytes(front_end, frames, bytes_each, targets)
     layers = n_layers * (state * bytes_each if config.grad_checkpoint else layer)
     before = extractor + 4 * state * bytes_each
-    n_trained = n_others + (0 if frozen else n_encoder)
-    if frozen:  # the gradients of the prompts pass the layers alone
+    n_trained = n_others + (0 if frozen else n_adapters or n_encoder)
+    if frozen or n_adapters:  # gradients pass the layers alone; what the convolutions give is not kept
         before = 4 * state * bytes_each
     # In float32, and two moments; a layer's weights are kept as they were multiplied, see Attention._projected.
-    weights = 4 * (n_encoder + n_others) + 8 * n_trained
+    weights = 4 * (n_encoder + n_adapters + n_others) + 8 * n_trained
+    weights += 4 * n_trained * ((config.ema is not None) + bool(config.sam))  # the average; the weights before SAM's e
     copies = 2 * n_encoder if bytes_each == 2 else 12 * n_layers * model.encoder_embed_dim**2
+    if bytes_each == 4 and n_adapters:  # the sums of other weights and their adapters
+        copies += 4 * n_layers * model.encoder_embed_dim**2 * (targets != "q,v")
+        copies += 8 * n_layers * model.encoder_embed_dim * model.encoder_ffn_embed_dim * (targets == "all-linear")
     gradients = 4 * n_trained
     buckets = gradients if world > 1 else 0  # of DistributedDataParallel
     of_states = 4 * state * (n_layers + 1 if detector.back_end.takes_hidden_states else 1)  # their gradients
     at_start = copies + trials * (before + layers + behind + of_states)
     at_start += gradients if config.grad_accum > 1 else 4 * n_others
     at_end = gradients + trials * (before + layer)
-    return weights + buckets + max(at_start, at_end)
+    convolved = trials * 3 * first * bytes_each if n_adapters else 0  # at the start of the forward pass
+    return weights + buckets + max(at_start, at_end, convolved)
 
 
 def _extractor_values(front_end, n_samples, bytes_each):
@@ -74,12 +83,14 @@ def _extractor_values(front_end, n_samples, bytes_each):
     return outputs[0], kept if front_end.model.feature_grad_mult > 0 else 0
 
 
-def _layer_bytes(front_end, frames, bytes_each):
-    """Of a transformer layer, a trial: what is kept for the backward pass."""
+def _layer_bytes(front_end, frames, bytes_each, targets):
+    """Of a transformer layer, a trial: what is kept for the backward pass. targets: of adapters, None without."""
     model, settings = front_end.model.cfg, front_end.training_settings()
     channels, wide = model.encoder_embed_dim, model.encoder_ffn_embed_dim
     # Both norms' inputs and outputs, queries, keys, values and their weighted sum; before and behind the activation.
     kept = frames * (8 * channels + 2 * wide)
+    if targets in ("q,v", "q,k,v,o"):  # no gradient of the feed-forward part's weights needs its inputs
+        kept -= frames * (channels + wide)
     if front_end.relative_position:  # channels by head, the gated bias (H, T, T)
         kept += frames * (channels + model.encoder_attention_heads * frames)
     masks = frames * (2 * channels * (settings["dropout"] > 0) + wide * (settings["activation_dropout"] > 0))
@@ -152,12 +163,15 @@ def less(config: TrainingConfig, detector: Detector) -> str:
         "--grad_checkpoint": {"grad_checkpoint": True},
         f"--grad_accum {parts}": {"grad_accum": parts},
         f"--precision {half}": {"precision": half},
+        "--lora_rank 8, which trains adapters in place of the encoder": {"lora_rank": 8},
         f"--SSL_freeze_epoch {config.epochs}, which trains the back-end alone": {"SSL_freeze_epoch": config.epochs},
     }
-    if config.precision != "fp32":
+    if config.precision != "fp32" or (config.sam and half == "fp16"):
         del flags[f"--precision {half}"]
     if config.batch_size // world // parts < detector.back_end.least_batch:
         del flags[f"--grad_accum {parts}"]
+    if config.lora_rank or not detector.front_end.layers():
+        del flags["--lora_rank 8, which trains adapters in place of the encoder"]
     words = []
     for words_of_flag, values in flags.items():
         then = step_bytes(dataclasses.replace(config, **values), detector, world)
