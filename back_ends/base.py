@@ -10,10 +10,10 @@ from torch.nn import functional as F
 class BackEnd(nn.Module):
     """Base class of the back-ends: (B, T, in_channels) to logits (B, n_output_logits).
 
-    A subclass defines `__init__(self, in_channels, n_output_logits=2, ...)` and `forward`, sets the attributes below
-    where the default does not hold, and stands in back_ends.BACK_ENDS. Its parameters carry the published names.
-    Further arguments of the constructor, each with a default, are its options, see `options`. The constructor raises
-    ValueError, the option's name first, for values that fit no network.
+    A subclass defines `__init__(self, in_channels, n_output_logits=2, ...)` and `forward` (or `embed` and `decide`),
+    sets the attributes below where the default does not hold, and stands in back_ends.BACK_ENDS. Its parameters carry
+    the published names. Further arguments of the constructor, each with a default, are its options, see `options`.
+    The constructor raises ValueError, the option's name first, for values that fit no network.
     """
 
     # Takes the list of the encoder's L + 1 hidden states (B, T, in_channels) rather than aggregated features: the input
