@@ -6,6 +6,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from back_ends import BACK_ENDS
+from front_ends import FRONT_ENDS, lora
 from model import ModelConfig, build_detector
 from training import trainer
 from training.config import TrainingConfig
@@ -105,3 +106,21 @@ def test_what_cannot_be_recorded(monkeypatch):
     monkeypatch.undo()
     training.config = dataclasses.replace(training.config, grad_checkpoint=True)
     assert "--grad_checkpoint" in training.why_not_recorded()
+
+
+@pytest.mark.parametrize("n_layers", [2, 5])
+def test_layers_with_adapters_share_two_translations(n_layers, counter):
+    """The input of the first layer asks for no gradient, those of the others do."""
+    detectors = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        fields = {**FRONT_ENDS["WavLM"].presets["tiny"].fields, "normalize": False, "encoder_layers": n_layers}
+        detector = build_detector(ModelConfig("WavLM_Nes2Net_X", ssl="from_file", ssl_config=fields))
+        lora.add_adapters(detector.front_end, 2, 2.0, "all-linear")
+        detectors.append(detector)
+    flags = {"sam": 0.05, "ema": 0.9, "clip_grad_norm": 1.0, "layer_decay": 0.5}
+    plain, compiled = started(detectors[0], **flags), started(detectors[1], compile=True, **flags)
+    for _ in range(2):
+        x, labels = 0.1 * torch.randn(6, 8000), torch.arange(6) % 2
+        torch.testing.assert_close(compiled.step(x, labels)[0], plain.step(x, labels)[0], rtol=1e-3, atol=1e-4)
+        assert counter.frame_count == 4
