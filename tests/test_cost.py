@@ -44,3 +44,12 @@ def test_the_benchmark_has_a_row_per_back_end(tmp_path, output):
     rows = json.loads((tmp_path / "b.json").read_text())["stages"]["cost"]
     assert {row["name"] for row in rows} == set(BACK_ENDS) and "MMACs" in text
     assert {row["name"]: row["parameters"] for row in rows}["AttM_LSTM"] == 41_835_538  # on 12 layers, as published
+
+
+def test_mixers_are_timed_against_aasist(tmp_path, output):
+    flags = ["--repeats", "1", "--batch_size", "2", "--frames", "9", "--json", str(tmp_path / "b.json")]
+    output(benchmark.main, ["mixers", *flags])
+    first, *rows = json.loads((tmp_path / "b.json").read_text())["stages"]["mixers"]
+    assert (first["name"], first["ratio"]) == ("AASIST", 1) and len(rows) == 5
+    for row in rows:  # one turn: the ratio is that of the two times
+        assert row["ratio"] == pytest.approx(first["seconds"] / row["seconds"])
