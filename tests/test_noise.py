@@ -51,6 +51,17 @@ def test_quiet_waveforms_get_noise_by_the_published_levels():
     np.testing.assert_allclose(add_noise(x, other, 12.5, MUSAN_FLOOR), expected, rtol=1e-12)
 
 
+def test_musan_adds_noise_to_quiet_waveforms_by_the_published_levels(tmp_path):
+    x = 0.004 * np.random.default_rng(0).standard_normal(500)
+    write(tmp_path / "noise" / "hum.wav", np.full(500, 0.01))
+    for seed in range(5):
+        ratio = np.mean(apply_musan(x, musan_files(str(tmp_path)), np.random.default_rng(seed)) - x) / 0.01
+        snr = np.random.default_rng(seed)
+        snr.integers(1), snr.integers(1, 1, endpoint=True), snr.choice(1, 1, replace=False)  # category, number, which
+        decibels = [10 * np.log10(power + 0.0001) for power in (np.mean(x**2), 0.0001)]
+        assert 20 * np.log10(ratio) == pytest.approx(decibels[0] - decibels[1] - snr.uniform(0, 15), abs=1e-4)
+
+
 def test_a_room_is_a_convolution_of_unit_energy_cut_to_the_length(tmp_path):
     rng = np.random.default_rng(0)
     x, response = rng.standard_normal(3000), rng.standard_normal(500)
