@@ -51,7 +51,7 @@ from model import (
     count_parameters,
     given_model_flags,
 )
-from training import distributed, encoder_settings, memory, run_folder
+from training import distributed, encoder_settings, memory, on_cpu, run_folder
 from training.balance import BalancedOrder
 from training.config import ENCODER_SETTINGS, GROUPS, TrainingConfig
 from training.console_log import ConsoleLog
@@ -434,6 +434,8 @@ def train_detector(argv, log):
                 print(f"encoder in training: {encoder_settings.in_words(encoder)}", flush=True)
             if needed := memory.in_words(config, detector, device):
                 print(needed, flush=True)
+            for line in on_cpu.warnings(config, detector, device, training.n_steps):
+                warn(line)
             stack.enter_context(training.writer)
         training.fit()
     distributed.say(f"finished: {folder}")

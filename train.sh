@@ -29,7 +29,7 @@ demo)
     echo "== 1/5 demo corpus, from recordings of people and from speech synthesisers"
     $PYTHON tools/make_demo_corpus.py --out $corpus
     echo "== 2/5 training, a checkpoint an epoch, and the average of the 3 best"
-    $PYTHON train.py --database_path $corpus --model_name wav2vec2_Nes2Net_X --ssl tiny --Nes_ratio 4 4 --algo 8 --crop 24000 --crop_place random --epochs 20 --batch_size 16 --optimizer AdamW --lr 0.002 --weight_decay 0.01 --schedule onecycle --class_weights 0.5 0.5 --keep every --average_best 3 --seed 1 --log_dir demo/logs --foldername nes2net_x --resume auto
+    $PYTHON train.py --recipe demo --database_path $corpus --log_dir demo/logs --foldername nes2net_x --resume auto
     run=$(ls -d demo/logs/nes2net_x/* | tail -n 1)
     echo "== 3/5 scores of the eval trials, which nothing was chosen by"
     [ demo/scores.txt -nt "$run/checkpoints/average_best_3.pth" ] || $PYTHON eval.py --protocol $eval_key --audio_dir $corpus/ASVspoof2019_LA_eval/flac --model_path "$run/checkpoints/average_best_3.pth" --eval_output demo/scores.txt

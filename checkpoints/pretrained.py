@@ -13,6 +13,15 @@ from common.console import UserError, shown
 from front_ends import FROM_FILE, FRONT_ENDS, OtherFrontEnd
 from model import Detector, ModelConfig, build_detector
 
+# Of the files of presets: size and where they are published, and who has the same weights on Hugging Face.
+SOURCES = {
+    "xlsr2_300m.pt": (
+        " (3.8 GB, https://dl.fbaipublicfiles.com/fairseq/wav2vec/xlsr2_300m.pt)",
+        "facebook/wav2vec2-xls-r-300m",
+    ),
+    "WavLM-Large.pt": (" (1.3 GB, linked in the wavlm folder of microsoft/unilm on GitHub)", "microsoft/wavlm-large"),
+}
+
 
 def new_detector(config: ModelConfig, ssl_path: Path | str | None = None, ssl_layers: int | None = None) -> Detector:
     """Build a Detector to be trained: pre-trained encoder, with the dropouts and their like that its file says, random
@@ -79,9 +88,11 @@ def pretrained_path(config: ModelConfig, ssl_path: Path | str | None) -> Path | 
     if ssl_path == "none" or (ssl_path is None and published is None):
         return None
     if ssl_path is None and not Path(published).exists():
+        size, repository = SOURCES.get(published, ("", f"openai/{published}"))
         raise UserError(
-            f"--ssl {config.ssl}: expected its pre-trained weights as {published} in this folder; "
-            "name the file with --ssl_path, or `--ssl_path none` starts from random weights"
+            f"--ssl {config.ssl}: expected its pre-trained weights as {published} in this folder{size}; "
+            f"--ssl {config.ssl} --ssl_path {repository} downloads them from Hugging Face, --ssl_path FILE names "
+            "another place, `--ssl_path none` starts from random weights; --recipe small needs no weights and no GPU"
         )
     return ssl_path or published
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import ROOT
 
 import checkpoints
 import corpora
@@ -30,8 +31,21 @@ def test_a_recipe_sets_every_flag_that_it_says(name):
     config, model_flags = parse("--recipe", name)
     values = {**dataclasses.asdict(config), **model_flags}
     for flag, value in RECIPES[name].items():
-        value = tuple(value) if isinstance(value, list) else value
-        assert flag == "not_carried_over" or values[flag] == value, flag
+        if flag != "not_carried_over":
+            found = values[flag]
+            assert (list(found) if isinstance(found, tuple) else found) == value, flag
+
+
+def test_the_demo_is_trained_as_before_it_was_a_recipe():
+    flags = "--model_name wav2vec2_Nes2Net_X --ssl tiny --Nes_ratio 4 4 --algo 8 --crop 24000 --crop_place random"
+    flags += " --epochs 20 --batch_size 16 --optimizer AdamW --lr 0.002 --weight_decay 0.01 --schedule onecycle"
+    flags += " --class_weights 0.5 0.5 --keep every --average_best 3 --seed 1"
+    before, model_before = parse(*flags.split())
+    config, model_flags = parse("--recipe", "demo")
+    assert (dataclasses.replace(config, recipe=None), model_flags) == (before, model_before)
+    command = next(line for line in (ROOT / "train.sh").read_text().splitlines() if "--foldername nes2net_x" in line)
+    data = "--database_path $corpus --log_dir demo/logs --foldername nes2net_x --resume auto"
+    assert command.split()[1:] == ["train.py", "--recipe", "demo", *data.split()]
 
 
 def test_every_published_rival_has_a_recipe():

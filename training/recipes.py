@@ -6,6 +6,7 @@ recipes_after_papers.py.
 """
 
 from corpora import recipe_of
+from training.own_recipes import OWN
 from training.recipes_after_papers import AFTER_PAPERS
 
 # Conformer, TCM and Mamba share one. Their dev set is augmented too, and ranks the epochs.
@@ -129,6 +130,7 @@ _PROMPT_TUNING = {
 }
 
 RECIPES = {
+    **OWN,
     # Liu et al. 2025, on wav2vec 2.0 and on WavLM.
     "Nes2Net_X": {"model_name": "wav2vec2_Nes2Net_X", **recipe_of("ASVspoof2019_LA")},
     "Nes2Net_X_singing": {"model_name": "WavLM_Nes2Net_X", **recipe_of("CtrSVDD")},
