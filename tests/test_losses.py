@@ -59,7 +59,7 @@ def test_weighted_focal_loss_is_mambos():
     assert loss(outputs, labels).item() == pytest.approx(numbers["released_value"], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(set(BACK_ENDS) - {"SLS"}))
+@pytest.mark.parametrize("name", sorted(set(BACK_ENDS) - {"SLS", "SLIM"}))  # SLIM with one output is its first stage
 @pytest.mark.parametrize("loss", ["OC_softmax", "AM_softmax"])
 def test_any_back_end_gives_cosines_where_they_are_asked_for(name, loss):
     torch.manual_seed(0)
