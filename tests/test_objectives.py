@@ -23,6 +23,7 @@ from back_ends.slim import SLIM
 from common.console import UserError
 from inference.precision import prepare
 from model import ModelConfig, Teacher, agreement, build_detector
+from training.compressed import frequency_distance, softened
 from training.config import TrainingConfig
 from training.contrastive import contrastive_losses
 from training.latent import LatentSpaceAugmentation, angular_margin, made_up_embeddings, prototype_cosines
@@ -380,10 +381,61 @@ def test_the_classifier_stands_on_the_first_stage_which_stays_as_it_is():
 CLASSIFIER = ("pooling", "embedding", "classifier")
 
 
+# -------------------------------------------------------------------------------------- frequency and time
+
+
+def test_distances_in_frequency_and_time_are_the_vector():
+    vector = VECTORS["ftdkd_own_reading"]
+    student, teacher = (double(vector[name])[None].requires_grad_() for name in ("student", "teacher"))
+    high = vector["first_high_bin"] / 5  # 8 frames have 5 bins
+    distance = frequency_distance(student, teacher, high)
+    assert distance.item() == pytest.approx(vector["frequency_loss"], abs=1e-6)
+    assert (student - teacher).square().mean().item() == pytest.approx(vector["time_loss"], abs=1e-6)
+    distance.backward()
+    spectrum = torch.fft.rfft(student.grad, dim=1)
+    assert spectrum[:, :2].abs().max() < 1e-12 < spectrum[:, 2:].abs().min()
+    vector = VECTORS["kd_logits"]
+    found = softened(double(vector["student"]), double(vector["teacher"]), vector["temperature"])
+    assert found.mean().item() == pytest.approx(vector["loss"], abs=1e-6)
+
+
+def taught():
+    """A detector that is a copy of its teacher, and its loss."""
+    torch.manual_seed(0)
+    teacher = build_detector(TEACHER, kind=Teacher)
+    detector, loss = build_detector(TEACHER), LOSSES["FTD"]()
+    detector.load_state_dict(teacher.state_dict())
+    loss.take_teacher(detector, teacher)
+    return detector, loss
+
+
+def test_a_copy_of_the_teacher_that_hears_the_same_is_not_apart():
+    detector, loss = taught()
+    x, labels = torch.randn(3, 4000), torch.tensor([0, 1, 0])
+    entropies, apart = loss.eval().of_detector(detector.eval(), x, labels)
+    assert abs(apart) < 1e-6
+    torch.testing.assert_close(entropies / loss.weight(labels)[0], loss(detector(x), labels))
+    assert loss.train().of_detector(detector, x, labels)[1] > 1e-3  # it hears less
+    assert all(parameter.grad is None for parameter in loss.teacher.parameters())
+
+
+def test_the_student_hears_low_passed_speech_that_is_not_delayed():
+    _, loss = taught()
+    x = torch.randn(6, 16000)
+    y = loss.filtered(x)
+    assert y.shape == x.shape and y.dtype == x.dtype
+    loudness = [torch.fft.rfft(wave, dim=1).abs().square() for wave in (y, x)]
+    shares = loudness[0] / loudness[1]
+    torch.testing.assert_close(shares[:, :2000].mean(dim=1), torch.ones(6), atol=0.05, rtol=0)
+    assert shares[:, 7900:].mean() < 0.1
+    products = torch.fft.irfft(torch.fft.rfft(y, dim=1) * torch.fft.rfft(x, dim=1).conj(), dim=1)
+    assert (products.argmax(dim=1) == 0).all()
+
+
 # ------------------------------------------------------------------------------------------------- steps and runs
 
 BACK_END = {"weighted_CCE_SupCon": "LayerASP_MLP", "LSR": "AASIST", "LSR_LSA": "AASIST", "OCKD": "AASIST"}
-BACK_END |= {"SLIM_stage1": "SLIM", "SLIM_stage2": "SLIM"}
+BACK_END |= {"FTD": "AASIST", "SLIM_stage1": "SLIM", "SLIM_stage2": "SLIM"}
 
 
 def of_loss(name):
@@ -397,9 +449,17 @@ def of_loss(name):
     return build_detector(ModelConfig(f"wav2vec2_{BACK_END[name]}", ssl="tiny", **fields))
 
 
+def loss_of(name, detector):
+    """The loss that `of_loss` made with this detector."""
+    loss = LOSSES[name]()
+    if name == "FTD":
+        loss.take_teacher(detector, build_detector(TEACHER, kind=Teacher))
+    return loss
+
+
 def stepper(name, detector, **flags):
     flags = {"optimizer": "Adam", "lr": 1e-3, "weight_decay": 1e-4, "schedule": "constant", "precision": "fp32"} | flags
-    steps = Steps(TrainingConfig(**flags), detector, LOSSES[name](), CPU)
+    steps = Steps(TrainingConfig(**flags), detector, loss_of(name, detector), CPU)
     steps.freeze(False)
     steps.objective.train()
     return steps
@@ -444,7 +504,7 @@ def test_a_compiled_step_is_the_plain_one(name, counter):  # noqa: F811
     assert counter.frame_count > 0
 
 
-TEACHERS = {"OCKD": TEACHER, "SLIM_stage2": ModelConfig("wav2vec2_SLIM", ssl="tiny", n_output_logits=1)}
+TEACHERS = {"OCKD": TEACHER, "FTD": TEACHER, "SLIM_stage2": ModelConfig("wav2vec2_SLIM", ssl="tiny", n_output_logits=1)}
 
 
 @pytest.fixture(scope="module")
@@ -474,7 +534,7 @@ def flags_of(train_flags, teachers, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD", "SLIM_stage1", "SLIM_stage2"])
+@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD", "FTD", "SLIM_stage1", "SLIM_stage2"])
 def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
     name, flags_of, tmp_path, teachers, corpus, processes, output
 ):
@@ -490,7 +550,7 @@ def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
     expected, found = (checkpoints.read_checkpoint(path) for path in (one, other))
     assert all(torch.equal(found["model"][n], value) for n, value in expected["model"].items())
     assert found["valid"] == expected["valid"] and math.isfinite(found["valid"]["loss"])
-    if name in teachers:
+    if name in teachers and name != "FTD":
         prefix = "teacher." if name == "OCKD" else ""
         for n, value in checkpoints.read_checkpoint(teachers[name])["model"].items():
             assert torch.equal(found["model"][f"{prefix}{n}"], value)
@@ -543,7 +603,11 @@ def test_what_does_not_go_together_is_said(flags_of, teacher, fails):
     place = flags.index("--teacher")
     fails(train.main, flags[:place] + flags[place + 2 :], "--loss OCKD: needs --teacher")
     flags = flags_of("LSR")
-    fails(train.main, [*flags, "--teacher", str(teacher)], "--teacher: expected --loss OCKD or SLIM_stage2, found LSR")
+    fails(
+        train.main,
+        [*flags, "--teacher", str(teacher)],
+        "--teacher: expected --loss OCKD or SLIM_stage2 or FTD, found LSR",
+    )
     fails(train.main, [*flags, "--labels", "frames"], "--loss LSR", "--labels frames")
     name = ["wav2vec2_Nes2Net_X" if flag == "wav2vec2_AASIST" else flag for flag in flags_of("LSR_LSA")]
     fails(train.main, name, "--loss LSR_LSA: takes embeddings, and Nes2Net_X does not say")

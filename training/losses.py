@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from training.compressed import FrequencyTimeDistillation
 from training.contrastive import SupervisedContrastive
 from training.distillation import OneClassDistillation
 from training.latent import LatentSpaceAugmentation, LatentSpaceRefinement
@@ -160,6 +161,7 @@ LOSSES = {
     "OCKD": OneClassDistillation,
     "SLIM_stage1": StyleLinguisticsDependency,
     "SLIM_stage2": StyleLinguisticsClassifier,
+    "FTD": FrequencyTimeDistillation,
 }
 
 

@@ -110,6 +110,15 @@ AFTER_PAPERS = {
         "after Lu et al., whose recipe is unknown; this project's own choice, that of AASIST. --teacher is a detector "
         "of --recipe AASIST",
     },
+    # This project's own reading of Wang et al. 2024.
+    "FTD": {
+        **_AASIST,
+        "algo": 0,
+        "loss": "FTD",
+        "early_stop": 7,
+        "not_carried_over": "all of it: of Wang et al.'s FTDKD only title and results were at hand; this project's own "
+        "reading of the title, which no figure of theirs belongs to. --teacher is a detector of --recipe AASIST",
+    },
     # After Zhu et al. 2024.
     "SLIM_stage1": {
         **_SLIM,

@@ -1,0 +1,95 @@
+"""Distillation in frequency and time: a student of band-limited speech learns from a teacher of the whole band."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from augmentation.fir import CUTOFFS, HALF_LENGTHS, apply_fir
+from common.console import UserError
+from model import Detector, Teacher, at_least_float32
+from training.objective import Loss
+
+
+class FrequencyTimeDistillation(Loss):
+    """Weighted cross-entropy of a student on low-pass filtered speech, plus three distances from a teacher on the same
+    speech unfiltered: of the features' spectra over time above the lower quarter, of the features, and of the logits.
+    The dev loss is the cross-entropy.
+
+    This project's own reading of the title of Wang et al., "FTDKD: Frequency-time domain knowledge distillation for
+    low-quality compressed audio deepfake detection", IEEE/ACM TASLP 2024, of which only title and results were at hand:
+    the filters, which features, all three distances, their weights and the temperature (Hinton et al., 2015) are not
+    known to be the authors'.
+    """
+
+    needs_teacher = True
+    FILTERS = 256  # drawn from per utterance
+    HIGH = 0.25  # share of the bins that are left out, the lowest
+    FREQUENCY, TIME = 1.0, 1.0  # weights
+    TEMPERATURE = 2.0
+
+    def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
+        super().__init__(class_weights)
+        rng, impulse = np.random.default_rng(0), np.zeros(2 * HALF_LENGTHS[1] + 1)
+        impulse[HALF_LENGTHS[1]] = 1  # what it becomes is the filter, as long as the longest
+        taps = np.stack([apply_fir(impulse, list(CUTOFFS)[i % 2], rng) for i in range(self.FILTERS)])
+        self.register_buffer("taps", torch.from_numpy(taps).float(), persistent=False)
+
+    def take_teacher(self, detector: Detector, teacher: Teacher) -> None:
+        fields = {"the encoder's channels": [network.front_end.channels for network in (detector, teacher)]}
+        fields["outputs"] = [network.config.n_output_logits for network in (detector, teacher)]
+        for name, (own, theirs) in fields.items():
+            if own != theirs:
+                raise UserError(f"--teacher: expected a detector with {name} {own}, found {theirs}")
+        super().take_teacher(detector, teacher)
+
+    def of_detector(self, detector: Detector, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(2,): the sums of the cross-entropies and of the distances."""
+        with torch.no_grad():
+            theirs = self.teacher.hidden_states(x)
+            targets = at_least_float32(self.teacher.classify(theirs))
+        states = detector.hidden_states(self.filtered(x) if self.training else x)
+        logits = at_least_float32(detector.classify(states))
+        with torch.autocast(x.device.type, enabled=False):
+            features = at_least_float32([states[-1], theirs[-1]])
+            apart = self.FREQUENCY * frequency_distance(*features, self.HIGH)
+            apart = apart + self.TIME * (features[0] - features[1]).square().mean(dim=(1, 2))
+            apart = apart + softened(logits, targets, self.TEMPERATURE)
+            return torch.stack([self.total(logits, labels), apart.sum()])
+
+    def filtered(self, x: torch.Tensor) -> torch.Tensor:
+        """Waveforms (B, samples), each through a filter drawn at random; of the same length and not delayed."""
+        taps = self.taps[torch.randint(len(self.taps), (len(x),), device=x.device)]
+        n = x.shape[1] + taps.shape[1] - 1
+        y = torch.fft.irfft(torch.fft.rfft(x.float(), n) * torch.fft.rfft(taps, n), n)
+        start = taps.shape[1] // 2
+        return y[:, start : start + x.shape[1]].to(x.dtype)
+
+    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.total(outputs, labels) / self.class_weights[labels].sum()
+
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """(2,): the sum of the class weights, and the number of trials."""
+        return torch.stack([self.class_weights[labels].sum(), torch.ones_like(labels, dtype=torch.float32).sum()])
+
+
+def frequency_distance(student: torch.Tensor, teacher: torch.Tensor, high: float) -> torch.Tensor:
+    """Mean squared differences (B,) of the amplitudes of features (B, T, C), by an orthonormal Fourier transform over
+    time, of all bins but the lowest: the share `high` of them, rounded down.
+    """
+    amplitudes = [torch.fft.rfft(features, dim=1, norm="ortho").abs() for features in (student, teacher)]
+    first = int(high * amplitudes[0].shape[1])
+    return (amplitudes[0] - amplitudes[1])[:, first:].square().mean(dim=(1, 2))
+
+
+def softened(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 KL(teacher || student) (B,) of logits (B, n) over a temperature. Source: Hinton et al., "Distilling the
+    knowledge in a neural network", 2015.
+    """
+    log_shares = F.log_softmax(logits / temperature, dim=1)
+    targets = F.log_softmax(targets / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_shares, targets, reduction="none", log_target=True).sum(dim=1)
