@@ -16,7 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike
 
-from augmentation.settings import Range
+from augmentation.settings import Range, waveform
 from common.audio import SAMPLE_RATE
 
 
@@ -69,9 +69,7 @@ def codec(x: ArrayLike, kind: str, bitrate: float | None = None) -> np.ndarray:
     Returns a new float32 array (samples,), not delayed. Raises ValueError for an unknown kind, a bitrate that the kind
     does not have, an empty waveform, and a codec that this libsndfile lacks.
     """
-    x = np.asarray(x, dtype=np.float32)
-    if x.ndim != 1 or not len(x):
-        raise ValueError(f"x must be one waveform, (samples,), found shape {x.shape}")
+    x = waveform(x).astype(np.float32)
     bitrate = checked_bitrate(kind, bitrate)
     rate = FORMATS[kind].rate
     coded = x if rate == SAMPLE_RATE else soxr.resample(x, SAMPLE_RATE, rate)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import soxr
 
 from augmentation.bands import limit_band
 from augmentation.clipping import clip
 from augmentation.codecs import codec
 from augmentation.gaps import lose_packets
 from augmentation.noise import add_noise, random_part
+from augmentation.speed import at_speed
 from common.audio import SAMPLE_RATE
 from common.console import UserError
 
@@ -51,12 +51,6 @@ def shift_pitch(x: np.ndarray, semitones: float) -> np.ndarray:
         raise UserError(f"conditions pitch_...: need librosa, which is not installed: {error}") from error
     padded = np.pad(x, (0, max(2048 - len(x), 0)))  # one window of the transform
     return librosa.effects.pitch_shift(padded, sr=SAMPLE_RATE, n_steps=semitones)[: len(x)]
-
-
-def at_speed(x: np.ndarray, factor: float) -> np.ndarray:
-    """A waveform (samples,) `factor` times as fast and as high, (samples / factor,): nothing is cut or repeated."""
-    y = soxr.resample(x, SAMPLE_RATE * factor, SAMPLE_RATE)
-    return y if len(y) else x
 
 
 def with_white_noise(x: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,8 @@ or 4 kHz; wide-band and lossy audio codecs stop between there and the half of 16
 import numpy as np
 from numpy.typing import ArrayLike
 
+from augmentation.settings import waveform
+
 RATE = 16000
 CUTOFFS = {"FIR-NB": (3000, 4000), "FIR-WB": (4000, 7600)}  # Hz, lowest and highest; 6 dB down there
 HALF_LENGTHS = (16, 128)  # taps to each side: a transition from 1700 down to 200 Hz wide
@@ -22,9 +24,7 @@ def apply_fir(x: ArrayLike, kind: str, rng: np.random.Generator | None = None) -
     """
     if kind not in CUTOFFS:
         raise ValueError(f"kind must be one of {', '.join(CUTOFFS)}, found {kind}")
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 1 or not len(x):
-        raise ValueError(f"x must be one waveform, (samples,), found shape {x.shape}")
+    x = waveform(x)
     from scipy import signal  # a second to import, which every start and every loader process would wait for
 
     rng = rng or np.random.default_rng()

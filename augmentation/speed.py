@@ -10,14 +10,18 @@ from augmentation.settings import waveform
 from common.audio import SAMPLE_RATE
 
 
+def at_speed(x: np.ndarray, factor: float) -> np.ndarray:
+    """A waveform (samples,) `factor` times as fast and as high, (samples / factor,): nothing is cut or repeated."""
+    y = soxr.resample(x, SAMPLE_RATE * factor, SAMPLE_RATE)
+    return y if len(y) else x
+
+
 def change_speed(x: ArrayLike, factor: float) -> np.ndarray:
     """A waveform (samples,) `factor` times as fast, as long as before: cut at its end, or repeated from its start.
 
     Returns a new float64 array (samples,).
     """
-    x = waveform(x)
-    y = soxr.resample(x, SAMPLE_RATE * factor, SAMPLE_RATE)
-    return np.resize(y if len(y) else x, len(x))
+    return np.resize(at_speed(waveform(x), factor), len(x))
 
 
 @dataclass(frozen=True)

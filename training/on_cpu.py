@@ -26,11 +26,10 @@ def warnings(config: TrainingConfig, detector: Detector, device: torch.device, n
     trials = -(-config.batch_size // distributed.world_size())
     frozen = config.SSL_freeze_epoch >= config.epochs
     seconds = (1 if frozen else BACKWARD) * trials * seconds_per_trial(detector, config.longest_crop)
-    days = config.epochs * n_steps * seconds / 86400
     needed = memory.step_bytes(config, detector, distributed.world_size())
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     text = f"{n_parameters / 1e6:.0f} million parameters on a CPU: about {seconds:.0f} s per step"
-    text += f", {_duration(n_steps * seconds)} per epoch, {_duration(86400 * days)} in all"
+    text += f", {_duration(n_steps * seconds)} per epoch, {_duration(config.epochs * n_steps * seconds)} in all"
     if needed:
         text += f", {needed / 2**30:.0f} GiB of memory" + (" (more than there is)" if needed > there else "")
     freeze = "" if frozen else f"; --SSL_freeze_epoch {config.epochs} trains the back-end alone, in a third of the time"
