@@ -150,6 +150,13 @@ def _words(value):
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
+def _agrees(given, asked_for):
+    """Does a model flag ask for what a loss asks for? Of options by name, those that are given."""
+    if isinstance(given, dict):
+        return all(asked_for.get(name) == value for name, value in given.items())
+    return given == (tuple(asked_for) if isinstance(asked_for, list) and isinstance(given, tuple) else asked_for)
+
+
 def check_parts(config, back_end, sizes):
     """Raise UserError where the parts of --grad_accum are not what the batch norms of the detector ask for.
 
@@ -283,14 +290,18 @@ def train_detector(argv, log):
     if config.batch_size < world:
         raise UserError(f"--batch_size {config.batch_size}: expected at least one trial for each of {world} processes")
     teacher = checkpoints.read_detector(teacher_path) if teacher_path else None
-    if config.loss and LOSSES[config.loss].needs_teacher and not (teacher or model_path):
+    start = checkpoints.read_detector(model_path, **model_flags) if model_path else None  # of a fine-tuning
+    is_taught = teacher or (start and start["config"].get("teacher"))
+    if config.loss and LOSSES[config.loss].needs_teacher and not is_taught:
         raise UserError(f"--loss {config.loss}: needs --teacher, a trained detector")
-    start = None  # of a fine-tuning
-    if model_path:
-        start = checkpoints.read_detector(model_path, **model_flags)
+    if start:
         model_config = ModelConfig(**start["config"])
     else:
         asked_for = LOSSES[config.loss].model_fields(teacher and teacher["config"]) if config.loss else {}
+        for flag, value in model_flags.items():
+            if flag in asked_for and not _agrees(value, asked_for[flag]):
+                found = f"found {_words(value)}"
+                raise UserError(f"--{flag}: --loss {config.loss} asks for {_words(asked_for[flag])}, {found}")
         model_config = checkpoints.resolve_encoder(asked_for | model_flags, ssl_path)
     scored = {"unit": config.unit, "utterance": config.utterance_score or "pooled"}
     whole_config = model_config = dataclasses.replace(model_config, **scored)
@@ -376,7 +387,12 @@ def train_detector(argv, log):
             }
         criterion = kind(config.class_weights)
         if teacher:
-            criterion.take_teacher(detector, checkpoints.detector_from(teacher_path, teacher, Teacher).to(device))
+            teaching = checkpoints.detector_from(teacher_path, teacher, Teacher).to(device)
+            try:
+                kind.check_teacher(detector, teaching)
+            except ValueError as error:
+                raise UserError(f"--teacher {config.teacher}: {error}") from error
+            criterion.take_teacher(detector, teaching)
         criterion = (UnitLoss(criterion, config.labels) if config.unit else criterion).to(device)
         signals = stack.enter_context(StopSignals())
         training = Training(config, detector, criterion, device, folder, train_loader, dev_loaders, signals)

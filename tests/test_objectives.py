@@ -613,6 +613,43 @@ def test_what_does_not_go_together_is_said(flags_of, teacher, fails):
     fails(train.main, name, "--loss LSR_LSA: takes embeddings, and Nes2Net_X does not say")
 
 
+OTHERS = {
+    "LogMel_AASIST": {"n_output_logits": 2},  # other frames
+    "wav2vec2_MHFA": {"ssl": "tiny", "n_output_logits": 1},  # other outputs
+    "WavLM_SLIM": {"ssl": "tiny", "n_output_logits": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "other", "flag"),
+    [
+        ("FTD", "LogMel_AASIST", "--teacher"),
+        ("FTD", "wav2vec2_MHFA", "--teacher"),
+        ("SLIM_stage2", "LogMel_AASIST", "--teacher"),
+        ("SLIM_stage2", "WavLM_SLIM", "--model_name"),
+        ("OCKD", "wav2vec2_MHFA", "--model_name"),
+    ],
+)
+def test_a_teacher_of_another_network_is_one_line(loss, other, flag, flags_of, tmp_path, fails):
+    config, flags, path = ModelConfig(other, **OTHERS[other]), flags_of(loss), tmp_path / "other.pth"
+    checkpoints.save_checkpoint(path, config, build_detector(config).state_dict())
+    flags[flags.index("--teacher") + 1] = str(path)
+    fails(train.main, flags, flag, "found")
+
+
+def test_options_that_are_not_the_teachers_are_one_line(flags_of, fails):
+    flags = [*flags_of("SLIM_stage2"), "--back_end_options", "size=32"]
+    fails(train.main, flags, "--back_end_options", "SLIM_stage2", "size=256", "size=32")
+
+
+def test_a_checkpoint_to_fine_tune_is_no_teacher_unless_it_holds_one(flags_of, teachers, fails):
+    for loss in ("FTD", "SLIM_stage2"):
+        flags = flags_of(loss)
+        place = flags.index("--teacher")
+        without = flags[:place] + flags[place + 2 :]
+        fails(train.main, [*without, "--model_path", str(teachers[loss])], f"--loss {loss}: needs --teacher")
+
+
 def test_only_bonafide_trials_train_a_student(flags_of, tmp_path, output):
     text = output(train.main, [*flags_of("OCKD"), "--foldername", "run", "--epochs", "1", "--average_best", "0"])
     assert "OCKD trains on the 13 bona fide trials alone" in text, text

@@ -7,15 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from augmentation.fir import CUTOFFS, HALF_LENGTHS, apply_fir
-from common.console import UserError
 from model import Detector, Teacher, at_least_float32
-from training.objective import Loss
+from training.cross_entropy import WeightedCrossEntropy
 
 
-class FrequencyTimeDistillation(Loss):
+class FrequencyTimeDistillation(WeightedCrossEntropy):
     """Weighted cross-entropy of a student on low-pass filtered speech, plus three distances from a teacher on the same
     speech unfiltered: of the features' spectra over time above the lower quarter, of the features, and of the logits.
-    The dev loss is the cross-entropy.
 
     This project's own reading of the title of Wang et al., "FTDKD: Frequency-time domain knowledge distillation for
     low-quality compressed audio deepfake detection", IEEE/ACM TASLP 2024, of which only title and results were at hand:
@@ -36,13 +34,16 @@ class FrequencyTimeDistillation(Loss):
         taps = np.stack([apply_fir(impulse, list(CUTOFFS)[i % 2], rng) for i in range(self.FILTERS)])
         self.register_buffer("taps", torch.from_numpy(taps).float(), persistent=False)
 
-    def take_teacher(self, detector: Detector, teacher: Teacher) -> None:
-        fields = {"the encoder's channels": [network.front_end.channels for network in (detector, teacher)]}
-        fields["outputs"] = [network.config.n_output_logits for network in (detector, teacher)]
-        for name, (own, theirs) in fields.items():
-            if own != theirs:
-                raise UserError(f"--teacher: expected a detector with {name} {own}, found {theirs}")
-        super().take_teacher(detector, teacher)
+    @classmethod
+    def check_teacher(cls, detector: Detector, teacher: Teacher) -> None:
+        second = 16_000  # samples
+        own, theirs = (
+            (network.front_end.n_frames(second), network.front_end.channels, network.config.n_output_logits)
+            for network in (detector, teacher)
+        )
+        if own != theirs:
+            words = "{} frames of a second, {} channels and {} outputs"
+            raise ValueError(f"expected a detector of {words.format(*own)}, found {words.format(*theirs)}")
 
     def of_detector(self, detector: Detector, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(2,): the sums of the cross-entropies and of the distances."""
@@ -66,15 +67,9 @@ class FrequencyTimeDistillation(Loss):
         start = taps.shape[1] // 2
         return y[:, start : start + x.shape[1]].to(x.dtype)
 
-    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.total(outputs, labels) / self.class_weights[labels].sum()
-
-    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
-
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """(2,): the sum of the class weights, and the number of trials."""
-        return torch.stack([self.class_weights[labels].sum(), torch.ones_like(labels, dtype=torch.float32).sum()])
+        return torch.stack([self.weight_of_classes(labels), torch.ones_like(labels, dtype=torch.float32).sum()])
 
 
 def frequency_distance(student: torch.Tensor, teacher: torch.Tensor, high: float) -> torch.Tensor:

@@ -5,12 +5,12 @@ from torch.nn import functional as F
 
 from model import Detector
 from training import distributed
+from training.cross_entropy import WeightedCrossEntropy
 from training.objective import EmbeddingLoss
 
 
-class SupervisedContrastive(EmbeddingLoss):
-    """Cross-entropy of two logits with a weight per class, plus the supervised contrastive loss of the embeddings. The
-    dev loss is the cross-entropy alone.
+class SupervisedContrastive(WeightedCrossEntropy, EmbeddingLoss):
+    """Cross-entropy of two logits with a weight per class, plus the supervised contrastive loss of the embeddings.
 
     After Tran et al., "Spoofed speech detection with a focus on speaker embedding", Interspeech 2024, whose temperature
     and weight of the second term are unknown; 0.1 and 1 are this project's own choice, as is the embedding: what the
@@ -27,17 +27,11 @@ class SupervisedContrastive(EmbeddingLoss):
         losses = contrastive_losses(rows, self._labels_of_all(labels, there), self.TEMPERATURE)
         return torch.stack([self.total(detector.decide(embeddings), labels), losses[own].sum()])
 
-    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
-
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """(2,): the sum of the class weights, and the number of trials that have another of their class."""
         rows, there, _ = distributed.rows_of_all(labels)
         n_alike = (labels.unsqueeze(1) == rows.masked_fill(~there, -1)).sum(dim=1)
-        return torch.stack([self.class_weights[labels].sum(), (n_alike > 1).sum().to(self.class_weights.dtype)])
-
-    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.total(outputs, labels) / self.class_weights[labels].sum()
+        return torch.stack([self.weight_of_classes(labels), (n_alike > 1).sum().to(self.class_weights.dtype)])
 
     @staticmethod
     def _labels_of_all(labels, there):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from training.compressed import FrequencyTimeDistillation
 from training.contrastive import SupervisedContrastive
+from training.cross_entropy import WeightedCrossEntropy
 from training.distillation import OneClassDistillation
 from training.latent import LatentSpaceAugmentation, LatentSpaceRefinement
 from training.objective import Loss
@@ -27,16 +28,6 @@ class Focal(Loss):
         targets = 0.05 + 0.9 * labels.to(outputs.dtype)
         entropy = F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
         return (0.25 * (1 - torch.exp(-entropy)) ** 2 * entropy).sum()
-
-
-class WeightedCrossEntropy(Loss):
-    """Cross-entropy of two logits with a weight per class."""
-
-    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
-
-    def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.class_weights[labels].sum()
 
 
 class WeightedFocal(Loss):

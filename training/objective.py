@@ -43,6 +43,10 @@ class Loss(nn.Module):
     def check_detector(cls, detector: Detector) -> None:
         """Raise ValueError, in words, if it cannot train that detector."""
 
+    @classmethod
+    def check_teacher(cls, detector: Detector, teacher: Teacher) -> None:
+        """Raise ValueError, in words, if it is no teacher of that detector."""
+
     def take_teacher(self, detector: Detector, teacher: Teacher) -> None:
         """Called once, before training, if there is a teacher. The loss keeps it, or gives it to the detector."""
         self.teacher = teacher

@@ -1,11 +1,13 @@
 """SLIM's two stages: features of style and linguistics that agree on bona fide speech, then a classifier."""
 
+import dataclasses
+
 import torch
-from torch.nn import functional as F
 
 from back_ends.slim import SLIM
 from model import Detector, Teacher
 from training import distributed
+from training.cross_entropy import WeightedCrossEntropy
 from training.objective import Loss
 
 
@@ -50,7 +52,7 @@ class StyleLinguisticsDependency(Loss):
         return labels.sum().float()
 
 
-class StyleLinguisticsClassifier(Loss):
+class StyleLinguisticsClassifier(WeightedCrossEntropy):
     """Second stage: weighted cross-entropy of SLIM's classifier. The compression modules (not trained) and the
     encoder are those of --teacher, a detector of the first stage; --SSL_freeze_epoch freezes the encoder.
     """
@@ -59,23 +61,25 @@ class StyleLinguisticsClassifier(Loss):
 
     @classmethod
     def model_fields(cls, teacher: dict | None) -> dict:
-        return {} if teacher is None else {**teacher, "n_output_logits": 2}
+        is_slim = teacher is not None and teacher["model_name"].endswith("_SLIM")
+        return {**teacher, "n_output_logits": 2} if is_slim else {"n_output_logits": 2}
 
     @classmethod
     def check_detector(cls, detector: Detector) -> None:
         StyleLinguisticsDependency.check_detector(detector)
+
+    @classmethod
+    def check_teacher(cls, detector: Detector, teacher: Teacher) -> None:
+        outputs = teacher.config.n_output_logits
+        if dataclasses.replace(detector.config, n_output_logits=outputs) != teacher.config:
+            expected = f"a {detector.config.model_name} of the same encoder and options"
+            raise ValueError(f"expected {expected}, found another {teacher.config.model_name}")
 
     def take_teacher(self, detector: Detector, teacher: Teacher) -> None:
         detector.front_end.load_state_dict(teacher.front_end.state_dict())
         for name in ("style", "linguistics"):
             detector.back_end.get_submodule(name).load_state_dict(teacher.back_end.get_submodule(name).state_dict())
         detector.back_end.freeze_dependencies()
-
-    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
-
-    def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.class_weights[labels].sum()
 
 
 def dependency_terms(style: torch.Tensor, linguistics: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
