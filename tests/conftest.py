@@ -20,6 +20,7 @@ from scipy import signal
 
 import checkpoints
 import common.onnx_file  # noqa: F401  before onnxruntime, whose telemetry it turns off
+from data_utils import make_loader
 from front_ends.whisper import sinusoids
 from model import ModelConfig, build_detector
 
@@ -44,6 +45,13 @@ def with_back_end(flags, name):
 
 def read_reference(name):
     return json.loads((REFERENCE / name).read_text())
+
+
+def waveforms_of_batches(dataset, num_workers):
+    """The waveforms of the batches of an epoch, 4 trials each."""
+    loader = make_loader(dataset, 4, shuffle=True, seed=5, num_workers=num_workers)
+    loader.batch_sampler.epoch = 2
+    return [x.numpy() for x, *_ in loader]
 
 
 def reference_weights(shapes):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import waveforms_of_batches
 from test_codecs import speech_like
 from test_noise import write
 
@@ -180,14 +181,10 @@ def test_batches_of_a_chain_do_not_depend_on_the_workers(folders, tmp_path):
         trials.append(Trial(str(i), label=i % 2, path=str(path)))
     augment = build(CHAIN.format(folders["noise_dir"]) + " room:p=0.5,t60=0.1..0.2", {})
 
-    def batches(num_workers):
-        loader = make_loader(TrialDataset(trials, 2000, "random", augment, 5), 4, True, 5, num_workers=num_workers)
-        loader.batch_sampler.epoch = 2
-        return [x.numpy() for x, *_ in loader]
-
-    expected = batches(0)
+    dataset = TrialDataset(trials, 2000, "random", augment, 5)
+    expected = waveforms_of_batches(dataset, num_workers=0)
     assert len(expected) == 6
-    for found, batch in zip(batches(4), expected, strict=True):
+    for found, batch in zip(waveforms_of_batches(dataset, num_workers=4), expected, strict=True):
         np.testing.assert_array_equal(found, batch)
     plain = [x.numpy() for x, *_ in make_loader(TrialDataset(trials, 2000, "random", None, 5), 4, True, 5)]
     assert not any(np.array_equal(a, b) for a, b in zip(plain, expected))

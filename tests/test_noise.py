@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
-from conftest import encode
+from conftest import encode, waveforms_of_batches
 from scipy import signal
 
 import train
@@ -26,7 +26,7 @@ from augmentation.noise import (
 from augmentation.rooms import apply_room, reverberate
 from common.console import UserError
 from corpora import Trial
-from data_utils import TrialDataset, make_loader
+from data_utils import TrialDataset
 
 
 def write(path, x, rate=16000):
@@ -174,15 +174,10 @@ def test_batches_with_noise_and_rooms_do_not_depend_on_the_workers(folders, tmp_
         path = write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(rng.integers(1000, 5000)))
         trials.append(Trial(str(i), label=i % 2, path=str(path)))
 
-    def batches(num_workers):
-        dataset = TrialDataset(trials, 2000, "random_if_longer", augment=MusanRir(**folders), seed=5)
-        loader = make_loader(dataset, 4, shuffle=True, seed=5, num_workers=num_workers)
-        loader.batch_sampler.epoch = 2
-        return [x.numpy() for x, *_ in loader]
-
-    expected = batches(0)
+    dataset = TrialDataset(trials, 2000, "random_if_longer", augment=MusanRir(**folders), seed=5)
+    expected = waveforms_of_batches(dataset, num_workers=0)
     assert len(expected) == 6
-    for found, batch in zip(batches(4), expected, strict=True):
+    for found, batch in zip(waveforms_of_batches(dataset, num_workers=4), expected, strict=True):
         np.testing.assert_array_equal(found, batch)
 
 
