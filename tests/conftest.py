@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -16,7 +17,7 @@ import pytest
 import safetensors.torch
 import soundfile
 import torch
-from scipy import signal
+from scipy.signal import lfilter
 
 import checkpoints
 import common.onnx_file  # noqa: F401  before onnxruntime, whose telemetry it turns off
@@ -27,6 +28,8 @@ from model import ModelConfig, build_detector
 # As many threads as the processes that tests start: with other numbers a sum may differ in its last digit.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# Processes that tests start would inherit what `nohup` does to it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -95,7 +98,7 @@ def speech_like(rng, seconds=1.6, rate=16000, pitch=120):
     x = np.diff(np.floor(phase), prepend=0) + 0.01 * rng.standard_normal(n)
     for centre in rng.uniform([300, 900, 2200], [800, 1800, 3000]):
         radius = np.exp(-np.pi * 90 / rate)
-        x = signal.lfilter([1], [1, -2 * radius * np.cos(2 * np.pi * centre / rate), radius**2], x)
+        x = lfilter([1], [1, -2 * radius * np.cos(2 * np.pi * centre / rate), radius**2], x)
     x *= 0.55 - 0.45 * np.cos(2 * np.pi * rng.uniform(3, 5) * np.arange(n) / rate)
     return 0.5 * x / np.max(np.abs(x))
 
