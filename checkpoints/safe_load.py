@@ -256,4 +256,8 @@ class Inert:
 
 
 _HARMLESS = [datetime.datetime, datetime.date, datetime.timedelta]
-_HARMLESS += [(PurePosixPath, f"pathlib.{system}Path") for system in ("Posix", "Windows", "PurePosix")]
+_HARMLESS += [  # pathlib._local: as Python 3.13 writes them
+    (PurePosixPath, f"{module}.{system}Path")
+    for module in ("pathlib", "pathlib._local")
+    for system in ("Posix", "Windows", "PurePosix")
+]

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . ./setup.sh
 options=()
 while [ "${1:-}" = --fast ] || [ "${1:-}" = --coverage ]; do
-    if [ "$1" = --fast ]; then options+=(-m "not slow"); else options+=(--cov); fi
+    if [ "$1" = --fast ]; then options+=(-m "not slow"); else options+=(--cov --cov-report=term); fi
     shift
 done
 echo "== lint"

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -165,8 +166,11 @@ def test_numpys_numbers_dtypes_and_arrays_are_plain_data(tmp_path, weights):
     # Of numpy before 2, whose module had another name.
     data = zipped_anew(tmp_path / "a.pth", lambda data: data.replace(b"numpy._core.", b"numpy.core."))
     (tmp_path / "b.pth").write_bytes(data)
+    # Of Python 3.13, or of another one.
+    data = zipped_anew(tmp_path / "a.pth", lambda data: re.sub(rb"cpathlib(\._local)?\n", b"cpathlib._local\n", data))
+    (tmp_path / "3.13.pth").write_bytes(data)
     torch.save(safe_load.load(tmp_path / "a.pth"), tmp_path / "again.pth")
-    for name in ("a.pth", "b.pth", "again.pth"):
+    for name in ("a.pth", "b.pth", "3.13.pth", "again.pth"):
         found = safe_load.load(tmp_path / name)
         for key in ("eer", "loss", "epoch", "stopped", "name"):
             assert found[key] == PLAIN[key].item() and type(found[key]) is type(PLAIN[key].item())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -84,7 +85,8 @@ def test_every_field_is_a_flag_and_every_flag_a_field(capsys):
     for name, field in FIELDS.items():
         shown = any(f"  --{name}{end}" in text for end in (" ", "\n", ","))
         assert shown == field.metadata.get("flag", True), name
-    assert "  --epochs EPOCHS, --num_epochs EPOCHS" in text.replace("\n" + 24 * " ", " ")
+    # Python 3.13 names the value once.
+    assert re.search(r"  --epochs( EPOCHS)?, --num_epochs EPOCHS", re.sub(r"\s+--num", " --num", text))
 
 
 def test_what_an_old_run_did_not_save_yet_has_its_default():
