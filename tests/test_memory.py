@@ -1,24 +1,18 @@
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 
 import checkpoints
 import train
 from back_ends import BACK_ENDS
 from front_ends import lora
 from model import ModelConfig, build_detector
+from tools import memory_table
+from tools.memory_table import BASE
 from training import memory
 from training.config import TrainingConfig
 from training.trainer import Training
 
-BASE = {
-    **{"extractor_mode": "default", "layer_norm_first": False, "conv_bias": False, "normalize": False},
-    **{"encoder_layers": 12, "encoder_embed_dim": 768, "encoder_ffn_embed_dim": 3072, "encoder_attention_heads": 12},
-}
-XLSR_1B = {
-    **{"extractor_mode": "layer_norm", "layer_norm_first": True, "conv_bias": True, "normalize": True},
-    **{"encoder_layers": 48, "encoder_embed_dim": 1280, "encoder_ffn_embed_dim": 5120, "encoder_attention_heads": 16},
-}
 RELATIVE = {"num_buckets": 320, "max_distance": 800}
 RECOMPUTING = {"grad_checkpoint": True}
 FROZEN = {"SSL_freeze_epoch": 9}
@@ -201,3 +195,12 @@ def test_validation_out_of_memory(fails):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     assert "grad" not in fails(validate, [], "validation: CUDA out of memory", "--valid_crop")
+
+
+def test_the_tables_of_the_docs_are_printed(monkeypatch, output):
+    name = "wav2vec 2.0 Base, Nes2Net-X"
+    monkeypatch.setattr(memory_table, "MODELS", {name: memory_table.MODELS[name]})
+    monkeypatch.setattr(memory_table, "TRAINED", {"LoRA, q,v": (24, "q,v")})
+    rows = [line for line in output(memory_table.main, []).splitlines() if line.startswith((f"| {name}", "| LoRA"))]
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("speed.md", "fine_tuning.md"))
+    assert len(rows) == 5 and all(f"\n{row}\n" in text for row in rows)
