@@ -458,7 +458,8 @@ def loss_of(name, detector):
 
 
 def stepper(name, detector, **flags):
-    flags = {"optimizer": "Adam", "lr": 1e-3, "weight_decay": 1e-4, "schedule": "constant", "precision": "fp32"} | flags
+    # No decay, which moves what has no gradient, such as the bias behind a softmax.
+    flags = {"optimizer": "Adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant", "precision": "fp32"} | flags
     steps = Steps(TrainingConfig(**flags), detector, loss_of(name, detector), CPU)
     steps.freeze(False)
     steps.objective.train()
