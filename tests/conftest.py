@@ -28,8 +28,9 @@ from model import ModelConfig, build_detector
 # As many threads as the processes that tests start: with other numbers a sum may differ in its last digit.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-# Processes that tests start would inherit what `nohup` does to it.
+# Processes that tests start would inherit that these are ignored: SIGHUP under `nohup`, Ctrl-C behind `&` in a script.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
