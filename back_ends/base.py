@@ -1,4 +1,4 @@
-"""The contract of a back-end: from features or hidden states of the encoder to logits."""
+"""Interface of the back-ends, which map encoder features or hidden states to logits; output layers with cosines."""
 
 import inspect
 
@@ -11,53 +11,53 @@ class BackEnd(nn.Module):
     """Base class of the back-ends: (B, T, in_channels) to logits (B, n_output_logits).
 
     A subclass defines `__init__(self, in_channels, n_output_logits=2, ...)` and `forward` (or `embed` and `decide`),
-    sets the attributes below where the default does not hold, and stands in back_ends.BACK_ENDS. Its parameters carry
-    the published names. Further arguments of the constructor, each with a default, are its options, see `options`.
-    The constructor raises ValueError, the option's name first, for values that fit no network.
+    overrides the attributes below if their defaults do not hold, and is listed in back_ends.BACK_ENDS. Its parameters
+    have the published names. Further arguments of the constructor, each with a default, are its options, see `options`.
+    The constructor raises ValueError, starting with the option's name, for invalid values.
     """
 
-    # Takes the list of the encoder's L + 1 hidden states (B, T, in_channels) rather than aggregated features: the input
+    # Takes the list of the encoder's L + 1 hidden states (B, T, in_channels) instead of aggregated features: the input
     # of each of the L layers, then the encoder's output. The constructor then takes `n_hidden_states` as well.
     takes_hidden_states = False
-    # Layers that the front-end must have; a spectrogram has none.
+    # Minimum number of layers of the front-end; a spectrogram has none.
     least_layers = 0
-    # The last hidden state is the encoder's output before its final layer norm rather than after it.
+    # The last hidden state is the encoder's output before its final layer norm instead of after it.
     raw_last = False
-    # Is that state used? If not, neither the last layer nor that norm is trained.
+    # Uses the last hidden state. If not, neither the last layer nor the final layer norm is trained.
     uses_last = True
-    # Is every waveform layer-normalised over its samples first, whatever the encoder?
+    # Layer-normalises every waveform over its samples, for every encoder.
     normalizes = False
-    # Does every layer of the encoder hear tokens of its own, see `prompts`? Their outputs are then before the frames of
-    # every hidden state, and the constructor takes `n_hidden_states` as well.
+    # Prepends prompt tokens to the input of every encoder layer, see `prompts`. Every hidden state then starts with
+    # their outputs, and the constructor takes `n_hidden_states` as well.
     gives_prompts = False
-    # Column of two logits that speaks for bona fide. `score` sees bona fide in column 1 in any case.
+    # Column of bona fide if there are two logits. `score` is always passed logits with bona fide in column 1.
     bonafide_column = 1
-    # Trials that a training batch must hold; more than 1 if a batch norm sees one value per trial.
+    # Minimum size of a training batch; more than 1 if a batch norm sees one value per trial.
     least_batch = 1
-    # Settings whose default is what the authors used with the chosen front-end (its `published`): `dilation`,
-    # `n_output_logits`. The default of all others is the constructor's.
+    # Settings whose defaults are those that the authors used with the chosen front-end (its `published`): `dilation`,
+    # `n_output_logits`. All other defaults are those of the constructor.
     set_by_front_end = ()
-    # Samples of an utterance, its first, that the authors train on and score. None: the corpus says what is scored.
+    # The authors train on and score the first `test_samples` samples of an utterance. None: the corpus decides.
     test_samples = None
-    # Does a training step launch the same kernels whatever it is fed, and wait for none? Then a CUDA graph holds it,
-    # and several processes need not look for parameters that a step left out.
+    # Every training step launches the same kernels, whatever its input, without a sync. It can then be recorded as a
+    # CUDA graph, and DistributedDataParallel need not search for unused parameters.
     same_kernels = True
-    # What of it --compile leaves as it is, in words, see parts_to_compile.
+    # Names the parts that --compile leaves uncompiled, for its log line; see parts_to_compile.
     not_compiled = ""
     # Prefix of the weights in a published state dict; "" is the top level.
     published_prefix = ""
-    # What its released checkpoints were trained on, if that is more than the training set of one corpus.
+    # Training data of the released checkpoints, if it is more than the training set of one corpus.
     published_corpora = ""
-    # How names of tensors begin that published checkpoints hold and the network never uses.
+    # Prefixes of tensors in published checkpoints that the network does not use.
     unused_tensors = ()
-    # How names of its own parameters begin that the network never uses.
+    # Prefixes of the network's own parameters that it does not use.
     unused_parameters = ()
 
     @classmethod
     def options(cls) -> dict[str, tuple]:
-        """The back-end's own options, {name: (default, kind)}: settable by --back_end_options, stored in checkpoints.
+        """The back-end's options, {name: (default, kind)}: set by --back_end_options and stored in checkpoints.
 
-        kind: the annotation of the constructor's argument, or else the type of its default: int, float, bool, str, a
+        kind: the annotation of the constructor's argument, otherwise the type of its default: int, float, bool, str, a
         Literal of words, or a tuple of these.
         """
         options = {}
@@ -72,67 +72,66 @@ class BackEnd(nn.Module):
 
     @staticmethod
     def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
-        """The settings that the shapes of published weights tell, {name: value}.
+        """Infer settings from the shapes of published weights, {name: value}.
 
-        Raises KeyError, IndexError or ValueError for weights of another network.
+        Raises KeyError, IndexError or ValueError if the weights belong to another network.
         """
         return {}
 
     @staticmethod
     def score(logits: torch.Tensor) -> torch.Tensor:
-        """Scores (B,), higher is more bona fide, from logits (B, 2) with bona fide in column 1."""
+        """Scores (B,) from logits (B, 2) with bona fide in column 1. Higher means bona fide."""
         return logits[:, 1]
 
     def prompts(self, layer: int, n_trials: int) -> torch.Tensor:
-        """Tokens (n_trials, N, in_channels) for a layer of the encoder, from 0, if it gives prompts."""
+        """Prompt tokens (n_trials, N, in_channels) of encoder layer `layer`, counted from 0, if `gives_prompts`."""
         raise NotImplementedError
 
     def forward_with_frames(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `forward` takes, to (its logits (B, n_output_logits), logits of every frame (B, T, n_output_logits)).
+        """Utterance logits (B, n_output_logits) and frame logits (B, T, n_output_logits) from the input of `forward`.
 
-        For back-ends that can say where in an utterance the speech is spoofed; others leave it as it is.
+        Defined by back-ends that can localise spoofed segments within an utterance.
         """
         raise NotImplementedError
 
     def why_no_frames(self) -> str:
-        """Why it gives no logits of frames, in words; "" if it does."""
+        """Reason, for messages, why there are no frame logits; "" if there are."""
         has_them = type(self).forward_with_frames is not BackEnd.forward_with_frames
-        return "" if has_them else "pools over time before its decision"
+        return "" if has_them else "pools over time before its output layer"
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """What `forward` takes, to embeddings (B, D), of which `decide` makes the logits. For losses of embeddings;
-        a back-end that defines both has a `forward`, others leave them as they are.
+        """Embeddings (B, D), for embedding losses, from the input of `forward`.
+
+        A back-end that defines `embed` and `decide` inherits `forward`; all others define `forward` alone.
         """
         raise NotImplementedError
 
     def decide(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Logits (B, n_output_logits) of embeddings (B, D)."""
+        """Logits (B, n_output_logits) from embeddings (B, D)."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.decide(self.embed(x))
 
     def why_no_embeddings(self) -> str:
-        """Why it gives no embeddings, in words; "" if it does."""
-        return "" if type(self).embed is not BackEnd.embed else "does not say which of its layers gives them"
+        """Reason, for messages, why there are no embeddings; "" if there are."""
+        return "" if type(self).embed is not BackEnd.embed else "does not define them"
 
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
-        """[(module, its method)] that --compile translates; a loop over frames is better left as it is."""
-        methods = [
-            "forward",
-            "forward_with_frames",
-        ]  # of which a training calls one, or the two of a loss of embeddings
+        """[(module, method name)] that --compile compiles. A loop over frames is better left uncompiled."""
+        # A training run calls only one of these or, with an embedding loss, `embed` and `decide`.
+        methods = ["forward", "forward_with_frames"]
         methods += [] if self.why_no_embeddings() else ["embed", "decide"]
         return [(self, name) for name in methods]
 
     def output_layer(self) -> tuple[str, nn.Linear]:
-        """(name, module) of the layer that gives the logits: the last of the linear layers."""
+        """(name, module) of the layer that outputs the logits: the last linear layer."""
         return [(name, module) for name, module in self.named_modules() if isinstance(module, nn.Linear)][-1]
 
     def use_output(self, kind: str) -> None:
-        """Let the output layer give cosines, which angular losses train. kind: "cosine" or "prototypes".
+        """Replace the output layer by one that outputs cosines, for angular losses. kind: "cosine" or "prototypes".
 
-        Raises ValueError if no loss of cosines fits the back-end.
+        Raises ValueError if the back-end cannot be trained with an angular loss.
         """
         name, layer = self.output_layer()
         if kind == "cosine":
@@ -143,7 +142,7 @@ class BackEnd(nn.Module):
 
 
 class CosineLinear(nn.Linear):
-    """Cosines (B, out) between an embedding (B, in) and directions. No bias."""
+    """Cosine similarities (B, out) of embeddings (B, in) and `out` learned directions. No bias."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -153,8 +152,9 @@ class CosineLinear(nn.Linear):
 
 
 class Prototypes(nn.Linear):
-    """Cosines (B, 2) between an embedding (B, in) and prototypes: the largest to those of spoof, n_spoof, and that to
-    the one of bona fide, in the back-end's order of columns. The last row of the weight is that of bona fide.
+    """Cosine similarities (B, 2) of embeddings (B, in) and class prototypes, in the back-end's order of columns.
+
+    Spoof has n_spoof prototypes, of which the largest cosine counts; bona fide has one, the last row of the weight.
     """
 
     def __init__(self, in_features: int, n_spoof: int = 8, bonafide_column: int = 1) -> None:

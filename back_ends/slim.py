@@ -1,11 +1,11 @@
-"""SLIM: how style and linguistics of speech depend on each other, learned on bona fide speech; then a classifier.
+"""SLIM: style-linguistics dependency learned on bona fide speech (stage 1), then a classifier (stage 2).
 
 After Zhu et al., "SLIM: Style-linguistics mismatch model for generalized audio deepfake detection", NeurIPS 2024 (arXiv
-2407.18517). Two stages, the two groups of layers, what the classifier sees and that it alone is trained in the second
-stage are theirs. The compression modules are those of two third-party programs that agree; their dropout, the width of
-the poolings' attention (128) and averaging the features over time are this project's own choice. The authors use two
-encoders, tuned for emotion and for speech recognition; here both groups are layers of one encoder. Axes: B trials, T
-frames, C channels.
+2407.18517). From the paper: the two stages, the two groups of layers, the inputs of the classifier, and training the
+classifier alone in stage 2. From two third-party implementations that agree with each other: the compression modules.
+This project's own choices: their dropout, the hidden size of the attentive poolings (128), and averaging the dependency
+features over time. The authors use two encoders, fine-tuned for emotion and for speech recognition; here both groups
+are layers of one encoder. Axes: B trials, T frames, C channels.
 """
 
 import torch
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from back_ends.base import BackEnd
 from back_ends.common import AttentivePooling
 
-N_LAYERS = 24  # of XLS-R 300M, of which the authors name layers
-STYLE, LINGUISTICS = (0, 11), (14, 22)  # first hidden state, and the one behind the last
+N_LAYERS = 24  # of XLS-R 300M, which the authors' layer numbers refer to
+STYLE, LINGUISTICS = (0, 11), (14, 22)  # hidden states [first, end) of each group
 
 
 class Compression(nn.Module):
-    """Frames (B, T, C) to features of lower dimension (B, T, size). 788,480 parameters at 1024 channels and 256."""
+    """Bottleneck from frames (B, T, C) to features (B, T, size). 788,480 parameters at 1024 channels, size 256."""
 
     def __init__(self, channels: int, size: int, dropout: float) -> None:
         super().__init__()
@@ -39,9 +39,10 @@ class Compression(nn.Module):
 class SLIM(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    With one output, the first stage: the cosine between the dependency features of style and linguistics (1 - the
-    mismatch of the paper). With two, the classifier of the second stage, see `freeze_dependencies`. size: of every
-    feature. 3,151,620 parameters with two outputs, 1,576,960 with one, at 25 states of 1024 channels.
+    n_output_logits 1: stage 1; the output is the cosine similarity of the style and linguistics dependency features
+    (the paper's mismatch is 1 - cosine). n_output_logits 2: the classifier of stage 2, see `freeze_dependencies`.
+    size: dimension of every feature. At 25 states of 1024 channels: 3,151,620 parameters with two outputs, 1,576,960
+    with one.
     """
 
     takes_hidden_states = True
@@ -68,11 +69,11 @@ class SLIM(BackEnd):
             self.classifier = nn.Sequential(*hidden, nn.Linear(size, n_output_logits))
 
     def subspaces(self, states: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The means of the hidden states of style and of linguistics, each (B, T, C)."""
+        """Mean hidden states of the style group and of the linguistics group, each (B, T, C)."""
         return tuple(torch.stack(states[a:b]).mean(dim=0) for a, b in (self.style_states, self.linguistics_states))
 
     def dependencies(self, style: torch.Tensor, linguistics: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Dependency features (B, size) of style and linguistics, of their subspaces (B, T, C)."""
+        """Dependency features (B, size) of style and of linguistics from their subspaces (B, T, C)."""
         return self.style(style).mean(dim=1), self.linguistics(linguistics).mean(dim=1)
 
     def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
@@ -84,7 +85,7 @@ class SLIM(BackEnd):
         return self.classifier(torch.cat([*pooled, *dependencies], dim=1))
 
     def freeze_dependencies(self) -> None:
-        """Train the classifier alone from here on: the compression modules stay as they are, statistics included."""
+        """Freeze the compression modules, batch norm statistics included. Only the classifier is trained from now on."""
         self.dependencies_frozen = True
         self.unused_parameters = ("style.", "linguistics.")
         self.train(self.training)
@@ -98,11 +99,11 @@ class SLIM(BackEnd):
 
     def output_layer(self) -> tuple[str, nn.Linear]:
         if self.classifier is None:
-            raise ValueError("n_output_logits 1: is the first stage of SLIM, which has no output layer to train")
+            raise ValueError("n_output_logits 1: stage 1 of SLIM has no output layer to train")
         return super().output_layer()
 
 
 def scaled(group: tuple[int, int], n_layers: int) -> tuple[int, int]:
-    """A group of XLS-R 300M's hidden states in an encoder of n_layers; at least one state."""
+    """Scale a group [first, end) of XLS-R 300M's hidden states to an encoder of n_layers; at least one state."""
     first, last = (round(place * n_layers / N_LAYERS) for place in group)
     return first, max(last, first + 1)
