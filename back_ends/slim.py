@@ -85,7 +85,7 @@ class SLIM(BackEnd):
         return self.classifier(torch.cat([*pooled, *dependencies], dim=1))
 
     def freeze_dependencies(self) -> None:
-        """Freeze the compression modules and their batch norm statistics. Only the classifier is trained from now on."""
+        """Freeze the compression modules, batch norm statistics included, and train only the classifier."""
         self.dependencies_frozen = True
         self.unused_parameters = ("style.", "linguistics.")
         self.train(self.training)
