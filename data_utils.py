@@ -64,7 +64,7 @@ def plan_batches(
     with ThreadPoolExecutor(16) as pool:  # waits for the disk, most of the time
         samples = list(pool.map(expected_samples, paths, chunksize=64))
     repeated = [n * max(math.ceil(front_end.least_samples / max(n, 1)), 1) for n in samples]
-    return batches_of(map(front_end.samples_seen, repeated), batch_samples)
+    return batches_of(map(front_end.samples_ready, repeated), batch_samples)
 
 
 class UnitLabels:

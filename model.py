@@ -20,7 +20,7 @@ CHOICES = {
     "ssl": [*_PRESETS, FROM_FILE],
     "agg": [*AGGREGATIONS],
     "n_output_logits": [1, 2],
-    "output": ["linear", "cosine", "prototypes", "agreement"],
+    "output": ["linear", "cosine", "prototypes", "agreement", "mixture"],
     "utterance": ["pooled", "worst"],
 }
 # Options of a back-end that have a flag and a field of their own, and what the published programs, which took these
@@ -29,7 +29,7 @@ OPTION_FLAGS = {"pool_func": ["mean"], "dilation": [1, 2], "Nes_ratio": [[8, 8]]
 
 
 # Fields of ModelConfig that are not flags.
-NO_FLAGS = ("output", "teacher", "ssl_config", "unit", "utterance")
+NO_FLAGS = ("output", "teacher", "members", "ssl_config", "unit", "utterance")
 MODEL_NAME = f"one of {', '.join(FRONT_ENDS)}, then _, then one of {', '.join(BACK_ENDS)}"
 
 
@@ -57,9 +57,11 @@ class ModelConfig:
     unit: float = None
     utterance: str = "pooled"
     # What the outputs are, which the loss says, not a flag: of a linear layer; cosine: of an embedding and a direction
-    # each; prototypes: see back_ends.base.Prototypes; agreement: of hidden states with those of a teacher.
+    # each; prototypes: see back_ends.base.Prototypes; agreement: of hidden states with those of a teacher; mixture: the
+    # mean of the members' scores, weighted by the softmax of the back-end's outputs.
     output: str = "linear"
     teacher: dict = None  # output agreement: the configuration of the teacher, a detector of the same architecture
+    members: list = None  # output mixture: the configurations of the detectors whose scores are weighed, two or more
     ssl_config: dict = None  # ssl from_file: the encoder's shape, its fields those of the front-end's class
     # The back-end's options, see BackEnd.options: any of them when given; then all, but for those with a field above.
     back_end_options: dict = None
@@ -101,6 +103,8 @@ class ModelConfig:
             object.__setattr__(self, "ssl_config", None if preset else front_end.shape_of(self.ssl_config))
         if self.output == "agreement" or self.teacher is not None:
             self._check_teacher()
+        if self.output == "mixture" or self.members is not None:
+            self._check_members()
 
     def _set_options(self, back_end, published):
         """Check and complete the back-end's options. published: what the front-end's authors used."""
@@ -136,6 +140,21 @@ class ModelConfig:
                 words = f"{shown(needed.get(name))}, which an agreement with that teacher needs"
                 raise UserError(f"--{name}: expected {words}, found {shown(found.get(name))}")
         object.__setattr__(self, "teacher", teacher)
+
+    def _check_members(self):
+        """Complete the configurations of an ensemble's members. Raises UserError if they are none."""
+        members = self.members
+        if not isinstance(members, list | tuple) or len(members) < 2:
+            raise UserError(f"--members: expected two or more trained detectors, found {shown(members)}")
+        for member in members:
+            fits = isinstance(member, dict) and "model_name" in member
+            if not fits or member.keys() - (self.__dataclass_fields__.keys() - {"members"}):
+                raise UserError(f"--members: expected detectors, none of them an ensemble, found {shown(member)}")
+        for name, expected in (("output", "mixture"), ("n_output_logits", 1), ("unit", None)):
+            if getattr(self, name) != expected:
+                words = f"expected {expected}, which an ensemble needs, found {shown(getattr(self, name))}"
+                raise UserError(f"--{'labels' if name == 'unit' else name}: {words}")
+        object.__setattr__(self, "members", tuple(ModelConfig.from_dict(member).to_dict() for member in members))
 
     @property
     def options(self) -> dict:
@@ -178,6 +197,8 @@ class ModelConfig:
             del config["unit"], config["utterance"]
         if self.teacher is None:
             del config["teacher"]
+        if self.members is None:
+            del config["members"]
         return _listed(config)
 
     @classmethod
@@ -317,15 +338,26 @@ class Detector(nn.Module):
                     f"--model_name {config.model_name}: expected a front-end of layers, found none to compare"
                 )
             self.teacher = Teacher(ModelConfig.from_dict(config.teacher), empty_front_end)
+        members = [Teacher(ModelConfig.from_dict(member), empty_front_end) for member in config.members or ()]
+        self.members = nn.ModuleList(members)
+        if members:  # whose front-ends hear the same waveforms, and each prepares them for itself
+            self.front_end.prepares = False
+            self.front_end.least_samples = max(part.front_end.least_samples for part in (self, *members))
 
     def forward(self, waveforms: torch.Tensor, normalized: bool = False) -> torch.Tensor:
         """normalized: see front_ends.FrontEnd.forward. If the detector scores units, U of them: logits
         (B, 1 + U, n_output_logits), the utterance's and then those of its units, in their order.
         """
+        if self.members:
+            return self._mixture(waveforms)
         states = self.hidden_states(waveforms, normalized)
         if self.teacher is None:
             return self.classify(states)
         return agreement(states, self.teacher.hidden_states(waveforms, normalized)).unsqueeze(1)
+
+    def _mixture(self, waveforms):
+        scores = torch.stack([at_least_float32(member.score(waveforms)) for member in self.members], dim=1)
+        return mixture(at_least_float32(self.classify(self.hidden_states(waveforms))), scores).unsqueeze(1)
 
     def hidden_states(self, waveforms: torch.Tensor, normalized: bool = False) -> list[torch.Tensor]:
         """The front-end's hidden states, n_hidden_states of (B, T, C), as the back-end takes them; see `forward`."""
@@ -379,6 +411,16 @@ class Detector(nn.Module):
         """How much logits (..., n_output_logits) speak for bona fide, (...)."""
         return logits[..., 1] - logits[..., 0] if logits.shape[-1] == 2 else logits[..., 0]
 
+    @property
+    def inside(self) -> list["Teacher"]:
+        """The detectors that it consults: its teacher or its members."""
+        return [*self.members] if self.teacher is None else [self.teacher]
+
+    @property
+    def same_kernels(self) -> bool:
+        """BackEnd.same_kernels of its back-end and of all detectors inside."""
+        return self.back_end.same_kernels and all(other.same_kernels for other in self.inside)
+
     def set_trained(self, front_end: bool) -> None:
         """Ask for the gradients of all parameters that a training step uses; of the front-end's if `front_end`, and of
         its adapters alone if it has some.
@@ -416,7 +458,9 @@ class Detector(nn.Module):
 
 
 class Teacher(Detector):
-    """A detector that is not trained: in evaluation mode always, and without gradients."""
+    """A detector that is not trained, be it a teacher or a member of an ensemble: in evaluation mode always, and
+    without gradients.
+    """
 
     def __init__(self, config: ModelConfig, empty_front_end: bool = False) -> None:
         super().__init__(config, empty_front_end)
@@ -434,6 +478,11 @@ def agreement(states: list[torch.Tensor], others: list[torch.Tensor]) -> torch.T
         pairs = zip(at_least_float32(states[1:]), at_least_float32(others[1:]), strict=True)
         cosines = [F.cosine_similarity(state, other, dim=2).mean(dim=1) for state, other in pairs]
         return torch.stack(cosines).mean(dim=0)
+
+
+def mixture(gate_logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Scores (B,) of an ensemble: the mean of its members' scores (B, n), weighted by softmax(gate_logits) (B, n)."""
+    return (gate_logits.softmax(dim=1) * scores).sum(dim=1)
 
 
 def at_least_float32(features: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:

@@ -285,6 +285,7 @@ def train_detector(argv, log):
     model_path, model_name = checkpoints.fetch(config.model_path, "--model_path")
     ssl_path, ssl_name = checkpoints.fetch(config.ssl_path, "--ssl_path", encoder=True)
     teacher_path, teacher_name = checkpoints.fetch(config.teacher, "--teacher")
+    members = [checkpoints.fetch(member, "--members") for member in config.members or ()]
     local_rank = distributed.join()
     rank, world = distributed.rank(), distributed.world_size()
     if config.batch_size < world:
@@ -294,10 +295,18 @@ def train_detector(argv, log):
     is_taught = teacher or (start and start["config"].get("teacher"))
     if config.loss and LOSSES[config.loss].needs_teacher and not is_taught:
         raise UserError(f"--loss {config.loss}: needs --teacher, a trained detector")
+    read_members = [checkpoints.read_detector(path) for path, _ in members]
+    has_members = members or (start and start["config"].get("members"))
+    if config.loss and LOSSES[config.loss].needs_members and not has_members:
+        raise UserError(f"--loss {config.loss}: needs --members, two or more trained detectors")
+    if start and members:
+        raise UserError("--members: expected no --model_path, a detector with what is inside it, found both")
     if start:
         model_config = ModelConfig(**start["config"])
     else:
         asked_for = LOSSES[config.loss].model_fields(teacher and teacher["config"]) if config.loss else {}
+        if members:
+            asked_for |= {"n_output_logits": 1, "members": [member["config"] for member in read_members]}
         for flag, value in model_flags.items():
             if flag in asked_for and not _agrees(value, asked_for[flag]):
                 found = f"found {_words(value)}"
@@ -385,6 +394,8 @@ def train_detector(argv, log):
                 "": make_loader(TrialDataset(dev_trials, crop, **plain), batch_size, **options),
                 "_augmented": make_loader(TrialDataset(dev_trials, crop, **augmented), batch_size, **options),
             }
+        for i, ((path, _), member) in enumerate(zip(members, read_members)):
+            detector.members[i] = checkpoints.detector_from(path, member, Teacher).to(device)
         criterion = kind(config.class_weights)
         if teacher:
             teaching = checkpoints.detector_from(teacher_path, teacher, Teacher).to(device)
@@ -424,6 +435,8 @@ def train_detector(argv, log):
                 weights = checkpoints.pretrained_path(whole_config, ssl_name) or "random weights"
             if teacher:
                 settings["training"]["teacher"] = config.teacher
+            if members:
+                settings["training"]["members"] = list(config.members)
             if config.lora_rank:
                 base = model_name if start else weights
                 if config.save_adapters and base == "random weights":
@@ -431,6 +444,7 @@ def train_detector(argv, log):
                 settings["lora_base"] = os.path.basename(str(base).rstrip("/"))
             commits = {"--model_path": (model_path, model_name), "--ssl_path": (ssl_path, ssl_name)}
             commits["--teacher"] = teacher_path, teacher_name
+            commits |= {f"--members {i}": member for i, member in enumerate(members, 1)}
             if downloaded := {flag: name for flag, (path, name) in commits.items() if path != name}:
                 settings["downloaded"] = downloaded  # with their commits, whatever is published there later
             encoder = encoder_settings.choose(config, detector, weights)

@@ -66,12 +66,13 @@ BACK_ENDS = {
 def build_back_end(config: "ModelConfig", in_channels: int, n_hidden_states: int = 25) -> BackEnd:
     """Build the back-end that `config.model_name` names, for features or hidden states (B, T, in_channels).
 
-    Returns a module from (B, T, in_channels), or a list of n_hidden_states of them, to (B, config.n_output_logits).
+    Returns a module from (B, T, in_channels), or a list of n_hidden_states of them, to (B, config.n_output_logits), or
+    to one output per member of an ensemble.
     Its parameters carry the published names below the published prefix. Raises ValueError if the configuration does
     not fit the channels or the back-end.
     """
     kind = BACK_ENDS[config.back_end]
-    sizes = {"in_channels": in_channels, "n_output_logits": config.n_output_logits}
+    sizes = {"in_channels": in_channels, "n_output_logits": len(config.members or ()) or config.n_output_logits}
     if kind.takes_hidden_states or kind.gives_prompts:
         sizes["n_hidden_states"] = n_hidden_states
     back_end = kind(**sizes, **config.options)

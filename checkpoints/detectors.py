@@ -31,7 +31,7 @@ def detector_from(path: Path | str, content: dict, kind: type[Detector] = Detect
     """Build a Detector, or a Teacher, from what read_detector read from `path`; see load_detector."""
     config, state_dict = ModelConfig(**content["config"]), content["model"]
     try:
-        with _no_larger_than(state_dict) if config.back_end_options else contextlib.nullcontext():
+        with _no_larger_than(state_dict) if config.back_end_options or config.members else contextlib.nullcontext():
             detector = build_detector(config, empty="all", kind=kind)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):

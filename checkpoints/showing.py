@@ -36,6 +36,10 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
     if teacher := config.pop("teacher", None):
         lines["teacher"] = f"{teacher['model_name']}, inside; the score is the agreement with it"
         parts = (*parts, "teacher")
+    if members := config.pop("members", None):
+        names_inside = ", ".join(member["model_name"] for member in members)
+        lines["members"] = f"{names_inside}, inside; the score is the mean of theirs, weighted per utterance"
+        parts = (*parts, "members")
     for name, value in config.items():
         if value is not None:
             lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value

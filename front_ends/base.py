@@ -55,6 +55,7 @@ class FrontEnd(nn.Module):
     channels: int
     n_hidden_states: int
     normalize: bool = False  # is every waveform layer-normalised over its samples first?
+    prepares: bool = True  # does `ready` normalise and cut? Not if other front-ends hear the same waveforms
     model: nn.Module  # holds the weights that pre-trained files hold, under their names
 
     def __init__(self, fields: dict) -> None:
@@ -85,15 +86,20 @@ class FrontEnd(nn.Module):
         return round(n)
 
     def samples_seen(self, n_samples: int) -> int:
-        """How many of n_samples, once normalised, decide the hidden states. Waveforms cut to as many share a batch."""
+        """How many of n_samples, once normalised, decide the hidden states."""
         return n_samples
+
+    def samples_ready(self, n_samples: int) -> int:
+        """How many of n_samples `ready` leaves. Waveforms of which it leaves as many share a batch."""
+        return self.samples_seen(n_samples) if self.prepares else n_samples
 
     def normalized(self, waveforms: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
 
     def ready(self, x: np.ndarray) -> torch.Tensor:
         """A waveform (samples,) as it enters a batch: normalised by all of its samples, then cut to those seen."""
-        return self.normalized(torch.from_numpy(x))[: self.samples_seen(len(x))]
+        waveform = torch.from_numpy(x)
+        return (self.normalized(waveform) if self.prepares else waveform)[: self.samples_ready(len(x))]
 
     def layers(self) -> Sequence[nn.Module]:
         """The layers from first to last, each called once per pass: for recomputing, freezing, layer-wise rates."""

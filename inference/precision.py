@@ -47,8 +47,8 @@ def prepare(detector: Detector, precision: str) -> None:
     What every batch would do anew to the weights of the front-end is done once: normalising and, on a CPU, rounding
     them. There its transformer's linear layers, nearly all of its weights, become oneDNN's.
     """
-    if detector.teacher is not None:
-        prepare(detector.teacher, precision)
+    for other in detector.inside:
+        prepare(other, precision)
     front_end = detector.front_end
     for module in front_end.modules():
         if hasattr(module, "weight_g"):

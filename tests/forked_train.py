@@ -65,9 +65,11 @@ def stop_at(name, nth, number):
 
 def in_double_precision():
     start, hidden_states = train.Training.__init__, Detector.hidden_states
-    train.Training.__init__ = lambda self, config, detector, *rest: start(self, config, detector.double(), *rest)
+    train.Training.__init__ = lambda self, config, detector, loss, *rest: start(
+        self, config, detector.double(), loss.double(), *rest
+    )
     for loss in LOSSES.values():
-        loss.total = lambda self, logits, labels, total=loss.total: total(self.double(), logits.double(), labels)
+        loss.total = lambda self, logits, labels, total=loss.total: total(self, logits.double(), labels)
     Detector.hidden_states = lambda self, x, *normalized: hidden_states(self, x.double(), *normalized)
     Fp32GroupNorm.forward = torch.nn.GroupNorm.forward
 

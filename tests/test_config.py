@@ -21,7 +21,7 @@ BEGUN = TrainingConfig(loss="weighted_CCE", precision="fp32", average_by="train_
 # What a field needs of others.
 NEEDS = dict.fromkeys(("label_step", "utterance_score"), {"labels": "both"})
 NEEDS |= dict.fromkeys(("lora_alpha", "lora_targets", "save_adapters"), {"lora_rank": 8})
-NEEDS |= {"adaptive_sam": {"sam": 0.05}, "teacher": {"loss": "OCKD"}}
+NEEDS |= {"adaptive_sam": {"sam": 0.05}, "teacher": {"loss": "OCKD"}, "members": {"loss": "gated_ensemble"}}
 # What a run that began before some flags existed has in its config.json.
 OLD = {"corpus": "CtrSVDD", "epochs": 75, "batch_size": 34, "optimizer": "AdamW", "lr": 1e-6, "weight_decay": 1e-4}
 OLD |= {"schedule": "cosine", "T_max": 5, "min_lr": 1e-9, "loss": "focal", "class_weights": [0.1, 0.9], "crop": 64000}

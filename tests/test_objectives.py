@@ -22,7 +22,7 @@ from back_ends.base import Prototypes
 from back_ends.slim import SLIM
 from common.console import UserError
 from inference.precision import prepare
-from model import ModelConfig, Teacher, agreement, build_detector
+from model import ModelConfig, Teacher, agreement, build_detector, mixture
 from training.compressed import frequency_distance, softened
 from training.config import TrainingConfig
 from training.contrastive import contrastive_losses
@@ -225,6 +225,7 @@ def test_agreement_is_the_vector():
 
 
 TEACHER = ModelConfig("wav2vec2_AASIST", ssl="tiny")
+OCKD = ("OCKD", "OCKD_MSE")
 
 
 def pair_of_networks():
@@ -299,6 +300,108 @@ def test_a_student_is_of_its_teachers_architecture(fails):
             ModelConfig(**{**fields, "teacher": teacher})
     with pytest.raises(UserError, match="LogMel_AASIST: expected a front-end of layers"):
         build_detector(ModelConfig(**LOSSES["OCKD"].model_fields(ModelConfig("LogMel_AASIST").to_dict())))
+
+
+def test_the_squared_distance_of_a_student_grows_with_a_layer_that_the_cosine_does_not_see():
+    states = [torch.randn(2, 5, 64) for _ in range(3)]
+    embeddings = torch.randn(2, 160)
+    scaled = [states[0] + 1, states[1], 3 * states[2]]
+    cosine, squared = (LOSSES[name]().distances(scaled, states, 2 * embeddings, embeddings) for name in OCKD)
+    torch.testing.assert_close(cosine, torch.zeros(2), atol=1e-5, rtol=0)
+    expected = 4 * states[2].square().mean(dim=(1, 2)) / 2 + embeddings.square().mean(dim=1)
+    torch.testing.assert_close(squared, expected)
+
+
+# ------------------------------------------------------------------------------------------------ gated ensemble
+
+
+def test_the_mixture_is_the_vector():
+    vector = VECTORS["ensemble_dynamic_weights"]
+    scores, gate = double(vector["scores"]), double(vector["gate_logits"])
+    close(gate.softmax(dim=1), vector["weights"])
+    close(mixture(gate, scores), vector["fused"])
+    close(mixture(0 * gate, scores), vector["fused_equal"])
+    one = torch.tensor([[-math.inf, 0.0, -math.inf], [-math.inf, -math.inf, 0.0]], dtype=torch.float64)
+    close(mixture(one, scores), [scores[0, 1].item(), scores[1, 2].item()])
+
+
+# Members that prepare waveforms in three ways: normalised and cut, neither, and cut to frames of another size.
+MEMBERS = (
+    ModelConfig("wav2vec2_Linear", ssl="tiny"),
+    ModelConfig("wav2vec2_AASIST", ssl="tiny"),
+    ModelConfig("LogMel_Nes2Net_X", Nes_ratio=(2, 2)),
+)
+MIXTURE = {"output": "mixture", "n_output_logits": 1, "members": [config.to_dict() for config in MEMBERS]}
+
+
+def ensemble():
+    torch.manual_seed(0)
+    return build_detector(ModelConfig("wav2vec2_Linear", ssl="tiny", **MIXTURE)).eval()
+
+
+def test_an_ensemble_of_equal_gate_logits_scores_the_mean_of_its_members():
+    detector = ensemble()
+    x = torch.randn(3, 8123)
+    expected = torch.stack([member.score(x) for member in detector.members], dim=1)
+    assert expected.std(dim=1).min() > 1e-3
+    gate = detector.back_end.proj_fc
+    assert gate.weight.shape == (3, 64)  # one output per member
+    with torch.no_grad():
+        gate.weight.zero_(), gate.bias.zero_()
+        torch.testing.assert_close(detector.score(x), expected.mean(dim=1))
+        gate.bias[2] = 1e4
+        torch.testing.assert_close(detector.score(x), expected[:, 2])
+
+
+def test_an_ensemble_hears_what_its_members_hear(tmp_path):
+    detector = ensemble()
+    x = 0.1 * np.random.default_rng(0).standard_normal(9001).astype(np.float32) + 0.05
+    ready = detector.front_end.ready(x)
+    assert torch.equal(ready, torch.from_numpy(x)) and detector.front_end.samples_ready(9001) == 9001
+    scores = [m.score(m.front_end.ready(x)[None], normalized=True) for m in detector.members]
+    weights = detector.classify(detector.hidden_states(torch.from_numpy(x)[None])).softmax(dim=1)
+    expected = (weights * torch.stack(scores, dim=1)).sum(dim=1)
+    torch.testing.assert_close(detector.score(ready[None], normalized=True), expected)
+    assert detector.front_end.least_samples == max(m.front_end.least_samples for m in detector.members)
+
+
+def test_the_loss_of_an_ensemble_heeds_no_unit_of_its_scores():
+    loss, labels = LOSSES["gated_ensemble"]((0.1, 0.9)), torch.tensor([0, 1, 0, 0, 1])
+    scores = torch.randn(5, 1)
+    expected = F.binary_cross_entropy(scores[:, 0].sigmoid(), labels.float(), torch.tensor([0.1, 0.9])[labels])
+    torch.testing.assert_close(loss(scores, labels), 5 * expected / 2.1)
+    with torch.no_grad():
+        loss.log_scale.fill_(math.log(4)), loss.offset.fill_(-2)
+    torch.testing.assert_close(loss(scores / 4 + 0.5, labels), 5 * expected / 2.1)
+
+
+def test_what_makes_no_ensemble_is_said(flags_of, members, fails, tmp_path):
+    fields = {"model_name": "wav2vec2_Linear", "ssl": "tiny", **MIXTURE}
+    wrongs = [("n_output_logits", 2), ("output", "linear"), ("unit", 0.16), ("members", None), ("members", ["a", "b"])]
+    wrongs += [("members", MIXTURE["members"][:1]), ("members", [fields, fields]), ("members", 3)]
+    for name, wrong in wrongs:
+        with pytest.raises(UserError, match=f"--{'labels' if name == 'unit' else name}: expected"):
+            ModelConfig(**{**fields, name: wrong})
+    flags = flags_of("gated_ensemble")
+    place = flags.index("--members")
+    fails(train.main, flags[:place] + flags[place + 4 :], "--loss gated_ensemble: needs --members")
+    fails(train.main, [*flags[: place + 2], *flags[place + 4 :]], "--members: expected two or more")
+    fails(train.main, [*flags, "--loss", "focal"], "--members: expected --loss gated_ensemble, found focal")
+    config = ModelConfig(**fields)
+    checkpoints.save_checkpoint(tmp_path / "ensemble.pth", config, ensemble().state_dict())
+    flags[place + 1] = str(tmp_path / "ensemble.pth")
+    fails(train.main, flags, "--members: expected detectors, none of them an ensemble")
+
+
+def test_a_file_of_an_ensemble_asks_for_no_more_than_it_holds(tmp_path, fails):
+    fields = ModelConfig("wav2vec2_Linear", ssl="tiny", **MIXTURE).to_dict()
+    large = {"encoder_layers": 24, "encoder_embed_dim": 4096, "encoder_ffn_embed_dim": 16384}
+    large |= {"encoder_attention_heads": 16, "extractor_mode": "layer_norm"}
+    fields["members"] = [*fields["members"], {"model_name": "wav2vec2_Linear", "ssl": "from_file", "ssl_config": large}]
+    content = {"format": checkpoints.format.FORMAT, "config": fields, "model": ensemble().state_dict()}
+    torch.save(content, tmp_path / "large.pth")
+    with pytest.raises(UserError, match="large.pth"):
+        checkpoints.load_detector(tmp_path / "large.pth")
 
 
 # ------------------------------------------------------------------------------------- style and linguistics
@@ -436,13 +539,16 @@ def test_the_student_hears_low_passed_speech_that_is_not_delayed():
 
 BACK_END = {"weighted_CCE_SupCon": "LayerASP_MLP", "LSR": "AASIST", "LSR_LSA": "AASIST", "OCKD": "AASIST"}
 BACK_END |= {"FTD": "AASIST", "SLIM_stage1": "SLIM", "SLIM_stage2": "SLIM"}
+BACK_END |= {"OCKD_MSE": "AASIST", "gated_ensemble": "Linear"}
 
 
 def of_loss(name):
     """A detector that the loss of that name trains."""
     torch.manual_seed(0)
-    if name == "OCKD":
+    if name in OCKD:
         return pair_of_networks()[0]
+    if name == "gated_ensemble":
+        return ensemble()
     if name == "SLIM_stage2":
         return stages()[0]
     fields = LOSSES[name].model_fields(None)
@@ -483,8 +589,9 @@ def test_a_step_trains_what_it_should_and_waits_for_nothing(name, precision):
     for n, parameter in parameters.items():
         assert (parameter.grad is None) == (n in frozen), n
         assert torch.equal(parameter, before[n]) == (n in frozen or not parameter.grad.any()), n
-    teacher = {n for n in before if n.startswith("teacher.")}
-    assert bool(teacher) == (name == "OCKD") and all(torch.equal(detector.state_dict()[n], before[n]) for n in teacher)
+    inside = {n for n in before if n.startswith(("teacher.", "members."))}
+    assert bool(inside) == (name in (*OCKD, "gated_ensemble"))
+    assert all(torch.equal(detector.state_dict()[n], before[n]) for n in inside)
     before = {n: value.clone() for n, value in detector.state_dict().items()}
     with NoReading(), NoWaitingOperations():
         steps.step(x, labels)
@@ -494,7 +601,7 @@ def test_a_step_trains_what_it_should_and_waits_for_nothing(name, precision):
     assert all(torch.equal(value, after[n]) for n, value in detector.state_dict().items() if value.is_floating_point())
 
 
-@pytest.mark.parametrize("name", ["LSR_LSA", "OCKD"])
+@pytest.mark.parametrize("name", ["LSR_LSA", "OCKD", "gated_ensemble"])
 def test_a_compiled_step_is_the_plain_one(name, counter):  # noqa: F811
     losses = []
     for compiled in (False, True):
@@ -519,25 +626,39 @@ def teachers(tmp_path_factory):
     return paths
 
 
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """Checkpoints of the members of an ensemble."""
+    folder = tmp_path_factory.mktemp("members")
+    detector = ensemble()
+    paths = [folder / f"{member.config.model_name}.pth" for member in detector.members]
+    for path, member in zip(paths, detector.members):
+        checkpoints.save_checkpoint(path, member.config, member.state_dict())
+    return paths
+
+
 @pytest.fixture
 def teacher(teachers):
     return teachers["OCKD"]
 
 
 @pytest.fixture
-def flags_of(train_flags, teachers, tmp_path):
+def flags_of(train_flags, teachers, members, tmp_path):
     def call(name):
         flags = [*with_back_end(train_flags, BACK_END[name]), "--loss", name, "--algo", "0", "--epochs", "2"]
         flags += ["--teacher", str(teachers[name]), "--batch_size", "4"] if name in teachers else []
+        flags += ["--members", *map(str, members)] if name == "gated_ensemble" else []
         flags += ["--SSL_freeze_epoch", "2", "--batch_size", "4"] if name.startswith("SLIM") else []
         return [*flags, "--crop", "4000", "--average_best", "2", "--log_dir", str(tmp_path), "--schedule", "constant"]
 
     return call
 
 
-@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD", "FTD", "SLIM_stage1", "SLIM_stage2"])
+@pytest.mark.parametrize(
+    "name", ["weighted_CCE_SupCon", "LSR_LSA", "OCKD", "FTD", "SLIM_stage1", "SLIM_stage2", "gated_ensemble"]
+)
 def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
-    name, flags_of, tmp_path, teachers, corpus, processes, output
+    name, flags_of, tmp_path, teachers, members, corpus, processes, output
 ):
     flags = flags_of(name)
     whole, parts = ({"flags": [*flags, "--foldername", n, "--resume", "auto"]} for n in ("whole", "parts"))
@@ -555,6 +676,9 @@ def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
         prefix = "teacher." if name == "OCKD" else ""
         for n, value in checkpoints.read_checkpoint(teachers[name])["model"].items():
             assert torch.equal(found["model"][f"{prefix}{n}"], value)
+    for i, member in enumerate(members if name == "gated_ensemble" else ()):
+        for n, value in checkpoints.read_checkpoint(member)["model"].items():
+            assert torch.equal(found["model"][f"members.{i}.{n}"], value)
     protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
     dev = ["--protocol", str(protocol), "--audio_dir", str(corpus / "ASVspoof2019_LA_dev" / "flac")]
     scores = tmp_path / "scores.txt"
@@ -574,14 +698,15 @@ def test_a_run_that_is_stopped_goes_on_and_its_average_scores(
         torch.testing.assert_close(prepared.score(x), plain.score(x), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR", "OCKD"])
+@pytest.mark.parametrize("name", ["weighted_CCE_SupCon", "LSR", "OCKD", "gated_ensemble"])
 def test_two_processes_train_an_objective_as_one_does(name, flags_of, processes, tmp_path):
     # AASIST drops out, which no two processes do alike.
     config = ModelConfig("wav2vec2_LayerASP_MLP", ssl="tiny")
     checkpoints.save_checkpoint(tmp_path / "teacher.pth", config, build_detector(config).state_dict())
-    flags = [flag.replace("wav2vec2_AASIST", config.model_name) for flag in flags_of(name)]
+    flags = [config.model_name if flag == "wav2vec2_AASIST" else flag for flag in flags_of(name)]
     flags = [str(tmp_path / "teacher.pth") if flag.endswith("teacher.pth") else flag for flag in flags]
-    flags += ["--batch_size", "7"]
+    # The log-mel spectrogram of a member has no double precision.
+    flags = [*(flag for flag in flags if "LogMel" not in flag), "--batch_size", "7"]
     one, two = ({"flags": [*flags, "--foldername", n], "double": True} for n in ("one", "two"))
     for runs in ([one], pair(two)):
         statuses, text = processes(*runs)
@@ -607,11 +732,12 @@ def test_what_does_not_go_together_is_said(flags_of, teacher, fails):
     fails(
         train.main,
         [*flags, "--teacher", str(teacher)],
-        "--teacher: expected --loss OCKD or SLIM_stage2 or FTD, found LSR",
+        "--teacher: expected --loss OCKD",
+        "found LSR",
     )
     fails(train.main, [*flags, "--labels", "frames"], "--loss LSR", "--labels frames")
     name = ["wav2vec2_Nes2Net_X" if flag == "wav2vec2_AASIST" else flag for flag in flags_of("LSR_LSA")]
-    fails(train.main, name, "--loss LSR_LSA: takes embeddings, and Nes2Net_X does not say")
+    fails(train.main, name, "--loss LSR_LSA: ", "Nes2Net_X")
 
 
 OTHERS = {

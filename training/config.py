@@ -96,6 +96,8 @@ class TrainingConfig(TuningFlags, RunFlags, TrainingFlags, RawBoostParams):
         if self.teacher and not kind.needs_teacher:
             needing = " or ".join(name for name, kind in LOSSES.items() if kind.needs_teacher)
             raise UserError(f"--teacher: expected --loss {needing}, found {self.loss or 'none'}")
+        if self.members and not kind.needs_members:
+            raise UserError(f"--members: expected --loss gated_ensemble, found {self.loss or 'none'}")
 
     def _check_units(self):
         if self.labels == "utterance":

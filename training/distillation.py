@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from model import Detector, Teacher, agreement
+from model import Detector, Teacher, agreement, at_least_float32
 from training.objective import EmbeddingLoss
 
 
@@ -37,11 +37,29 @@ class OneClassDistillation(EmbeddingLoss):
             theirs = detector.teacher.hidden_states(x)
             target = detector.teacher.embed(theirs)
         with torch.autocast(x.device.type, enabled=False):
-            apart = 2 - agreement(states, theirs) - F.cosine_similarity(embeddings, target, dim=1)
-            return (apart * labels).sum()
+            return (self.distances(states, theirs, embeddings, target) * labels).sum()
+
+    def distances(
+        self, states: list[torch.Tensor], theirs: list[torch.Tensor], embeddings: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """Distances (B,) between student and teacher: of hidden states, lists of (B, T, C), and embeddings (B, D)."""
+        return 2 - agreement(states, theirs) - F.cosine_similarity(embeddings, target, dim=1)
 
     def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return ((1 - outputs[:, 0]) * labels).sum()
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         return labels.sum().float()
+
+
+class OneClassDistance(OneClassDistillation):
+    """The same with mean squared differences for cosines, which Lu et al. compare with and found worse. The score and
+    the dev loss stay those of the cosine. The input of the first layer is left out, as in `agreement`.
+    """
+
+    def distances(
+        self, states: list[torch.Tensor], theirs: list[torch.Tensor], embeddings: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        pairs = zip(at_least_float32(states[1:]), at_least_float32(theirs[1:]), strict=True)
+        of_layers = torch.stack([(state - other).square().mean(dim=(1, 2)) for state, other in pairs])
+        return of_layers.mean(dim=0) + (embeddings - target).square().mean(dim=1)

@@ -139,6 +139,12 @@ class TrainingFlags:
         "--loss OCKD: the trained detector that a student learns to agree with; in the manner of --model_path",
         runtime=True,
     )
+    members: tuple = _training(
+        None,
+        "--loss gated_ensemble: two or more trained detectors, whose scores are weighed per utterance",
+        nargs="+",
+        runtime=True,
+    )
     class_weights: tuple = _training((0.1, 0.9), "weighted_...: spoof, bona fide", kind=ABOVE_0, nargs=2)
     crop: int = _training(None, "samples of a training utterance; shorter ones are repeated", kind=AT_LEAST_1)
     crop_place: str = _training(

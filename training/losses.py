@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from training.compressed import FrequencyTimeDistillation
 from training.contrastive import SupervisedContrastive
 from training.cross_entropy import WeightedCrossEntropy
-from training.distillation import OneClassDistillation
+from training.distillation import OneClassDistance, OneClassDistillation
+from training.ensemble import GatedEnsemble
 from training.latent import LatentSpaceAugmentation, LatentSpaceRefinement
 from training.objective import Loss
 from training.slim import StyleLinguisticsClassifier, StyleLinguisticsDependency
@@ -150,9 +151,11 @@ LOSSES = {
     "LSR": LatentSpaceRefinement,
     "LSR_LSA": LatentSpaceAugmentation,
     "OCKD": OneClassDistillation,
+    "OCKD_MSE": OneClassDistance,
     "SLIM_stage1": StyleLinguisticsDependency,
     "SLIM_stage2": StyleLinguisticsClassifier,
     "FTD": FrequencyTimeDistillation,
+    "gated_ensemble": GatedEnsemble,
 }
 
 

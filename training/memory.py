@@ -23,10 +23,10 @@ def step_bytes(config: TrainingConfig, detector: Detector, world: int = 1) -> in
     """Bytes of tensors at the height of a training step on a GPU, one of `world` processes; None if that is not known.
 
     The height is at the start of the backward pass, when all activations are there, or at its end, when all gradients
-    are. Runs the back-end on two trials of zeros. Of a compiled step, and of one with a teacher, nothing is known.
+    are. Runs the back-end on two trials of zeros. Not known for a compiled step, or with another detector inside.
     """
     front_end = detector.front_end
-    if config.compile or detector.teacher is not None or not isinstance(front_end, Wav2Vec2):
+    if config.compile or detector.inside or not isinstance(front_end, Wav2Vec2):
         return None
     trials = math.ceil(math.ceil(config.batch_size / world) / config.grad_accum)
     n_adapters, targets = 0, config.lora_targets

@@ -29,6 +29,7 @@ class Loss(nn.Module):
     sensible_batch = 1  # of fewer trials its terms cannot be small: train.py warns
     bonafide_only = False  # is it trained on the bona fide trials of the training set alone?
     needs_teacher = False  # does it need --teacher, a trained detector that is not trained any further?
+    needs_members = False  # does it need --members, trained detectors that the new one weighs?
 
     def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
         super().__init__()

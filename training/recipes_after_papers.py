@@ -97,7 +97,7 @@ AFTER_PAPERS = {
         "not_carried_over": "all of it but the two losses: after Tran et al., whose recipe is unknown, as are the "
         "temperature and the weight of the contrastive loss; here 0.1 and 1",
     },
-    # After Lu et al. 2024.
+    # After Lu et al. 2024; OCKD_MSE is what they compare with.
     "OCKD": {
         **_AASIST,
         "algo": 5,
@@ -109,6 +109,28 @@ AFTER_PAPERS = {
         "not_carried_over": "all of it but a teacher of both classes, a student of bona fide speech and the cosine: "
         "after Lu et al., whose recipe is unknown; this project's own choice, that of AASIST. --teacher is a detector "
         "of --recipe AASIST",
+    },
+    # After Rosello et al. 2024.
+    "gated_ensemble": {
+        "model_name": "wav2vec2_Linear",
+        "loss": "gated_ensemble",
+        "epochs": 20,
+        "early_stop": 5,
+        "batch_size": 32,
+        "optimizer": "Adam",
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "SSL_freeze_epoch": 20,
+        "class_weights": [0.1, 0.9],
+        "algo": 5,
+        "crop": 64600,
+        "crop_place": "random",
+        "validation": "eer",
+        "valid_crop": True,
+        "not_carried_over": "all of it but weights for each utterance: after Rosello et al., whose members, gate and "
+        "recipe are unknown; this project's own choice: a linear gate of the mean feature of an encoder that is not "
+        "trained. --members are two or more trained detectors",
     },
     # This project's own reading of Wang et al. 2024.
     "FTD": {

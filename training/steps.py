@@ -91,7 +91,10 @@ class Steps:
             return "a step draws its random numbers twice, see --sam"
         if self.config.grad_checkpoint:
             return "the random state that a layer is recomputed from cannot be recorded, see --grad_checkpoint"
-        return "" if self.detector.back_end.same_kernels else f"{self.detector.config.back_end} waits for the device"
+        if self.detector.same_kernels:
+            return ""
+        kinds = [other.config.back_end for other in (self.detector, *self.detector.inside)]
+        return f"{' or '.join(dict.fromkeys(kinds))} waits for the device"
 
     def compiled(self) -> str:
         """What --compile does to this training, in words."""

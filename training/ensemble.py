@@ -1,0 +1,36 @@
+"""Gated ensemble: a small network weighs the scores of trained detectors for each utterance."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from training.objective import Loss
+
+
+class GatedEnsemble(Loss):
+    """Binary cross-entropy of an ensemble's score, after a scale and an offset that are trained with the gate: the
+    members' scores may have any unit. Weighted per class; the members themselves are not trained.
+
+    After Rosello et al., "Anti-spoofing ensembling model: dynamic weight allocation in ensemble models for improved
+    voice biometrics security", Interspeech 2024: weights that a small network computes for each utterance are theirs.
+    Gate, members, loss and recipe of the paper are unknown; these are this project's own choice.
+    """
+
+    n_outputs = 1
+    output = "mixture"
+    needs_members = True
+
+    def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
+        super().__init__(class_weights)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = self.log_scale.exp() * outputs[:, 0] + self.offset
+        targets, weights = labels.to(logits.dtype), self.class_weights[labels]
+        return F.binary_cross_entropy_with_logits(logits, targets, weights, reduction="sum")
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        return self.class_weights[labels].sum()
