@@ -1,4 +1,4 @@
-"""The published back-ends, one file each: from features or hidden states of the encoder to logits."""
+"""The published back-ends, one file each. They map encoder features or hidden states to logits."""
 
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,10 @@ from back_ends.sls import SLS
 from back_ends.tcm import TCM
 from back_ends.vicomtech import Vicomtech
 
-if TYPE_CHECKING:  # it imports this package
+if TYPE_CHECKING:  # model.py imports this package
     from model import ModelConfig
 
-# One of your own: a file beside these, and a line here. Its class's name follows the front-end's in --model_name.
+# To add a back-end: write a file in this folder and list its class here. --model_name is <front-end>_<class name>.
 BACK_ENDS = {
     kind.__name__: kind
     for kind in (
@@ -64,12 +64,11 @@ BACK_ENDS = {
 
 
 def build_back_end(config: "ModelConfig", in_channels: int, n_hidden_states: int = 25) -> BackEnd:
-    """Build the back-end that `config.model_name` names, for features or hidden states (B, T, in_channels).
+    """Build the back-end of `config.model_name` for features or hidden states (B, T, in_channels).
 
-    Returns a module from (B, T, in_channels), or a list of n_hidden_states of them, to (B, config.n_output_logits), or
-    to one output per member of an ensemble.
-    Its parameters carry the published names below the published prefix. Raises ValueError if the configuration does
-    not fit the channels or the back-end.
+    Returns a module that maps (B, T, in_channels), or a list of n_hidden_states of them, to (B,
+    config.n_output_logits), or to one output per member of an ensemble. Its parameters have the published names without
+    the published prefix. Raises ValueError if the configuration does not fit the channels or the back-end.
     """
     kind = BACK_ENDS[config.back_end]
     sizes = {"in_channels": in_channels, "n_output_logits": len(config.members or ()) or config.n_output_logits}

@@ -1,4 +1,4 @@
-"""AASIST: graph attention over the spectral and the temporal parts of encoder features.
+"""AASIST: graph attention over the spectral and temporal axes of encoder features.
 
 Source: Jung et al., "AASIST: audio anti-spoofing using integrated spectro-temporal graph attention networks", ICASSP
 2022 (arXiv 2110.01200), on the wav2vec 2.0 stem of Tak et al., Odyssey 2022. Axes: B trials, T frames, C channels,
@@ -14,10 +14,10 @@ from back_ends.common import repeat_frames
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a way around them, (B, in, S, T) -> (B, out, S, T).
+    """Two convolutions with a residual connection, (B, in, S, T) -> (B, out, S, T).
 
-    The published network normalises its input by `bn1` but then convolves the input itself. So does this: all `bn1`
-    are tensors of the checkpoint that nothing uses and no gradient reaches.
+    The published network applies `bn1` to its input but then convolves the unnormalised input. This network convolves
+    the input as well: the `bn1` tensors of the checkpoint are unused and get no gradient.
     """
 
     def __init__(self, in_channels: int, out_channels: int, first: bool = False) -> None:
@@ -32,8 +32,8 @@ class ResidualBlock(nn.Module):
             self.conv_downsample = nn.Conv2d(in_channels, out_channels, (1, 3), padding=(0, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        around = x if self.conv_downsample is None else self.conv_downsample(x)
-        return around + self.conv2(F.selu(self.bn2(self.conv1(x))))
+        shortcut = x if self.conv_downsample is None else self.conv_downsample(x)
+        return shortcut + self.conv2(F.selu(self.bn2(self.conv1(x))))
 
 
 def _attention_weight(size):
@@ -46,7 +46,7 @@ def _normalise_nodes(bn, x):
 
 
 class GraphAttention(nn.Module):
-    """Every node attends to all nodes of its graph, (B, N, in) -> (B, N, out)."""
+    """Attention of every node to all nodes of its graph, (B, N, in) -> (B, N, out)."""
 
     def __init__(self, in_size: int, out_size: int, temperature: float = 2.0) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ class GraphAttention(nn.Module):
 
 
 class HeterogeneousGraphAttention(nn.Module):
-    """Attention over the nodes of two graphs as one, with a master node that only gathers from them.
+    """Attention over the joined nodes of two graphs, and a master node that attends to them but is not attended to.
 
-    (B, N1, in), (B, N2, in), (B, 1, in) -> (B, N1, out), (B, N2, out), (B, 1, out). A pair within the first graph,
-    within the second and across has an attention vector each.
+    (B, N1, in), (B, N2, in), (B, 1, in) -> (B, N1, out), (B, N2, out), (B, 1, out). Pairs within the first graph,
+    within the second, and across the two have separate attention vectors.
     """
 
     def __init__(self, in_size: int, out_size: int, temperature: float = 100.0) -> None:
@@ -115,7 +115,7 @@ class HeterogeneousGraphAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Keep the nodes of highest score, weighted by it, (B, N, D) -> (B, max(N * ratio, 1), D), highest first."""
+    """Keep the highest-scoring nodes, times their scores, (B, N, D) -> (B, max(N * ratio, 1), D), highest first."""
 
     def __init__(self, size: int, ratio: float) -> None:
         super().__init__()
@@ -131,31 +131,31 @@ class GraphPool(nn.Module):
     def _n_kept(self, n_nodes):
         if not torch.compiler.is_exporting():
             return max(int(n_nodes * self.ratio), 1)
-        # An exported graph takes whole numbers alone; it would keep the int() of a product with a fraction as it is.
+        # Integer arithmetic alone: in an exported graph, int() of a float product would become a constant.
         thousandths = round(1000 * self.ratio)
         if any(int(n * self.ratio) != n * thousandths // 1000 for n in range(10_000)):
-            raise ValueError(f"pool_ratio {self.ratio}: a graph for any length takes thousandths")
+            raise ValueError(f"pool_ratio {self.ratio}: expected a multiple of 0.001 for an export")
         return torch.sym_max(n_nodes * thousandths // 1000, 1)
 
 
 class AASIST(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 447,242 parameters at 1024 channels, 2 outputs.
 
-    size: channels of the projected features. filters: of the first two residual blocks, and of the four after them.
-    gat_dims: features of a node, in the graphs of each part and in the joint one. pool_ratio: share of the nodes that a
-    pooling keeps.
+    size: channels of the projected features. filters: channels of the first two residual blocks, and of the other four.
+    gat_dims: features per node in the spectral and temporal graphs, and in the joint graph. pool_ratio: share of the
+    nodes that each graph pooling keeps.
     """
 
     unused_parameters = tuple(f"encoder.{i}.0.bn1." for i in range(1, 6))  # see ResidualBlock
 
     @staticmethod
     def block(in_channels: int, out_channels: int) -> nn.Module:
-        """A block from (B, in_channels, S, T) to (B, out_channels, S, T). The first has one channel."""
+        """Build a block (B, in_channels, S, T) -> (B, out_channels, S, T). Only the first block has in_channels 1."""
         return ResidualBlock(in_channels, out_channels, first=in_channels == 1)
 
     @staticmethod
     def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
-        """The fields of ModelConfig that the shapes of its weights tell."""
+        """Infer fields of ModelConfig from the shapes of the weights."""
         return {"n_output_logits": len(state_dict["out_layer.weight"])}
 
     def __init__(
@@ -169,9 +169,9 @@ class AASIST(BackEnd):
     ) -> None:
         super().__init__()
         if size < 3:
-            raise ValueError(f"size {size}: expected at least 3, which the max-pooling makes 1")
+            raise ValueError(f"size {size}: expected at least 3, the size of the max-pooling")
         if not 0 < pool_ratio <= 1:
-            raise ValueError(f"pool_ratio {pool_ratio}: expected a share above 0, up to 1")
+            raise ValueError(f"pool_ratio {pool_ratio}: expected above 0 and at most 1")
         first, last = filters
         part, joint = gat_dims
         self.LL = nn.Linear(in_channels, size)
@@ -200,7 +200,7 @@ class AASIST(BackEnd):
         self.out_layer = nn.Linear(5 * joint, n_output_logits)
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B, 5 joint): of the nodes in time and in frequency the largest and the mean, and the master."""
+        """Embeddings (B, 5 joint): maximum and mean of the temporal and of the spectral nodes, and the master node."""
         x = self.LL(repeat_frames(features, 3)).transpose(1, 2).unsqueeze(1)  # (B, 1, size, T)
         x = F.selu(self.first_bn(F.max_pool2d(x, 3)))
         x = F.selu(self.first_bn1(self.encoder(x)))  # (B, last, S, T / 3)
@@ -230,7 +230,7 @@ class AASIST(BackEnd):
         return self.out_layer(self.drop(embeddings))
 
     def _way(self, temporal, spectral, master, number):
-        """One of the two parallel ways through the joint graph, of which the larger output counts."""
+        """One of two parallel branches of joint graph layers; `embed` takes the elementwise maximum of the two."""
         inner, outer = (getattr(self, f"HtrgGAT_layer_ST{number}{layer}") for layer in (1, 2))
         temporal, spectral, master = inner(temporal, spectral, master.expand(len(temporal), -1, -1))
         temporal = getattr(self, f"pool_hT{number}")(temporal)

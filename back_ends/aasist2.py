@@ -1,8 +1,8 @@
 """AASIST2: AASIST with Res2Net blocks.
 
-After Zhang et al., "Improving short utterance anti-spoofing with AASIST2", ICASSP 2024 (arXiv 2309.08279). That Res2Net
-blocks replace AASIST's is theirs; no program of theirs was at hand, and what is within a block is this project's own.
-Axes: B trials, S spectral bins, T frames.
+After Zhang et al., "Improving short utterance anti-spoofing with AASIST2", ICASSP 2024 (arXiv 2309.08279). From the
+paper: Res2Net blocks replace those of AASIST. Their code was not available; the inside of a block is this project's own
+choice. Axes: B trials, S spectral bins, T frames.
 """
 
 import torch
@@ -13,10 +13,10 @@ from back_ends.aasist import AASIST
 
 
 class Res2NetBlock(nn.Module):
-    """(B, in, S, T) -> (B, out, S, T): convolutions of a quarter of the channels each, of which one hears the last.
+    """Res2Net block with squeeze-excitation and a residual connection, (B, in, S, T) -> (B, out, S, T).
 
-    y1 = x1, y2 = K2(x2), y_i = K_i(x_i + y_(i-1)); then squeeze-excitation, and a way around it all.
-    scale: quarters. Source: Gao et al., "Res2Net", IEEE TPAMI 2021; Hu et al., "Squeeze-and-excitation", CVPR 2018.
+    The channels are divided into `scale` splits x_i: y1 = x1, y2 = K2(x2), y_i = K_i(x_i + y_(i-1)).
+    Source: Gao et al., "Res2Net", IEEE TPAMI 2021; Hu et al., "Squeeze-and-excitation", CVPR 2018.
     """
 
     def __init__(self, in_channels: int, out_channels: int, scale: int = 4) -> None:
@@ -47,7 +47,7 @@ class Res2NetBlock(nn.Module):
 
 
 class AASIST2(AASIST):
-    """See AASIST; `filters` are multiples of 4. 310,882 parameters at 1024 channels, 2 outputs."""
+    """See AASIST; `filters` must be multiples of 4. 310,882 parameters at 1024 channels, 2 outputs."""
 
     unused_parameters = ()
     test_samples = 64_600

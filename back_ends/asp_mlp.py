@@ -1,8 +1,9 @@
-"""Attentive statistics pooling of hidden states, and an MLP: of their weighted sum, and of every layer.
+"""Attentive statistics pooling (ASP) and an MLP, on the weighted sum of the hidden states or on every layer.
 
-LayerASP_MLP is after Tran et al., "Spoofed speech detection with a focus on speaker embedding", Interspeech 2024, who
-pool every layer; no program of theirs was at hand. ASP_MLP came before that source was known, and stays for its
-checkpoints. All sizes are this project's own choice. Axes: B trials, T frames, C channels, L hidden states.
+LayerASP_MLP follows Tran et al., "Spoofed speech detection with a focus on speaker embedding", Interspeech 2024, who
+pool every layer; their code was not available. ASP_MLP, which pools the weighted sum, was written before that source
+was known and is kept for its checkpoints. All sizes are this project's own choice. Axes: B trials, T frames,
+C channels, L hidden states.
 """
 
 import torch
@@ -15,7 +16,7 @@ from back_ends.common import AttentivePooling, attentive_mean, weighted_layer_su
 class ASP_MLP(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    attention_size, hidden: units between the two layers of the attention and of the perceptron.
+    attention_size, hidden: hidden sizes of the attention and of the MLP.
     """
 
     takes_hidden_states = True
@@ -34,7 +35,7 @@ class ASP_MLP(BackEnd):
         self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
 
     def embed(self, states: list[torch.Tensor]) -> torch.Tensor:
-        """Embeddings (B, hidden): what the first layer of the MLP gives."""
+        """Embeddings (B, hidden): the output of the MLP's first layer."""
         x = weighted_layer_sum(states, self.weights)
         mean, square = attentive_mean(torch.cat([x, x**2], dim=2), self.attention(x)).squeeze(1).chunk(2, dim=1)
         deviation = (square - mean**2).clamp(min=1e-10).sqrt()
@@ -47,8 +48,8 @@ class ASP_MLP(BackEnd):
 class LayerASP_MLP(BackEnd):
     """Hidden states, L of (B, T, in_channels), to logits (B, n_output_logits).
 
-    Every layer is pooled over time, with one attention for all; the pooled layers are summed by learned weights.
-    hidden: units of the MLP. 1,051,164 parameters at 25 states of 1024 channels; the paper's table says 1,051k.
+    Every layer is pooled over time with one shared attention; the pooled layers are summed with learned weights.
+    hidden: hidden size of the MLP. 1,051,164 parameters at 25 states of 1024 channels; the paper's table says 1,051k.
     """
 
     takes_hidden_states = True
@@ -62,7 +63,7 @@ class LayerASP_MLP(BackEnd):
         self.mlp = nn.Sequential(nn.Linear(2 * in_channels, hidden), nn.ReLU(), nn.Linear(hidden, n_output_logits))
 
     def embed(self, states: list[torch.Tensor]) -> torch.Tensor:
-        """Embeddings (B, hidden): what the first layer of the MLP gives."""
+        """Embeddings (B, hidden): the output of the MLP's first layer."""
         return self.mlp[0](weighted_layer_sum([self.pool(state) for state in states], self.weights))
 
     def decide(self, embeddings: torch.Tensor) -> torch.Tensor:

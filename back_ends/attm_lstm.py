@@ -1,4 +1,4 @@
-"""AttM_LSTM: all layers of the encoder merged by an attention over layers, then an LSTM.
+"""AttM_LSTM: attentive merging of all encoder layers, then an LSTM.
 
 Source: Pan et al., "Attentive merging of hidden embeddings from pre-trained speech model for anti-spoofing
 detection", Interspeech 2024. Axes: B trials, T frames, C channels, L layers. Attribute names are those of the
@@ -14,7 +14,7 @@ from back_ends.common import lstm_outputs
 
 
 class AttentiveMerging(nn.Module):
-    """L layers of (B, T, C) -> (B, T, C)."""
+    """Merge the outputs of L layers, each (B, T, C) and gated per layer and utterance, into (B, T, C)."""
 
     def __init__(self, n_layers: int, channels: int) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class AttentiveMerging(nn.Module):
         gates = F.silu((means @ self.W).squeeze(-1))
         gates = torch.sigmoid(F.silu(gates @ self.W1) @ self.W2)  # (B, L)
         merged = torch.stack(list(layers), dim=-1) * gates[:, None, None]
-        return self.linear_proj(merged.flatten(2))  # the layers of a channel are neighbours
+        return self.linear_proj(merged.flatten(2))  # (B, T, C L), the layers of a channel adjacent
 
 
 class Decoder(nn.Module):
-    """(B, T, C) -> (B, n_output_logits)."""
+    """LSTM, mean over time and output layer, (B, T, C) -> (B, n_output_logits)."""
 
     def __init__(self, channels: int, hidden: int, n_output_logits: int) -> None:
         super().__init__()
@@ -47,15 +47,16 @@ class Decoder(nn.Module):
 class AttM_LSTM(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    hidden: units of the LSTM. Uses the raw outputs of all L layers, so not the first state, which is the first layer's
-    input. Published on the first 12 layers of WavLM Large: 41,835,538 parameters there, 195,985,858 with all 24.
+    hidden: hidden size of the LSTM. The raw outputs of all L layers are used, but not the first hidden state, which is
+    the input of the first layer. Published with the first 12 layers of WavLM Large: 41,835,538 parameters; 195,985,858
+    with all 24.
     """
 
     takes_hidden_states = True
     least_layers = 2
     raw_last = True
     not_compiled = "its LSTM"
-    # The released program gave its activation a linear layer as a flag: tensors of checkpoints that nothing uses.
+    # The released code passes a linear layer as the activation's `inplace` flag; its tensors in checkpoints are unused.
     unused_tensors = ("feat_merge.linear_proj.1.inplace.",)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Parts that several back-ends share. Axes: B trials, T frames, C channels, L hidden states."""
+"""Layers and functions shared by several back-ends. Axes: B trials, T frames, C channels, L hidden states."""
 
 import torch
 from torch import nn
@@ -8,26 +8,26 @@ from back_ends.base import BackEnd
 
 
 def repeat_frames(features: torch.Tensor, least: int) -> torch.Tensor:
-    """Features (B, T, C) repeated from their start until there are at least `least` frames.
+    """Repeat features (B, T, C) from their start until there are at least `least` frames.
 
-    For the few networks that pool over time before anything else, so that no utterance is too short to score.
+    Networks whose first layers pool over time use it to score utterances of any length.
     """
     n_frames = features.shape[1]
     if not torch.compiler.is_exporting():
         if n_frames >= least:
             return features
         return features[:, torch.arange(least, device=features.device) % n_frames]
-    # The same without a choice, which an exported graph would have made for good.
+    # The same without a branch on n_frames: an exported graph would keep the branch taken during tracing.
     return features[:, torch.arange(torch.sym_max(n_frames, least)) % torch.scalar_tensor(n_frames, dtype=torch.long)]
 
 
 def image_norm(bn: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Batch-normalise (B, T, C) as an image of one channel, whose statistics span time and channels; then SELU."""
+    """Batch-normalise (B, T, C) as a one-channel image (statistics over time and channels), then apply SELU."""
     return F.selu(bn(x.unsqueeze(1))).squeeze(1)
 
 
 def weighted_layer_sum(states: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Sum of L hidden states (B, T, C), weighted by the softmax of weights (L,). Nothing of size L is stored."""
+    """Sum of L hidden states (B, T, C), weighted by the softmax of weights (L,), without stacking them in memory."""
     total = torch.zeros_like(states[0])
     for state, weight in zip(states, torch.softmax(weights, dim=0)):
         total = torch.addcmul(total, state, weight)
@@ -35,20 +35,20 @@ def weighted_layer_sum(states: list[torch.Tensor], weights: torch.Tensor) -> tor
 
 
 def attentive_mean(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Means over time under H attentions: x (B, T, C), logits (B, T, H) -> (B, H, C)."""
+    """Attention-weighted means over time with H heads: x (B, T, C), logits (B, T, H) -> (B, H, C)."""
     return torch.softmax(logits, dim=1).transpose(1, 2) @ x
 
 
 def lstm_outputs(lstm: nn.LSTM, x: torch.Tensor) -> torch.Tensor:
-    """Outputs (B, T, D H) of an LSTM with one layer, of H units in D directions, that takes (B, T, C)."""
+    """Outputs (B, T, D H) of a one-layer LSTM with H units and D directions on x (B, T, C)."""
     if not torch.compiler.is_exporting():
         return lstm(x)[0]
-    # ONNX's own operator, time first, which runs over any length where a traced loop has one. Its gates are input,
-    # output, forget, cell, torch's input, forget, cell, output.
+    # ONNX's LSTM operator (time first) takes any length; a traced loop would have a fixed one. Its gates are in the
+    # order input, output, forget, cell; those of torch are input, forget, cell, output.
     directions = ["", "_reverse"][: 1 + lstm.bidirectional]
 
     def weights(*names):
-        """Those of all directions, (D, ...)."""
+        """Named weights of all directions in ONNX's gate order, (D, ...)."""
         by_direction = []
         for direction in directions:
             gates = [getattr(lstm, f"{name}_l0{direction}").unflatten(0, (4, -1)) for name in names]
@@ -66,12 +66,12 @@ def lstm_outputs(lstm: nn.LSTM, x: torch.Tensor) -> torch.Tensor:
 
 
 def logit_difference(logits: torch.Tensor) -> torch.Tensor:
-    """Scores (B,) of systems that publish bona fide minus spoof: logits (B, 2), column 1 bona fide."""
+    """Scores (B,), the bona fide logit minus the spoof logit, from logits (B, 2) with bona fide in column 1."""
     return logits[:, 1] - logits[:, 0]
 
 
 class StemmedBackEnd(BackEnd):
-    """What Conformer, TCM and Mamba begin with: features (B, T, C) -> (B, T, size)."""
+    """Base class with the stem of Conformer, TCM and Mamba: projection, norm and SELU, (B, T, C) -> (B, T, size)."""
 
     test_samples = 66_800
 
@@ -85,9 +85,9 @@ class StemmedBackEnd(BackEnd):
 
 
 class AttentivePooling(nn.Module):
-    """Attentive statistics over the second axis, (B, N, C) -> (B, 2 C): weighted means and deviations.
+    """Attentive statistics pooling over the second axis, (B, N, C) -> (B, 2 C): weighted means and deviations.
 
-    e = v.tanh(W h + b) + c, the weights are the softmax of e. width: rows of W; 0: e = v.h + c.
+    The weights are the softmax of e = v.tanh(W h + b) + c, with `width` rows in W; of e = v.h + c if `width` is 0.
     Source: Okabe et al., "Attentive statistics pooling for deep speaker embedding", Interspeech 2018, eq. 3 to 6.
     """
 
@@ -99,6 +99,6 @@ class AttentivePooling(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weights = torch.softmax(self.attention(x), dim=1)  # (B, N, 1)
         mean = (weights * x).sum(dim=1)
-        # Of x - mean: a difference of squares would leave rounding errors where x does not vary.
+        # Not mean(x^2) - mean^2, which leaves rounding errors if x is constant.
         variance = (weights * (x - mean.unsqueeze(1)) ** 2).sum(dim=1)
         return torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1)

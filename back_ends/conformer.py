@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from back_ends.common import StemmedBackEnd
 
-FARTHEST = 512  # offsets between frames beyond it share one embedding
+FARTHEST = 512  # offsets between frames are clipped to this
 
 
 class RelativeAttention(nn.Module):
-    """Self-attention whose logits also hold the query times an embedding of query index minus key index.
+    """Self-attention with relative positions: q times an embedding of (query index - key index) is added to the logits.
 
-    (B, N, C) -> (B, N, C), N at least 2.
+    (B, N, C) -> (B, N, C), with N at least 2.
     """
 
     def __init__(self, size: int, heads: int) -> None:
@@ -35,8 +35,8 @@ class RelativeAttention(nn.Module):
         n = x.shape[1]
         projected = (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in projected)  # (B, H, N, D)
-        # One column an offset, from n - 1 down to 1 - n, of which row i needs the n that start at n - 1 - i. Read with
-        # rows one column shorter, those stand below each other.
+        # One column per offset, from n - 1 down to 1 - n. Row i needs the n columns that start at n - 1 - i. Viewed
+        # with rows one column shorter, every row starts with the columns that it needs.
         offsets = torch.arange(n - 1, -n, -1, device=x.device).clamp(-FARTHEST, FARTHEST) + FARTHEST
         by_offset = (q @ self.rel_pos_emb(offsets).T).flatten(2)
         bias = by_offset[..., n - 1 : n - 1 + n * (2 * n - 2)].unflatten(-1, (n, -1))[..., :n]
@@ -71,7 +71,7 @@ class Transposed(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
-        # Published with dropouts of zero, which here are identities, so that indices are as published.
+        # nn.Identity replaces the published dropout of 0, to keep the published indices.
         self.net = nn.Sequential(nn.Linear(size, 4 * size), nn.SiLU(), nn.Identity(), nn.Linear(4 * size, size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ class Convolution(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """(B, N, C) -> (B, N, C). attention: a module from tokens to tokens."""
+    """Conformer block, (B, N, C) -> (B, N, C). attention: a module that maps tokens to tokens of the same shape."""
 
     def __init__(self, size: int, kernel: int, attention: nn.Module) -> None:
         super().__init__()
@@ -117,10 +117,10 @@ class ConformerBlock(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """Blocks over frames behind a learnt token, whose output becomes the logits: (B, T, C) -> (B, n_output_logits).
+    """Conformer blocks over a learned classification token and the frames, (B, T, C) -> (B, n_output_logits).
 
-    attention: class of the modules from tokens to tokens, made of size and heads. kernel: frames of the convolutions.
-    Raises ValueError unless the heads divide the size and the kernel has a middle.
+    attention: class of the attention modules, constructed as attention(size, heads). kernel: convolution size in
+    frames. Raises ValueError if `heads` does not divide `size`, or if `kernel` is even.
     """
 
     def __init__(

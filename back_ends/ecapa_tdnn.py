@@ -1,10 +1,10 @@
-"""ECAPA-TDNN behind a dimension-reduction layer, a baseline of the Nes2Net paper.
+"""ECAPA-TDNN after a dimension-reduction layer, a baseline of the Nes2Net paper.
 
 Source: Desplanques et al., "ECAPA-TDNN: emphasized channel attention, propagation and aggregation in TDNN based speaker
-verification", Interspeech 2020; batch norm and tanh of the attention as in SpeechBrain's program. That Liu et al.
-compare Nes2Net with it behind a layer that reduces the encoder's channels is known; their widths are not. This
-project's own choice: the paper's widths for 512 channels in the same ratio to 128, near Nes2Net's half a million
-parameters. Axes: B trials, C channels, T frames.
+verification", Interspeech 2020; batch norm and tanh in the attention as in SpeechBrain. Liu et al. compare Nes2Net
+with an ECAPA-TDNN after a layer that reduces the encoder's channels, but do not state its sizes. This project's own
+choice: the sizes of Desplanques et al. for 512 channels, scaled to 128 channels, which is close to Nes2Net's half a
+million parameters. Axes: B trials, C channels, T frames.
 """
 
 import torch
@@ -13,18 +13,18 @@ from torch import nn
 from back_ends.base import BackEnd
 from back_ends.nes2net import SqueezeExcitation
 
-SCALE = 8  # splits of a Res2Net block
-DILATIONS = (2, 3, 4)  # of the blocks
+SCALE = 8  # splits per Res2Net block
+DILATIONS = (2, 3, 4)  # one per block
 
 
 def tdnn(n_in: int, n_out: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
-    """A time-delay layer, (B, n_in, T) -> (B, n_out, T)."""
+    """Time-delay layer: convolution, ReLU and batch norm, (B, n_in, T) -> (B, n_out, T)."""
     conv = nn.Conv1d(n_in, n_out, kernel, dilation=dilation, padding=kernel // 2 * dilation)
     return nn.Sequential(conv, nn.ReLU(), nn.BatchNorm1d(n_out))
 
 
 class SERes2Block(nn.Module):
-    """A Res2Net block with squeeze-excitation, (B, C, T) -> (B, C, T). The first split is not convolved."""
+    """Res2Net block with squeeze-excitation, (B, C, T) -> (B, C, T). The first split is not convolved."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -42,14 +42,14 @@ class SERes2Block(nn.Module):
 
 
 def statistics(x: torch.Tensor, weights: torch.Tensor | float) -> list[torch.Tensor]:
-    """[means, deviations] over time, each (B, C, 1), of x (B, C, T) under weights that sum to 1 over T."""
+    """Weighted [means, deviations] of x (B, C, T) over time, each (B, C, 1). The weights sum to 1 over T."""
     mean = (weights * x).sum(dim=2, keepdim=True)
     variance = (weights * (x - mean) ** 2).sum(dim=2, keepdim=True)
     return [mean, variance.clamp(min=1e-10).sqrt()]
 
 
 class ContextPooling(nn.Module):
-    """Attentive statistics with an attention per channel that hears the plain ones too, (B, C, T) -> (B, 2 C)."""
+    """Attentive statistics pooling with channel-wise attention and global context, (B, C, T) -> (B, 2 C)."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -64,11 +64,11 @@ class ContextPooling(nn.Module):
 class ECAPA_TDNN(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 592,418 parameters at 1024 channels, 2 outputs.
 
-    reduced: channels that the dimension-reduction layer leaves. channels: of the frame layers, a multiple of 8. The
-    frames' last layer has three times, the attention a quarter and the embedding three eighths of them.
+    reduced: channels after the dimension reduction. channels: channels C of the frame layers, a multiple of 8. The last
+    frame layer has 3 C channels, the attention C / 4 and the embedding 3 C / 8.
     """
 
-    least_batch = 2  # the batch norms behind the pooling see one vector per trial
+    least_batch = 2  # the batch norms after the pooling see one vector per trial
 
     def __init__(self, in_channels: int, n_output_logits: int = 2, reduced: int = 128, channels: int = 128) -> None:
         super().__init__()
@@ -88,5 +88,5 @@ class ECAPA_TDNN(BackEnd):
         outputs = []
         for block in self.blocks:
             outputs.append(block(x))
-            x = x + outputs[-1]  # a block hears the sum of all before it
+            x = x + outputs[-1]  # the next block's input: the sum of all outputs before it
         return self.output(self.embedding(self.pool(self.aggregation(torch.cat(outputs, dim=1)))))

@@ -1,7 +1,7 @@
-"""Fake-Mamba (PN-BiMamba): pre-norm layers whose one Mamba mixer reads the frames along time and against it.
+"""Fake-Mamba (PN-BiMamba): pre-norm layers with one bidirectional Mamba mixer each.
 
 Source: Xuan et al., "Fake-Mamba: real-time speech deepfake detection using bidirectional Mamba as self-attention's
-alternative", ASRU 2025 (arXiv 2508.09294), and its released program. Axes: B trials, T frames, C channels. Attribute
+alternative", ASRU 2025 (arXiv 2508.09294), and its released code. Axes: B trials, T frames, C channels. Attribute
 names are those of the published checkpoints.
 """
 
@@ -13,7 +13,7 @@ from back_ends.mamba import Mixer
 
 
 class BidirectionalLayer(nn.Module):
-    """(B, T, C) -> (B, T, C). The one residual is around all of it: the mixer's output itself is not added."""
+    """Pre-norm bidirectional Mamba layer, (B, T, C) -> (B, T, C). One residual connection spans mixer and MLP."""
 
     def __init__(self, size: int, state: int, kernel: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class BidirectionalLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         normed = self.norm1(x)
-        both = self.mamba(torch.cat([normed, normed.flip(1)]))  # as one batch: one scan
+        both = self.mamba(torch.cat([normed, normed.flip(1)]))  # both directions in one batch need one scan
         mixed = both[: len(x)] + both[len(x) :].flip(1)
         return x + self.feed_forward(self.norm2(mixed))
 
@@ -42,11 +42,11 @@ class Encoder(nn.Module):
 class Fake_Mamba(StemmedBackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 2,336,405 parameters at 1024 channels, 2 outputs.
 
-    state: numbers that each inner channel of a mixer keeps. kernel: frames of the convolutions. The logits are those
-    of the frames in reverse order.
+    state: state size per inner channel of a mixer. kernel: convolution size in frames. Reversing the frames does not
+    change the logits.
     """
 
-    not_compiled = "Fake_Mamba, a loop over frames, of which a translation takes minutes"
+    not_compiled = "Fake_Mamba (a loop over frames, which takes minutes to compile)"
 
     def __init__(
         self,

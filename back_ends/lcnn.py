@@ -1,7 +1,7 @@
-"""LLGF, LGF and GF: a light convolutional network and recurrent layers, less of them each time, and a global mean.
+"""LLGF (LCNN, LSTMs, mean over time), LGF (LSTMs, mean over time) and GF (mean over time).
 
 Source: Wang and Yamagishi, "Investigating self-supervised front ends for speech spoofing countermeasures", Odyssey
-2022; the convolutions are those of Lavrentyeva et al., Interspeech 2019. Axes: B trials, T frames, C channels.
+2022; the light CNN (LCNN) is that of Lavrentyeva et al., Interspeech 2019. Axes: B trials, T frames, C channels.
 Attribute names are those of the published checkpoints.
 """
 
@@ -11,11 +11,11 @@ from torch import nn
 from back_ends.base import BackEnd
 from back_ends.common import logit_difference, lstm_outputs, repeat_frames
 
-HALVINGS = 4  # of time and of the projected features, by LLGF's convolutions
+HALVINGS = 4  # LLGF's max-poolings, each halving time and channels
 
 
 class MaxFeatureMap(nn.Module):
-    """The larger of the two halves of the channels, (B, 2 C, ...) -> (B, C, ...)."""
+    """Elementwise maximum of the two halves of the channels, (B, 2 C, ...) -> (B, C, ...)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, second = x.chunk(2, dim=1)
@@ -23,7 +23,7 @@ class MaxFeatureMap(nn.Module):
 
 
 def _convolution(in_channels, out_channels, kernel, pool=False, norm=False):
-    """Convolution to twice the channels, max-feature-map, and what follows it, by the published indices."""
+    """Layers, in the published order: convolution to 2 out_channels, max-feature-map, optional pooling and norm."""
     yield nn.Conv2d(in_channels, 2 * out_channels, kernel, padding=kernel // 2)
     yield MaxFeatureMap()
     if pool:
@@ -33,7 +33,7 @@ def _convolution(in_channels, out_channels, kernel, pool=False, norm=False):
 
 
 class Recurrent(nn.Module):
-    """A bidirectional LSTM, (B, T, C) -> (B, T, C)."""
+    """Bidirectional LSTM, (B, T, C) -> (B, T, C)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class GF(BackEnd):
     size: channels of the projected features. 131,458 parameters at 1024 channels, 2 outputs.
     """
 
-    # Normalisation that the toolkit stores in every checkpoint and these networks leave out.
+    # Normalisation that the authors' toolkit stores in every checkpoint but these networks do not use.
     unused_tensors = ("input_mean", "input_std", "output_mean", "output_std")
     score = staticmethod(logit_difference)
 
@@ -60,7 +60,7 @@ class GF(BackEnd):
 
     @staticmethod
     def embedding(size: int) -> int:
-        """Channels of what `embed` gives."""
+        """Channels of the output of `embed`."""
         return size
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ class GF(BackEnd):
 
 
 class LGF(GF):
-    """Two recurrent layers, and a way around them, before the mean. 330,114 parameters."""
+    """Two bidirectional LSTMs with a residual connection, then the mean over time. 330,114 parameters."""
 
     not_compiled = "its LSTMs"
 
@@ -80,7 +80,7 @@ class LGF(GF):
         super().__init__(in_channels, n_output_logits, size)
         embedding = self.embedding(size)
         if embedding % 2:
-            raise ValueError(f"size {size}: expected an even number, a half for each direction of the recurrent layers")
+            raise ValueError(f"size {size}: expected an even number, half of it for each direction of the LSTMs")
         self.m_before_pooling = nn.ModuleList([nn.Sequential(Recurrent(embedding), Recurrent(embedding))])
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
@@ -88,16 +88,16 @@ class LGF(GF):
 
 
 class LLGF(LGF):
-    """A light convolutional network before the recurrent layers. 1,079,746 parameters.
+    """LCNN, then two bidirectional LSTMs and the mean over time. 1,079,746 parameters.
 
-    dropout: share of the network's output that training leaves out.
+    dropout: dropout probability after the LCNN.
     """
 
     def __init__(self, in_channels: int, n_output_logits: int = 2, size: int = 128, dropout: float = 0.7) -> None:
         if size >> HALVINGS == 0:
-            raise ValueError(f"size {size}: expected at least {1 << HALVINGS}, which the convolutions halve to 1")
+            raise ValueError(f"size {size}: expected at least {1 << HALVINGS}, as the LCNN halves it {HALVINGS} times")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout {dropout}: expected a share from 0 to below 1")
+            raise ValueError(f"dropout {dropout}: expected at least 0 and below 1")
         super().__init__(in_channels, n_output_logits, size)
         convolutions = nn.Sequential(
             *_convolution(1, 32, 5, pool=True),

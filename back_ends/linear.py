@@ -1,6 +1,6 @@
-"""Linear: the mean over frames and one linear layer; the encoder does the work.
+"""Linear: the mean over frames and one linear layer, for a fine-tuned encoder.
 
-Source: Ge et al., "Post-training for deepfake speech detection", arXiv 2506.21090, and its released program
+Source: Ge et al., "Post-training for deepfake speech detection", arXiv 2506.21090, and its released code
 (AntiDeepfake). Axes: B trials, T frames, C channels. Attribute names are those of the published checkpoints.
 """
 
@@ -14,7 +14,7 @@ from back_ends.common import logit_difference
 class Linear(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 2,050 parameters at 1024 channels, 2 outputs.
 
-    Its authors score by the softmax of bona fide, which ranks as the difference of the logits does.
+    The authors score with the bona fide softmax, which ranks trials like the difference of the logits.
     """
 
     normalizes = True

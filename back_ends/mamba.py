@@ -1,4 +1,4 @@
-"""Mamba: two columns of selective state-space blocks, one along time and one against it.
+"""Mamba: two columns of selective state-space blocks, one forward and one backward in time.
 
 Source: Xiao and Das, "XLSR-Mamba: a dual-column bidirectional state space model for spoofing attack detection", 2025;
 blocks of Gu and Dao, "Mamba: linear-time sequence modeling with selective state spaces", 2023. Axes: B trials,
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from back_ends.common import StemmedBackEnd, attentive_mean
 
-try:  # the authors' CUDA kernel, where it is installed
+try:  # the authors' CUDA kernel, if it is installed
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 except ImportError:
     selective_scan_fn = None
@@ -23,11 +23,11 @@ RMS_EPSILON = 1e-5
 
 
 class LinearRecurrence(torch.autograd.Function):
-    """h_t = a_t h_{t-1} + b_t with h_{-1} = 0, over frames in chunks: a, b -> h, all (chunks, length of one, ...).
+    """h_t = a_t h_{t-1} + b_t with h_{-1} = 0, over frames in chunks: a, b -> h, all (chunks, chunk length, ...).
 
-    The chunks run side by side, each from zero; a short loop then finds what enters each chunk, and a last one adds
-    it, times the product of its `a` so far, to the chunk's frames. The gradient is the same recurrence against time,
-    so that only a and h are kept for it. All writes are in place: the time goes into memory traffic.
+    First all chunks run in parallel from h = 0. A short loop over chunks then computes the state that enters each
+    chunk, and a last loop adds that state, times the product of `a` up to the frame. The gradient is the same
+    recurrence backward in time and needs only a and h. Memory traffic dominates, so all writes are in place.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class LinearRecurrence(torch.autograd.Function):
         for i in range(a.shape[1] - 1, 0, -1):
             torch.addcmul(grad_h[:, i - 1], a[:, i], grad_b[:, i], out=grad_b[:, i - 1])
             product *= a[:, i]
-        # What enters a chunk from the one behind it: the gradient of that one's first frame, through its `a`.
+        # Gradient that enters a chunk from the next one: `a` times the gradient at the next one's first frame.
         entering = torch.zeros_like(product)
         for chunk in range(len(a) - 2, -1, -1):
             torch.mul(a[chunk + 1, 0], grad_b[chunk + 1, 0], out=entering[chunk])
@@ -74,10 +74,10 @@ class LinearRecurrence(torch.autograd.Function):
 
 
 class ScanByTrial(torch.autograd.Function):
-    """selective_scan without d, for a CPU: one trial after the other, frame by frame, so that all stays in its caches.
+    """selective_scan without d for CPUs: a loop over trials and frames, whose working set stays in the cache.
 
-    x, delta: (B, T, D). a: (D, N). b, c: (B, T, N). Returns (B, T, D). The gradient of h is the same recurrence against
-    time.
+    x, delta: (B, T, D). a: (D, N). b, c: (B, T, N). Returns (B, T, D). The gradient of h is the same recurrence
+    backward in time.
     """
 
     @staticmethod
@@ -104,7 +104,7 @@ class ScanByTrial(torch.autograd.Function):
         x, delta, a, b, c, decay, h = ctx.saved_tensors
         driven, grad_driven, grad_delta = delta * x, torch.empty_like(x), torch.zeros_like(delta)
         grad_a, grad_b, grad_c = torch.zeros_like(a), torch.empty_like(b), torch.empty_like(c)
-        grad_h, grad_exponent = torch.empty_like(h[0]), torch.empty_like(h[0, 1:])  # (T, N, D); of delta a
+        grad_h, grad_exponent = torch.empty_like(h[0]), torch.empty_like(h[0, 1:])  # (T, N, D), exponent: delta a
         for i in range(len(x)):
             torch.mul(grad_y[i].unsqueeze(1), c[i].unsqueeze(2), out=grad_h)
             frames = grad_h.unbind()
@@ -137,12 +137,12 @@ def selective_scan(
 
 
 def _chunked_scan(x, delta, a, b, c, d):
-    """selective_scan by LinearRecurrence."""
+    """selective_scan with LinearRecurrence, for GPUs without mamba_ssm."""
     n_frames = x.shape[1]
-    length = math.isqrt(n_frames - 1) + 1  # of a chunk; there are about as many chunks
+    length = math.isqrt(n_frames - 1) + 1  # of a chunk; about equal to the number of chunks
     missing = -n_frames % length
 
-    def chunks(y):  # frames first: a frame of the whole batch is then one piece of memory
+    def chunks(y):  # time first: a frame of the whole batch is contiguous
         return F.pad(y.transpose(0, 1), (0, 0, 0, 0, 0, missing)).unflatten(0, (-1, length))
 
     decay = torch.exp(chunks(delta).unsqueeze(-1) * a)
@@ -152,7 +152,7 @@ def _chunked_scan(x, delta, a, b, c, d):
 
 
 def _traced_scan(x, delta, a, b, c, d):
-    """selective_scan frame by frame, as an operator that ONNX has too; a loop would be traced for one length."""
+    """selective_scan with an operator that ONNX has, for any length; a traced loop would have a fixed length."""
     from torch._higher_order_ops.scan import scan
 
     def step(h, frame):
@@ -167,7 +167,7 @@ def _traced_scan(x, delta, a, b, c, d):
 
 
 class Mixer(nn.Module):
-    """A gated selective state-space layer, (B, T, C) -> (B, T, C). blocks: of its column."""
+    """Gated selective state-space layer, (B, T, C) -> (B, T, C). blocks: number in the column, for initialisation."""
 
     def __init__(self, size: int, blocks: int, state: int, kernel: int) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Mixer(nn.Module):
         x = F.silu(self.conv1d(x.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
         delta, b, c = self.x_proj(x).split([self.rank, self.state, self.state], dim=-1)
         delta = F.softplus(self.dt_proj(delta))
-        with torch.autocast(x.device.type, enabled=False):  # a recurrence over all frames needs its float32
+        with torch.autocast(x.device.type, enabled=False):  # a recurrence over all frames needs float32
             y = selective_scan(*(v.float() for v in (x, delta, -torch.exp(self.A_log.float()), b, c, self.D)))
         return self.out_proj(y * F.silu(z))
 
@@ -216,10 +216,10 @@ class Block(nn.Module):
 
 
 class DualColumn(nn.Module):
-    """(B, T, C) -> (B, n_output_logits).
+    """Forward and backward columns of blocks with attentive pooling, (B, T, C) -> (B, n_output_logits).
 
-    As published, the last block of a column is not used: its input plus that of both columns (along time) is what
-    is normalised. Its tensors are in the checkpoint, and no gradient reaches them.
+    As published, the last block of each column is not used: the output of the block before it, plus the forward frames
+    that enter both columns, is normalised. Its tensors are in the checkpoint but get no gradient.
     """
 
     def __init__(self, n_output_logits: int, size: int, blocks: int, state: int, kernel: int) -> None:
@@ -251,10 +251,10 @@ class DualColumn(nn.Module):
 class Mamba(StemmedBackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 1,936,950 parameters at 1024 channels, 2 outputs.
 
-    blocks: of a column. state: numbers that each inner channel keeps. kernel: frames of the convolutions.
+    blocks: blocks per column. state: state size per inner channel. kernel: convolution size in frames.
     """
 
-    not_compiled = "Mamba, a loop over frames, of which a translation takes minutes"
+    not_compiled = "Mamba (a loop over frames, which takes minutes to compile)"
 
     def __init__(
         self,
@@ -266,7 +266,7 @@ class Mamba(StemmedBackEnd):
         kernel: int = 4,
     ) -> None:
         super().__init__(in_channels, size)
-        # The published name of what is no conformer.
+        # `conformer` is the published name, although this is not a conformer.
         self.conformer = DualColumn(n_output_logits, size, blocks, state, kernel)
         self.unused_parameters = tuple(f"conformer.{way}_layers.{blocks - 1}." for way in ("forward", "backward"))
 

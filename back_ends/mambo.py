@@ -1,10 +1,10 @@
-"""XLSR-MamBo: units of a state-space mixer (Hydra, of both directions, or Mamba-2), feed-forward layers and attention.
+"""XLSR-MamBo: units of state-space mixers (bidirectional Hydra, or Mamba-2), feed-forward layers and attention.
 
 Source: Ng et al., "XLSR-MamBo: scaling the hybrid Mamba-attention backbone for audio deepfake detection", Findings of
-ACL 2026 (arXiv 2601.02944), and its released program; Hwang et al., "Hydra: bidirectional state space models through
+ACL 2026 (arXiv 2601.02944), and its released code; Hwang et al., "Hydra: bidirectional state space models through
 generalized matrix mixers", NeurIPS 2024; Dao and Gu, "Transformers are SSMs: generalized models and efficient
 algorithms through structured state space duality" (Mamba-2), ICML 2024. Axes: B trials, T frames, C channels, H heads,
-P channels of a head, N state size. Attribute names are those of the published checkpoints.
+P channels per head, N state size. Attribute names are those of the published checkpoints.
 """
 
 import math
@@ -18,36 +18,37 @@ from back_ends.base import BackEnd
 from back_ends.common import attentive_mean
 from back_ends.mamba import RMSNorm
 
-# The layers of a unit by their published names: mixer (as many as the option says), feed-forward, attention.
+# Published names of a unit's layers. mamba: `hydras` mixers, mlp: feed-forward, mha: attention.
 LAYOUTS = {
     1: ("mamba", "mlp"),
     2: ("mamba", "mha"),
     3: ("mamba", "mlp", "mha", "mlp"),
     4: ("mamba", "mlp", "mamba", "mha"),
 }
-HEAD = 64  # channels of a head of a mixer; the released configuration's 32 never reaches it
+HEAD = 64  # channels per head of a mixer; the released code ignores the 32 of its configuration
 ATTENTION_HEADS = 4
-ATTENTION_TAPS = 4  # frames of the attention's convolution
+ATTENTION_TAPS = 4  # convolution size in frames
 
 
 def linear(n_in: int, n_out: int, bias: bool = False) -> nn.Linear:
-    """A linear layer that starts as in the released program."""
+    """Linear layer, initialised as in the released code."""
     layer = nn.Linear(n_in, n_out, bias)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
     return layer
 
 
 def step_bias(heads: int) -> nn.Parameter:
-    """(heads,) whose softplus is log-uniform in 0.001 ... 0.1: the start of a mixer's steps."""
+    """Initial step sizes of a mixer, (heads,), before the softplus, which is log-uniform in 0.001 ... 0.1."""
     step = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)))
     return nn.Parameter(step + torch.log(-torch.expm1(-step)))
 
 
 def mix(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """A frame from itself and those before it: y_i = c_i h_i with h_i = exp(dt_i a) h_{i-1} + dt_i b_i x_i.
+    """Causal scan over frames: y_i = c_i h_i with h_i = exp(dt_i a) h_{i-1} + dt_i b_i x_i.
 
-    a: (H,). x: (B, T, H, P). dt: (B, T, H). b, c: (B, T, N), shared by the heads. Returns (B, T, H, P). As a matrix of
-    c_i b_j exp(a (dt_{j+1} + ... + dt_i)), which for utterances is faster than a loop over frames.
+    a: (H,). x: (B, T, H, P). dt: (B, T, H). b, c: (B, T, N), shared by the heads. Returns (B, T, H, P). Computed as a
+    matrix product with entries c_i b_j exp(a (dt_{j+1} + ... + dt_i)), which is faster than a loop over frames for
+    utterances.
     """
     n_frames = x.shape[1]
     total = (dt * a).cumsum(dim=1).transpose(1, 2)  # (B, H, T)
@@ -58,20 +59,20 @@ def mix(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: 
 
 
 def mix_earlier(a: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """As `mix`, a frame later: a frame from those before it alone, y_0 = 0."""
+    """`mix` delayed by one frame: each output depends only on the frames before it; y_0 = 0."""
     return F.pad(mix(a, x, dt, b, c), (0, 0, 0, 0, 1, 0))[:, : x.shape[1]]
 
 
 class Hydra(nn.Module):
-    """(B, T, C) -> (B, T, C): a frame from all others by two scans, and from itself by a weight.
+    """Bidirectional mixer: two scans over the other frames and a weight for the frame itself, (B, T, C) -> (B, T, C).
 
-    state: numbers that each inner channel keeps. kernel: frames of the convolution.
+    state: state size per inner channel. kernel: convolution size in frames.
     """
 
     def __init__(self, size: int, state: int, kernel: int) -> None:
         super().__init__()
         inner, heads = 2 * size, 2 * size // HEAD
-        self.sizes = [inner, inner + 4 * state, 2 * heads]  # the gate; x with b and c, and steps, of both directions
+        self.sizes = [inner, inner + 4 * state, 2 * heads]  # gate; x with b and c of both directions; steps of both
         self.in_proj = nn.Linear(size, sum(self.sizes), bias=False)
         self.conv1d = nn.Conv1d(self.sizes[1], self.sizes[1], kernel, padding=kernel // 2, groups=self.sizes[1])
         self.dt_bias = step_bias(heads)
@@ -94,8 +95,9 @@ class Hydra(nn.Module):
         return self.out_proj(self.norm(y.flatten(2)) * F.silu(z))
 
     def mix(self, x: torch.Tensor, dt: torch.Tensor, b_and_c: torch.Tensor) -> torch.Tensor:
-        """Every frame from all others: x (B, T, H, P), dt (B, T, 2, H), b_and_c (B, T, 2, 2, N) -> (B, T, H, P). The
-        first 2 are the directions, forward and backward.
+        """Sum of forward and backward scans: x (B, T, H, P), dt (B, T, 2, H), b_and_c (B, T, 2, 2, N) -> (B, T, H, P).
+
+        Axis 2 is the direction, forward then backward.
         """
         a = -self.A_log.exp()
         forward, backward = ((x, dt[:, :, way], *b_and_c[:, :, way].unbind(2)) for way in (0, 1))
@@ -103,12 +105,12 @@ class Hydra(nn.Module):
 
 
 class Mamba2(nn.Module):
-    """(B, T, C) -> (B, T, C): a frame from itself and those before it. state, kernel: see Hydra."""
+    """Causal mixer, (B, T, C) -> (B, T, C). state, kernel: see Hydra."""
 
     def __init__(self, size: int, state: int, kernel: int) -> None:
         super().__init__()
         inner, heads = 2 * size, 2 * size // HEAD
-        self.sizes = [inner, inner + 2 * state, heads]  # the gate; x with b and c; steps
+        self.sizes = [inner, inner + 2 * state, heads]  # gate; x with b and c; steps
         self.in_proj = nn.Linear(size, sum(self.sizes), bias=False)
         self.conv1d = nn.Conv1d(self.sizes[1], self.sizes[1], kernel, padding=kernel - 1, groups=self.sizes[1])
         self.dt_bias = step_bias(heads)
@@ -132,7 +134,7 @@ MIXERS = {"Hydra": Hydra, "Mamba2": Mamba2}
 
 
 class FeedForward(nn.Module):
-    """SwiGLU, (B, T, C) -> (B, T, C)."""
+    """SwiGLU feed-forward layer, (B, T, C) -> (B, T, C)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -147,7 +149,7 @@ class FeedForward(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over all frames, behind a causal convolution of queries, keys and values. (B, T, C) -> (B, T, C)."""
+    """Self-attention after a causal convolution of queries, keys and values, (B, T, C) -> (B, T, C)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -162,7 +164,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """What a mixer makes of the normalised frames, added to them. kind: the mixer's published name."""
+    """Pre-norm residual layer, x + mixer(norm(x)), (B, T, C) -> (B, T, C). kind: published name of the mixer."""
 
     def __init__(self, kind: str, mixer: nn.Module, size: int) -> None:
         super().__init__()
@@ -201,7 +203,7 @@ class Stem(nn.Module):
 
 
 class GatedPool(nn.Module):
-    """The mean over time under an attention that a gated layer gives, (B, T, C) -> (B, C)."""
+    """Attentive mean over time; a gated MLP gives the attention logits, (B, T, C) -> (B, C)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -222,11 +224,11 @@ def kinds_of_layers(layout: int, units: int, hydras: int) -> list[str]:
 class MamBo(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 693,615 parameters at 1024 channels, 2 outputs.
 
-    layout: 1 to 4, see LAYOUTS. units: how often it is repeated. mixer: Hydra, or Mamba2, whose kernel is 4 in the
-    authors' program. hydras: how many mixers stand where a layout has one. state, kernel: see Hydra. Which number the N
-    of the authors' MamBo-4-Hydra-N1 is they do not say: at 1 it is the default whichever. Their encoder, torchaudio's,
-    hears waveforms normalised together, a batch of them; here each is by itself, so that no score depends on the
-    others.
+    layout: 1 to 4, see LAYOUTS. units: number of repetitions of the layout. mixer: Hydra, or Mamba2 (kernel 4 in the
+    authors' code). hydras: number of mixers for each "mamba" of a layout. state, kernel: see Hydra. The authors do not
+    define the N of MamBo-4-Hydra-N1; with N = 1, `units` and `hydras` both have their defaults. Their encoder
+    (torchaudio) normalises a batch of waveforms jointly; here every waveform is normalised alone, so that scores do not
+    depend on the batch.
     """
 
     normalizes = True
@@ -273,7 +275,7 @@ class MamBo(BackEnd):
             units = len(kinds) // len(kinds_of_layers(layout, 1, hydras))
             if kinds == kinds_of_layers(layout, units, hydras):
                 return {"layout": layout, "units": units, "hydras": hydras, "mixer": mixer, "kernel": kernel}
-        raise ValueError("layers in another order")
+        raise ValueError("unexpected order of layers")
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.attention_pool(self.stacked_mamba2["layers"](self.input_proj(features))))

@@ -1,9 +1,9 @@
 """MFA: attentive statistics over the frames of every layer, then over the layers.
 
 After Guo et al., "Audio deepfake detection with self-supervised WavLM and multi-fusion attentive classifier", ICASSP
-2024 (arXiv 2312.08089). Pooling over time and then over layers is theirs; no program of theirs was at hand. That the
-encoder's output is left out, and the linear layers between and behind the poolings, are a third party's. The width of
-the attention (128) is this project's own choice. Axes: B trials, T frames, C channels, L layers.
+2024 (arXiv 2312.08089). From the paper: pooling over time, then over layers. Their code was not available. From a
+third-party implementation: the encoder's output is not used, and the linear layers between and after the poolings. The
+hidden size of the attention (128) is this project's own choice. Axes: B trials, T frames, C channels, L layers.
 """
 
 import torch
@@ -14,9 +14,9 @@ from back_ends.common import AttentivePooling
 
 
 class MFA(BackEnd):
-    """Hidden states, L + 1 of (B, T, in_channels), of which the last is not used, to logits (B, n_output_logits).
+    """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits). The last state is not used.
 
-    attention_size: units of every attention. 7,483,675 parameters at 25 states of 1024 channels.
+    attention_size: hidden size of every attention. 7,483,675 parameters at 25 states of 1024 channels.
     """
 
     takes_hidden_states = True

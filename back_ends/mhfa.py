@@ -1,7 +1,7 @@
 """MHFA: multi-head factorised attentive pooling over weighted hidden states.
 
 Source: Peng et al., "An attention-based backend allowing efficient fine-tuning of transformer models for speaker
-verification", SLT 2022, as wedefense (Zhang et al., 2025) uses it for anti-spoofing. Axes: B trials, T frames,
+verification", SLT 2022, as used for anti-spoofing in wedefense (Zhang et al., 2025). Axes: B trials, T frames,
 C channels. Attribute names are those of the published checkpoints.
 """
 
@@ -24,10 +24,10 @@ class Projection(nn.Module):
 class MHFA(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    compressed: channels that keys and values are projected to. embedding: size of the vector behind the pooling.
-    As published, column 0 is bona fide. 1,316,436 parameters at 25 states of 1024 channels, 2 outputs. The released
-    recipe subtracts from every frame its mean over channels first; that is the same as subtracting from every row of
-    `cmp_linear_k.weight` and `cmp_linear_v.weight` its own mean, and so is left to the weights.
+    compressed: channels of the projected keys and values. embedding: size of the vector after the pooling. As
+    published, column 0 is bona fide. 1,316,436 parameters at 25 states of 1024 channels, 2 outputs. The released recipe
+    first subtracts from every frame its mean over channels. Subtracting from every row of `cmp_linear_k.weight` and
+    `cmp_linear_v.weight` its own mean has the same effect, so the weights can learn it.
     """
 
     takes_hidden_states = True
@@ -59,18 +59,19 @@ class MHFA(BackEnd):
         return self.projection(self.pooling_fc(pooled.flatten(1)))
 
     def forward_with_frames(self, states: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A frame is decided on as an utterance is, by its values times T times the heads' attention to it, whose mean
-        over the frames is what an utterance is decided by. This project's own reading.
+        """Frame logits come from the same layers, applied to T x attention x values of a frame, not to the pooling.
+
+        The mean of that product over the frames is the pooled vector of the utterance. This project's own extension.
         """
         values, attention = self._values(states)
         share = attention.shape[1] * torch.softmax(attention, dim=1)  # (B, T, heads)
         frames = (share.unsqueeze(3) * values.unsqueeze(2)).flatten(2)  # (B, T, heads * compressed)
         embedded = self.pooling_fc(torch.cat([frames.mean(dim=1, keepdim=True), frames], dim=1))
-        # One batch norm of both: a second would leave its running statistics between the two.
+        # Normalise both in one call: a second call would update the running statistics twice.
         logits = self.projection(embedded.flatten(0, 1)).unflatten(0, embedded.shape[:2])
         return logits[:, 0], logits[:, 1:]
 
     def _values(self, states):
-        """(values (B, T, compressed), attention of the heads before its softmax (B, T, heads))."""
+        """(values (B, T, compressed), attention logits (B, T, heads))."""
         keys = self.cmp_linear_k(weighted_layer_sum(states, self.weights_k))
         return self.cmp_linear_v(weighted_layer_sum(states, self.weights_v)), self.att_head(keys)

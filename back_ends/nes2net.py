@@ -1,8 +1,8 @@
-"""Nes2Net, Nes2Net-X and Nes2Net-X with SELU: nested Res2Net blocks on encoder features, no dimension reduction.
+"""Nes2Net, Nes2Net-X and Nes2Net-X with SELU: nested Res2Net blocks on encoder features without dimension reduction.
 
 Source: Liu et al., "Nes2Net: a lightweight nested architecture for foundation model driven speech anti-spoofing",
-IEEE T-IFS 20, 2025, section III. Axes: B trials, C channels, T frames, W channels of one inner split, S splits seen
-so far by Nes2Net-X. Attribute names, and the layers they hold, are those of the published checkpoints.
+IEEE T-IFS 20, 2025, section III. Axes: B trials, C channels, T frames, W channels of an inner split, S splits stacked
+so far in Nes2Net-X. Attribute names and layers are those of the published checkpoints.
 """
 
 from functools import partial
@@ -32,11 +32,11 @@ class SqueezeExcitation(nn.Module):
 
 
 class InnerBlock(nn.Module):
-    """A Res2Net block, (B, C, T) -> (B, C, T): its channels in `scale` splits, each convolved with the ones before.
+    """Res2Net block: `scale` splits of the channels, each convolved with those before it, (B, C, T) -> (B, C, T).
 
-    weighted_sum False (Nes2Net): a split is added to the output of the one before it, then convolved.
-    weighted_sum True (Nes2Net-X): splits stay apart on an axis of their own, share the convolution, and a learnt
-    weight sums them only in what the block gives out.
+    weighted_sum False (Nes2Net): a split is added to the output of the split before it, then convolved.
+    weighted_sum True (Nes2Net-X): splits are stacked on a separate axis and share the convolution; learned weights sum
+    them only in the output of the block.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class InnerBlock(nn.Module):
         self.conv1 = nn.Conv1d(channels, channels, 1)
         self.bn1 = nn.BatchNorm1d(channels)
         if weighted_sum:
-            # Two-dimensional in the published network, to have an axis for the splits; the kernel spans frames.
+            # Conv2d, as published, for the axis of splits; the kernel spans frames only.
             conv = partial(nn.Conv2d, width, width, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
             norm = nn.BatchNorm2d
             self.weighted_sum = nn.ParameterList(torch.full((1, 1, 1, n), 1 / n) for n in range(2, scale + 1))
@@ -106,12 +106,12 @@ class AttentiveStatistics(nn.Module):
 
 
 class NestedRes2Net(BackEnd):
-    """The nested network, (B, T, C) -> (B, n_output_logits).
+    """Nested Res2Net network, (B, T, C) -> (B, n_output_logits).
 
-    in_channels: C, divisible by the outer ratio, and C / outer by the inner one. Nes_ratio: (outer, inner).
-    dilation: of the inner convolutions. pool_func: "mean" or "ASTP". SE_ratio: channels over width of the gates; as
-    published a list, whose first number counts.
-    Raises ValueError for channels that the ratios do not divide.
+    in_channels: C, divisible by outer x inner. Nes_ratio: (outer, inner), numbers of splits. dilation: dilation of the
+    inner convolutions. pool_func: "mean" or "ASTP". SE_ratio: channels / bottleneck size of squeeze-excitation; a list
+    as published, of which only the first number is used.
+    Raises ValueError if Nes_ratio does not divide in_channels.
     """
 
     published_prefix = "Nested_Res2Net_TDNN."
@@ -122,7 +122,7 @@ class NestedRes2Net(BackEnd):
 
     @staticmethod
     def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
-        """The fields of ModelConfig that the shapes of its weights tell; all but the dilation."""
+        """Infer fields of ModelConfig from the shapes of the weights. Dilation cannot be inferred."""
         outer = 1 + len({name.split(".")[1] for name in state_dict if name.startswith("Build_in_Res2Nets.")})
         first = "Build_in_Res2Nets.0."
         inner = 1 + len({name.split(".")[3] for name in state_dict if name.startswith(first + "convs.")})
@@ -166,12 +166,12 @@ class NestedRes2Net(BackEnd):
         return self.fc(self._pooled(self._nested(features)))
 
     def forward_with_frames(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The output layer decides on every frame too; with the mean as pooling, an utterance's logits are theirs."""
+        """Frame logits come from the same output layer; with mean pooling, their mean is the utterance logits."""
         out = self._nested(features)
         return self.fc(self._pooled(out)), self.fc(out.transpose(1, 2))
 
     def why_no_frames(self) -> str:
-        return "pool_func ASTP gives its output layer statistics over time" if self.pooling is not None else ""
+        return "pools statistics over time with pool_func ASTP" if self.pooling is not None else ""
 
     def _pooled(self, out):
         return self.pooling(out) if self.pooling is not None else out.mean(dim=2)

@@ -1,7 +1,7 @@
-"""Prompt tuning (PT) and wavelet prompt tuning (WPT) of a frozen encoder, with AASIST behind it.
+"""Prompt tuning (PT) and wavelet prompt tuning (WPT) of a frozen encoder, followed by AASIST.
 
-Source: Xie et al., arXiv 2504.06753, and their program. Their program has a state in which the wavelet transform is
-that of the first layer's tokens alone; here it is that of every layer's, as they describe it. Attribute names are those
+Source: Xie et al., arXiv 2504.06753, and their code. One version of their code applies the wavelet transform to the
+tokens of the first layer only; here it is applied in every layer, as the paper describes. Attribute names are those
 of the published checkpoints. Axes: B trials, N tokens, T frames, C channels.
 """
 
@@ -15,9 +15,9 @@ from back_ends.common import logit_difference
 
 
 def haar(tokens: torch.Tensor) -> torch.Tensor:
-    """The orthonormal 2-D Haar transform of the plane (N, C), both even; its bands row by row, again (N, C).
+    """Orthonormal 2-D Haar transform of tokens (N, C), both even. Returns the flattened bands as (N, C).
 
-    The bands: low in both axes; high along the tokens; high along the channels; high in both.
+    Order of the bands: low on both axes; high along tokens; high along channels; high on both.
     """
     a, b = tokens[0::2, 0::2], tokens[0::2, 1::2]
     c, d = tokens[1::2, 0::2], tokens[1::2, 1::2]
@@ -26,7 +26,7 @@ def haar(tokens: torch.Tensor) -> torch.Tensor:
 
 
 class Prompts(nn.Module):
-    """Tokens of every layer: (layer, B) -> (B, wavelet_tokens + tokens, C), those of the Haar transform first."""
+    """Prompt tokens per layer: (layer, B) -> (B, wavelet_tokens + tokens, C), wavelet tokens first."""
 
     def __init__(self, n_layers: int, channels: int, tokens: int, wavelet_tokens: int) -> None:
         super().__init__()
@@ -45,17 +45,17 @@ class Prompts(nn.Module):
 
 
 class PT_AASIST(BackEnd):
-    """Features (B, N + T, in_channels), the tokens' outputs among them, to logits (B, n_output_logits).
+    """Features (B, N + T, in_channels), including the outputs of the prompt tokens, to logits (B, n_output_logits).
 
-    tokens: before the frames in every layer of the encoder. wavelet_tokens: even; further ones before these, which pass
-    a Haar transform (WPT, as published 4 beside 6). 693,002 parameters at 24 layers of 1024 channels.
-    The encoder is meant to be frozen (--SSL_freeze_epoch). The authors score by the softmax of bona fide, which ranks
-    as the difference of the logits does.
+    tokens: prompt tokens before the frames in every encoder layer. wavelet_tokens: even number of Haar-transformed
+    tokens before those (WPT, published with 4 wavelet_tokens and 6 tokens). 693,002 parameters at 24 layers of 1024
+    channels. The encoder is meant to be frozen (--SSL_freeze_epoch). The authors score with the bona fide softmax,
+    which ranks trials like the difference of the logits.
     """
 
     least_layers = 1
     raw_last = True
-    normalizes = True  # each crop, to mean 0 and variance 1
+    normalizes = True  # to mean 0 and variance 1 per crop
     gives_prompts = True
     bonafide_column = 0
     score = staticmethod(logit_difference)
@@ -64,7 +64,7 @@ class PT_AASIST(BackEnd):
 
     @staticmethod
     def read_off(state_dict: dict[str, torch.Tensor]) -> dict:
-        """The outputs and options that the shapes of its weights tell."""
+        """Infer the number of outputs and the options from the shapes of the weights."""
         wavelet = state_dict.get("wav2vec2_with_prompt.fprompt_embedding")
         return {
             "n_output_logits": len(state_dict["w2vaasist.out_layer.weight"]),
@@ -84,7 +84,9 @@ class PT_AASIST(BackEnd):
         if tokens < 1:
             raise ValueError(f"tokens {tokens}: expected at least 1")
         if wavelet_tokens < 0 or wavelet_tokens % 2 or (wavelet_tokens and in_channels % 2):
-            raise ValueError(f"wavelet_tokens {wavelet_tokens}: expected an even number, and of channels")
+            raise ValueError(
+                f"wavelet_tokens {wavelet_tokens}: expected an even number, and an even number of encoder channels"
+            )
         self.wav2vec2_with_prompt = Prompts(n_hidden_states - 1, in_channels, tokens, wavelet_tokens)
         self.w2vaasist = AASIST(in_channels, n_output_logits)
 

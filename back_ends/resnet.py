@@ -1,11 +1,11 @@
-"""ResNet and Res2Net behind a dimension-reduction layer, baselines of the Nes2Net paper.
+"""ResNet and Res2Net after a dimension-reduction layer, baselines of the Nes2Net paper.
 
 Source: He et al., "Deep residual learning for image recognition", CVPR 2016; Gao et al., "Res2Net: a new multi-scale
-backbone architecture", IEEE TPAMI 2021, with the blocks of its released program, 26 channels in 4 splits. That Liu et
-al. compare Nes2Net with such networks behind a layer that reduces the encoder's channels is known; their depth, widths
-and pooling are not. This project's own choice: the reduced features are an image of one channel; two blocks per stage,
-as in ResNet-18; sizes near Nes2Net's half a million parameters. Axes: B trials, T frames, C channels, F reduced
-channels, N channels of the image.
+backbone architecture", IEEE TPAMI 2021, with the blocks of its released code, 26 channels in 4 splits. Liu et al.
+compare Nes2Net with such networks after a layer that reduces the encoder's channels, but do not state depth, sizes and
+pooling. This project's own choice: the reduced features form a one-channel image; two blocks per stage, as in
+ResNet-18; sizes close to Nes2Net's half a million parameters. Axes: B trials, T frames, C channels, F reduced channels,
+N channels of the image.
 """
 
 import torch
@@ -18,16 +18,16 @@ BLOCKS = 2  # per stage
 
 
 def shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
-    """What is added to the output of a block from n_in to n_out channels."""
+    """Residual connection of a block from n_in to n_out channels."""
     if n_in == n_out and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut, (B, n_in, F, T) -> (B, channels, F / stride, T / stride)."""
+    """Two convolutions and a residual connection, (B, n_in, F, T) -> (B, channels, F / stride, T / stride)."""
 
-    expansion = 1  # channels of its output over `channels`
+    expansion = 1  # output channels / `channels`
 
     def __init__(self, n_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -43,9 +43,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottle2neck(nn.Module):
-    """A bottleneck of 4 splits, each convolved with the one before, (B, n_in, F, T) -> (B, 4 channels, F / s, T / s).
+    """Res2Net bottleneck block with 4 splits, (B, n_in, F, T) -> (B, 4 channels, F / stride, T / stride).
 
-    The last split is not convolved. In the first block of a stage, which changes the sizes, no split hears another.
+    The output of a split is added to the next split before its convolution, except in the first block of a stage, which
+    changes the sizes. The last split is not convolved.
     """
 
     expansion = 4
@@ -78,8 +79,8 @@ class Bottle2neck(nn.Module):
 class ResNet(BackEnd):
     """Features (B, T, in_channels) to logits (B, n_output_logits). 526,038 parameters at 1024 channels, 2 outputs.
 
-    reduced: channels that the dimension-reduction layer leaves. channels: of the first stage, doubled in each of the
-    three others.
+    reduced: channels after the dimension reduction. channels: channels of the first stage, doubled in each of the other
+    three stages.
     """
 
     block = BasicBlock

@@ -1,4 +1,4 @@
-"""SLS: a gate a layer and utterance chooses among the encoder's layers; a perceptron on a pooled image of four seconds.
+"""SLS: sensitive layer selection by a gate per layer and utterance, then an MLP on max-pooled features of 4 seconds.
 
 Source: Zhang et al., "Audio deepfake detection with self-supervised XLS-R and SLS classifier", ACM MM 2024. Axes:
 B trials, T frames, C channels, L layers. Attribute names are those of the published checkpoints.
@@ -17,10 +17,10 @@ POOL = 3
 class SLS(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to log-probabilities (B, 2) of spoof and bona fide.
 
-    Uses the raw outputs of all L layers, so not the first state, which is the first layer's input. Any length: fewer
-    than `window` frames (201 are the published input, 64,600 samples) are repeated, more are cut into windows (the last
-    one ends with the utterance), whose log-probabilities are averaged; up to 203 frames the pooling sees one window, as
-    published. Raises ValueError for another number of outputs: a log-probability of one class says nothing.
+    The raw outputs of all L layers are used, but not the first hidden state, which is the input of the first layer.
+    Utterances can have any length. Fewer than `window` frames are repeated (the published input has 201 frames, 64,600
+    samples). More frames are cut into windows, the last of which ends with the utterance, and the log-probabilities are
+    averaged; up to 203 frames there is one window, as published. Raises ValueError unless n_output_logits is 2.
     23,399,429 parameters at 1024 channels.
     """
 
@@ -34,9 +34,9 @@ class SLS(BackEnd):
     ) -> None:
         super().__init__()
         if n_output_logits != 2:
-            raise ValueError(f"n_output_logits {n_output_logits}: SLS gives log-probabilities, expected 2")
+            raise ValueError(f"n_output_logits {n_output_logits}: expected 2, SLS outputs log-probabilities")
         if window % POOL:
-            raise ValueError(f"window {window}: expected a multiple of {POOL} frames, which are pooled together")
+            raise ValueError(f"window {window}: expected a multiple of {POOL}, the frames per pooling")
         self.window = window
         self.fc0 = nn.Linear(in_channels, 1)
         self.first_bn = nn.BatchNorm2d(1)
@@ -55,14 +55,14 @@ class SLS(BackEnd):
         return F.log_softmax(logits, dim=1).unflatten(0, (-1, len(features))).mean(dim=0)
 
     def _windows(self, features):
-        """(B, T, C) -> (W B, window, C), the W windows one after the other."""
+        """Cut (B, T, C) into W windows and concatenate them, (W B, window, C)."""
         n_frames = features.shape[1]
         n_windows = 1 if n_frames < self.window + POOL else -(-n_frames // self.window)
         starts = [min(i * self.window, n_frames - self.window) for i in range(n_windows)]
         return torch.cat([features[:, start : start + self.window] for start in starts])
 
     def _traced_windows(self, features):
-        """The same without a choice or a loop, which an exported graph would have made for good."""
+        """The same without a branch or loop: an exported graph would keep those of the traced length."""
         n_frames = features.shape[1]
         is_long = torch.sym_min(torch.sym_max(n_frames - (self.window + POOL - 1), 0), 1)  # 0 or 1
         starts = self.window * torch.arange(1 + is_long * ((n_frames - 1) // self.window))
@@ -71,4 +71,4 @@ class SLS(BackEnd):
         return features[:, frames].transpose(0, 1).flatten(0, 1)
 
     def use_output(self, kind: str) -> None:
-        raise ValueError("loss: SLS gives log-probabilities, which no loss of cosines fits")
+        raise ValueError("loss: SLS outputs log-probabilities, which angular losses cannot use")

@@ -1,8 +1,8 @@
-"""TCM: the Conformer with tokens that carry what the channels of a head hold together over time.
+"""TCM: a Conformer with head tokens, which link the temporal and channel information of each attention head.
 
 Source: Truong et al., "Temporal-channel modeling in multi-head self-attention for synthetic speech detection",
 Interspeech 2024. Axes: B trials, N tokens (the classification token, then T frames), C channels, H heads, D channels
-of a head. Attribute names are those of the published checkpoints.
+per head. Attribute names are those of the published checkpoints.
 """
 
 import torch
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from back_ends.common import StemmedBackEnd
 from back_ends.conformer import TokenEncoder
 
-TABLE = 10000  # frames whose positions a checkpoint stores
+TABLE = 10000  # positions stored in a checkpoint
 
 
 def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Positional embeddings (positions, size): sines in even channels, cosines in odd. Source: Vaswani et al., 2017."""
+    """Sinusoidal position embeddings (positions, size), sines in even channels. Source: Vaswani et al., 2017."""
     channel = torch.arange(size, device=positions.device)
     angles = positions.unsqueeze(1) / 10000 ** (2 * (channel // 2) / size)
     return torch.where(channel % 2 == 0, angles.sin(), angles.cos())
 
 
 class HeadTokenAttention(nn.Module):
-    """Self-attention over tokens and, behind them, one token a head made of their mean. (B, N, C) -> (B, N, C)."""
+    """Self-attention over the tokens and one head token per head, made of their mean, (B, N, C) -> (B, N, C)."""
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class HeadTokenAttention(nn.Module):
 class PositionedEncoder(TokenEncoder):
     def __init__(self, attention: type[nn.Module], n_output_logits: int, size: int, *sizes: int) -> None:
         super().__init__(attention, n_output_logits, size, *sizes)
-        # A buffer rather than the published frozen parameter: under the same key, and nothing can train it.
+        # A buffer instead of the published frozen parameter: the same key, but it cannot be trained.
         self.register_buffer("positional_emb", sinusoids(torch.arange(TABLE), size).unsqueeze(0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

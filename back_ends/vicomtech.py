@@ -1,9 +1,9 @@
-"""Vicomtech's back-end, of the rows FIR-NB and FIR-WB: normalised and weighted layers, attentive statistics, a cosine.
+"""Back-end of Vicomtech (rows FIR-NB and FIR-WB): normalised, weighted layers, attentive statistics, one cosine.
 
 After Martín-Doñas and Álvarez, "The Vicomtech audio deepfake detection system based on wav2vec2 for the 2022 ADD
-challenge", ICASSP 2022 (arXiv 2203.01573), by a summary of the paper; no program of theirs was at hand. The sequence of
-the parts is theirs; all sizes, the dropout and the attention's tanh are this project's own choice. Axes: B trials,
-T frames, C channels, L hidden states.
+challenge", ICASSP 2022 (arXiv 2203.01573), from a summary of the paper; their code was not available. From the paper:
+the sequence of the layers. This project's own choice: all sizes, the dropout, and the tanh in the attention. Axes:
+B trials, T frames, C channels, L hidden states.
 """
 
 import torch
@@ -12,19 +12,19 @@ from torch import nn
 from back_ends.base import BackEnd
 from back_ends.common import AttentivePooling, weighted_layer_sum
 
-EPSILON = 1e-5  # added to deviations over time
+EPSILON = 1e-5  # added to standard deviations over time
 
 
 def temporal_normalisation(x: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and population deviation 1 over the frames of every channel, (B, T, C); channels that do not vary: 0."""
+    """Normalise every channel of (B, T, C) over time to mean 0 and standard deviation 1; constant channels become 0."""
     return (x - x.mean(dim=1, keepdim=True)) / (x.std(dim=1, correction=0, keepdim=True) + EPSILON)
 
 
 class Vicomtech(BackEnd):
     """Hidden states, L + 1 of (B, T, in_channels), to logits (B, n_output_logits).
 
-    size: units of every layer. 197,402 parameters at 25 states of 1024 channels with one cosine as output, for which
-    the loss OC_softmax trains it.
+    size: hidden size of every layer. 197,402 parameters at 25 states of 1024 channels with one cosine as output, which
+    is trained with the loss OC_softmax.
     """
 
     takes_hidden_states = True

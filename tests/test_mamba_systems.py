@@ -298,7 +298,7 @@ def test_a_released_mambo_is_recognised_and_scores_as_torchaudios_encoder_hears(
 def test_other_mixers_are_no_mambo_of_this_project():
     weights = build("MamBo").state_dict()
     other = {name.replace("2.mamba", "2.mlp"): tensor for name, tensor in weights.items()}
-    with pytest.raises(ValueError, match="another order"):
+    with pytest.raises(ValueError, match="order of layers"):
         MamBo.read_off(other)
 
 
