@@ -178,6 +178,7 @@ def test_packets_are_lost_one_by_one():
     assert lose_packets(x, 0, np.random.default_rng(0)).tobytes() == x.tobytes()
 
 
+@pytest.mark.slow
 def test_a_random_codec_draws_kinds_and_bitrates_within_its_range():
     x = speech_like(4000)
     candidates = {(kind, rate): codec(x, kind, rate) for kind in ("mp3", "vorbis") for rate in LADDER[1:7] if rate > 23}

@@ -39,6 +39,7 @@ def decibels(x, y):
 # -------------------------------------------------------------------------------------------------------- waveforms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT_FOLDER)
 def test_a_condition_depends_on_its_name_and_the_utterance_alone(name, speech):
     y = apply_condition(name, speech, "a")
@@ -157,6 +158,7 @@ def expected(recorded, untrained, tmp_path_factory):
     return read(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_condition_has_its_score_file(recorded, untrained, expected, tmp_path, capsys, workers):
     names = ["mulaw", "clean", "white_10", "faster_10"]
@@ -184,6 +186,7 @@ def test_scores_are_those_of_files_that_hold_what_a_condition_makes(recorded, un
         assert scores == pytest.approx(there, abs=1e-5) and len(scores) == len(LENGTHS)
 
 
+@pytest.mark.slow
 def test_recorded_noise_and_all(recorded, untrained, tmp_path):
     flags = ["--condition", "noise_10", "--noise_dir", recorded / "noise"]
     assert not scoring.main(command(recorded, untrained, tmp_path / "s.txt", *flags))

@@ -46,6 +46,7 @@ def test_the_benchmark_has_a_row_per_back_end(tmp_path, output):
     assert {row["name"]: row["parameters"] for row in rows}["AttM_LSTM"] == 41_835_538  # on 12 layers, as published
 
 
+@pytest.mark.slow
 def test_mixers_are_timed_against_aasist(tmp_path, output):
     flags = ["--repeats", "1", "--batch_size", "2", "--frames", "9", "--json", str(tmp_path / "b.json")]
     output(benchmark.main, ["mixers", *flags])

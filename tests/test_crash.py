@@ -87,6 +87,7 @@ def test_a_run_that_is_killed_at_twenty_moments_ends_with_the_same_weights(tmp_p
             n_finished += 1
 
 
+@pytest.mark.slow
 def test_a_start_within_a_second_of_the_last_hides_what_that_one_logged(tmp_path, monkeypatch):
     # Process numbers are ordered as text in the files' names: 900 comes after 1000.
     for pid, purge_step, value in [(900, 1, 0.5), (1000, 2, 0.25)]:

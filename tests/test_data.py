@@ -32,6 +32,7 @@ def sine(n, rate, frequency=440):
     return 0.5 * np.sin(2 * np.pi * frequency * np.arange(n) / rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending, subtype", [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16")]
 )

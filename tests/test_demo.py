@@ -294,6 +294,7 @@ def test_a_picture_of_a_long_file_shows_all_of_it(tmp_path):
 # -------------------------------------------------------------------------------------------------------- many files
 
 
+@pytest.mark.slow
 def test_the_demo_agrees_with_scoring_one_at_a_time(tmp_path, untrained, output):
     rng = np.random.default_rng(1)
     seconds = [0.02, 0.5, 2, 2, 1, 31, 2]

@@ -188,6 +188,7 @@ def test_a_verdict_on_the_first_four_seconds_asks_for_speech_in_those(tmp_path, 
     assert not judge.refusal(judge_one(judge, path))
 
 
+@pytest.mark.slow
 @pytest.mark.hears
 def test_a_detector_of_units_asks_for_speech_too(tmp_path):
     config = dataclasses.replace(TINY, unit=0.16)

@@ -80,6 +80,7 @@ def extractor_of(state_dict):
 # ----------------------------------------------------------------------------------------------- that they act
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAID)
 @pytest.mark.parametrize("kind", [Wav2Vec2, WavLM])
 def test_a_setting_acts_as_in_an_encoder_that_fairseq_built_with_it(kind, name):
@@ -220,6 +221,7 @@ def test_published_recipes():
         assert config.feature_grad_mult == 1
 
 
+@pytest.mark.slow
 def test_a_setting_that_the_encoder_lacks_is_an_error_in_a_flag_and_passed_over_in_a_recipe(place, output, fails):
     log_mel = ["--model_name", "LogMel_Nes2Net_X", "--Nes_ratio", "2", "2"]
     fails(train.main, command("run", *log_mel, "--dropout", "0.1"), "--dropout", "LogMel_Nes2Net_X")
@@ -231,6 +233,7 @@ def test_a_setting_that_the_encoder_lacks_is_an_error_in_a_flag_and_passed_over_
 # ------------------------------------------------------------------------------------------- runs that go on
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_settings(place, output, fails):
     flags = ["--epochs", "2", "--dropout", "0.5"]
     output(train.main, command("whole", *flags))

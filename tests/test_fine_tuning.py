@@ -124,6 +124,7 @@ def same(state, other):
     return state.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in state.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back_end", ["Nes2Net_X", "LLGF"])
 def test_both_passes_draw_the_same_numbers_and_batch_norms_count_one(back_end):
     """At a distance of next to nothing a step is the plain one, bit for bit: dropout, statistics, random state."""
@@ -209,6 +210,7 @@ def test_a_norm_before_the_layers_is_below_them():
     assert layer_rates.depths(front_end)[front_end.model.encoder.layer_norm.weight] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_schedule_keeps_the_shares(schedule):
     flags = {"schedule": schedule, "lr": 1e-3, "min_lr": 1e-4, "warmup_epochs": 2, "T_max": 2}

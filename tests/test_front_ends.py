@@ -308,6 +308,7 @@ def test_gradients_reach_every_parameter_that_is_used():
     assert without == ["front_end.model.mask_emb"]  # of the pre-training
 
 
+@pytest.mark.slow
 def test_the_defaults_of_a_shape_are_fairseqs():
     config = wav2vec2._wav2vec2_model({}).cfg
     assert complete({}) == complete({name: getattr(config, name) for name in FAIRSEQ_DEFAULTS})

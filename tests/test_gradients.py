@@ -49,6 +49,7 @@ def check_declared(detector):
     return unreached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder, back_end", MODELS)
 def test_what_no_step_reaches_is_declared(encoder, back_end):
     check_declared(detector_of(encoder, back_end))
@@ -107,12 +108,14 @@ def step(detector, **flags):
     assert not skipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder, back_end", MODELS)
 def test_no_step_waits_for_the_device(encoder, back_end, monkeypatch):
     monkeypatch.setattr(ExpertFusion, "_one_by_one", ExpertFusion._in_blocks)  # as on a GPU
     step(detector_of(encoder, back_end))
 
 
+@pytest.mark.slow
 def test_no_step_of_fine_tuning_waits_for_the_device():
     flags = {"sam": 0.05, "adaptive_sam": True, "ema": 0.9, "clip_grad_norm": 1.0, "layer_decay": 0.9}
     step(detector_of("WavLM", "AASIST"), **flags)
@@ -121,6 +124,7 @@ def test_no_step_of_fine_tuning_waits_for_the_device():
 READS = [torch.Tensor.tolist, torch.Tensor.item, torch.nonzero, bool, torch.unique, torch.bincount]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [*READS, lambda x: x[x > 0], lambda x: x.repeat_interleave(x)])
 def test_a_step_that_waits_is_noticed(read, monkeypatch):
     forward = AASIST.forward

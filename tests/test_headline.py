@@ -204,6 +204,7 @@ def judged_as_units(scores, seconds):
     return Judged("x.wav", "x.wav", seconds, float(np.mean(scores)), is_mean=True, windows=windows, silent=False)
 
 
+@pytest.mark.slow
 def test_stretches_of_units_are_smoothed_over_a_second():
     """Two hours of units of which one in ten is low by chance, and a spoofed minute."""
     rng = np.random.default_rng(0)
@@ -229,6 +230,7 @@ def test_stretches_of_units_are_smoothed_over_a_second():
     assert judge.stretches(judged_as_units(single, 7200)) == []
 
 
+@pytest.mark.slow
 def test_the_timeline_is_of_units_if_the_detector_scores_them(tmp_path, capsys):
     torch.manual_seed(0)
     detector = build_detector(UNITS).eval()
@@ -279,6 +281,7 @@ class Levels(torch.nn.Module):
         return x.mean(1)
 
 
+@pytest.mark.slow
 def test_text_json_and_csv_tell_the_headline_and_all_stretches(tmp_path, monkeypatch, capsys):
     checkpoints.save_checkpoint(tmp_path / "x.pth", TINY, build_detector(TINY).state_dict(), valid=VALID)
     monkeypatch.setattr(checkpoints, "detector_from", lambda path, content: Levels())
@@ -312,6 +315,7 @@ def test_text_json_and_csv_tell_the_headline_and_all_stretches(tmp_path, monkeyp
     assert row["suspicious"] == "; ".join(ranked)
 
 
+@pytest.mark.slow
 def test_the_page_tells_the_headline_and_the_ten_most_suspicious_stretches(tmp_path, monkeypatch):
     for name in ("uvicorn", "starlette", "matplotlib"):
         pytest.importorskip(name, reason=f"{name} is not installed")

@@ -349,6 +349,7 @@ def recordings_and_list(tmp_path):
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
 
 
+@pytest.mark.slow
 def test_the_commands_take_the_names(hub, detector, encoders, tmp_path, output, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     recordings_and_list(tmp_path)

@@ -89,6 +89,7 @@ def test_only_front_ends_import_fairseq():
         assert name == "front_ends" or not any("fairseq" in imports_of(path) for path in files_of(name)), name
 
 
+@pytest.mark.slow
 def test_reports_start_without_torch():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     for name in WITHOUT_TORCH:

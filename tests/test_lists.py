@@ -376,6 +376,7 @@ def test_a_wrong_folder_is_explained_in_a_line(write, tmp_path):
             corpora.read_trials(write(f"{name}.wav spoof\n"), tmp_path / "case")
 
 
+@pytest.mark.slow
 def test_commands_are_told_what_numbers_as_labels_mean(write, tmp_path, output, fails):
     """Training and reports refuse them without --bonafide; scoring needs no labels. A run keeps the choice."""
     rng = np.random.default_rng(0)

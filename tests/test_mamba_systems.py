@@ -268,6 +268,7 @@ def test_options_are_read_off_released_weights(layout, mixer, kernel):
         assert MamBo.read_off(build("MamBo", **options).state_dict()) == options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout, units, hydras, mixer", [(1, 2, 1, "Mamba2"), *((*one, "Hydra") for one in RELEASED)])
 def test_a_released_mambo_is_recognised_and_scores_as_torchaudios_encoder_hears(layout, units, hydras, mixer, tmp_path):
     torch.manual_seed(0)

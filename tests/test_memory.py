@@ -29,6 +29,7 @@ def gib(detector, batch_size, precision, crop=64600, **flags):
 
 
 # GiB of the tensors of Training.step at their height, followed through its CUDA kernels on tensors without content.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, fields, steps",
     [
@@ -75,6 +76,7 @@ def test_the_estimate_is_what_a_step_was_seen_to_need(name, fields, steps):
 
 # GiB before the backward pass, followed on tensors without content in float32 (fake tensors have plain attention, whose
 # (H, T, T) weights, less a copy of its output, are subtracted: 0.47 GiB).
+@pytest.mark.slow
 @pytest.mark.parametrize("targets, seen", [("q,v", 4.57 - 0.47), ("q,k,v,o", 4.88 - 0.69), ("all-linear", 6.75 - 0.69)])
 def test_the_estimate_of_adapters(targets, seen):
     detector = detector_of("wav2vec2_Nes2Net_X")
@@ -89,6 +91,7 @@ def test_the_estimate_of_adapters(targets, seen):
     assert "--lora_rank" not in memory.less(TrainingConfig(batch_size=12, precision="fp32", **flags), detector)
 
 
+@pytest.mark.slow
 def test_average_and_sam_hold_the_weights_once_more_each():
     detector = detector_of("wav2vec2_Nes2Net_X")
     weights = 4 * sum(p.numel() for p in detector.parameters()) / 2**30
@@ -114,6 +117,7 @@ def test_processes_share_the_trials_and_hold_gradients_twice():
     assert memory.step_bytes(config, detector, world=2) == half + 4 * n_parameters < alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_the_estimate_changes_nothing(back_end):
     """Neither running statistics nor random numbers, for a run is the same with and without it."""
@@ -137,6 +141,7 @@ def test_of_what_is_not_known_nothing_is_said(flags):
     assert "GiB" not in memory.less(config, detector) and "--grad_accum 2" in memory.less(config, detector)
 
 
+@pytest.mark.slow
 def test_only_flags_that_help_are_named():
     detector = detector_of("wav2vec2_Nes2Net_X")
     config = TrainingConfig(batch_size=12, precision="fp32", crop=64600, epochs=9)
@@ -151,6 +156,7 @@ def test_only_flags_that_help_are_named():
     assert memory.less(config, detector).startswith("no flag")
 
 
+@pytest.mark.slow
 def test_too_much_is_said_before_a_run_starts(monkeypatch):
     class Card:
         total_memory = 8 * 2**30
@@ -197,6 +203,7 @@ def test_validation_out_of_memory(fails):
     assert "grad" not in fails(validate, [], "validation: CUDA out of memory", "--valid_crop")
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_docs_are_printed(monkeypatch, output):
     name = "wav2vec 2.0 Base, Nes2Net-X"
     monkeypatch.setattr(memory_table, "MODELS", {name: memory_table.MODELS[name]})

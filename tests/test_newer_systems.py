@@ -384,6 +384,7 @@ def test_a_spectrogram_has_no_layers_to_prompt(fails):
     fails(lambda argv: build_detector(ModelConfig("LogMel_PT_AASIST")), [], "LogMel_PT_AASIST", "1 layers")
 
 
+@pytest.mark.slow
 def test_prompts_cost_the_memory_of_activations_without_the_encoders_gradients():
     """Against the same, trained and frozen without prompts."""
     frozen = {"SSL_freeze_epoch": 9, "epochs": 9, "precision": "fp32", "crop": 64600, "batch_size": 64}

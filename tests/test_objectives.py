@@ -393,6 +393,7 @@ def test_what_makes_no_ensemble_is_said(flags_of, members, fails, tmp_path):
     fails(train.main, flags, "--members: expected detectors, none of them an ensemble")
 
 
+@pytest.mark.slow
 def test_a_file_of_an_ensemble_asks_for_no_more_than_it_holds(tmp_path, fails):
     fields = ModelConfig("wav2vec2_Linear", ssl="tiny", **MIXTURE).to_dict()
     large = {"encoder_layers": 24, "encoder_embed_dim": 4096, "encoder_ffn_embed_dim": 16384}
@@ -572,6 +573,7 @@ def stepper(name, detector, **flags):
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACK_END)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_trains_what_it_should_and_waits_for_nothing(name, precision):
@@ -601,6 +603,7 @@ def test_a_step_trains_what_it_should_and_waits_for_nothing(name, precision):
     assert all(torch.equal(value, after[n]) for n, value in detector.state_dict().items() if value.is_floating_point())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSR_LSA", "OCKD", "gated_ensemble"])
 def test_a_compiled_step_is_the_plain_one(name, counter):  # noqa: F811
     losses = []

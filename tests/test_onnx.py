@@ -26,6 +26,8 @@ from inference.judging import Judge
 from inference.onnx_judge import OnnxJudge
 from model import ModelConfig, build_detector
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 FIGURES = {"eer": 0.1, "threshold": 0.02, "key": "DEV"}
 

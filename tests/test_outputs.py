@@ -126,6 +126,7 @@ def test_what_eval_writes_beside_the_scores_is_refused_too(folder, fails):
         (folder / name).unlink()
 
 
+@pytest.mark.slow
 def test_inputs_that_no_flag_names_are_refused(folder, fails):
     keys = folder / "keys" / "LA"
     for part in ("CM", "ASV/ASVTorch_Kaldi"):
@@ -277,6 +278,7 @@ class Pipe:
         return self.found[0]
 
 
+@pytest.mark.slow
 def test_every_command_writes_into_a_pipe_that_stays_one(folder, capfd):
     for name, begins in [
         ("eval", b"LA_E_0 "),
@@ -358,6 +360,7 @@ def test_what_is_written_to_standard_output_stands_alone_there(folder, capfd):
     assert len(json.loads(capfd.readouterr().out)["files"]) == 4
 
 
+@pytest.mark.slow
 def test_runs_that_differ_after_a_dot_share_no_list_of_errors(folder, fails):
     (folder / AUDIO).write_bytes(b"RIFF")
     names = ["run.seed1", "run.seed2", "run2", "run2.txt"]

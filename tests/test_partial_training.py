@@ -73,6 +73,7 @@ def weights(run, epoch=4):
     return checkpoints.read_checkpoint(next((run / "checkpoints").glob(f"*[_]{epoch}_EER*")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["frames", "both"])
 def test_where_it_is_spoofed_is_learnt(tmp_path, partial, labels, capsys):
     run = trained(tmp_path, *lists(partial), "--labels", labels)
@@ -89,6 +90,7 @@ def test_where_it_is_spoofed_is_learnt(tmp_path, partial, labels, capsys):
     assert detector.unit_scores_of(detector(torch.from_numpy(x)[None])).shape == (1, int(len(x) / 2560 + 0.5))
 
 
+@pytest.mark.slow
 def test_every_form_of_the_labels_trains_the_same(tmp_path, partial):
     segments = ("--train_segments", str(partial / "train.rttm"), "--dev_segments", str(partial / "dev.rttm"))
     audio = ("--train_audio_dir", str(partial / "train/con_wav"), "--dev_audio_dir", str(partial / "dev/con_wav"))
@@ -149,6 +151,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, partial, corpus, fails):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_finds_other_spans(tmp_path, partial, fails):
     rttm = tmp_path / "train.rttm"
     rttm.write_text((partial / "train.rttm").read_text())

@@ -41,6 +41,7 @@ def in_nobodys_way(figure):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shifts", [[2], [30], [-2, 1], [1, 2, 3, 4], [1] * 11])
 def test_legends_and_titles_of_reports_hide_nothing(tmp_path, output, drawn, shifts):
     flags = [*write_trials(tmp_path, 30, 60, shifts), "--replicates", "20", "--plot", "p.png"]
@@ -53,6 +54,7 @@ def test_legends_and_titles_of_reports_hide_nothing(tmp_path, output, drawn, shi
     assert all(axis.get_ylabel() for axis in figure.axes)
 
 
+@pytest.mark.slow
 def test_the_bars_say_what_their_lines_are_and_where_chance_is(tmp_path, output, drawn):
     flags = write_trials(tmp_path, 30, 60, [2, -3])
     sets = [part for name in "ab" for part in ("--set", name, flags[1], flags[3])]
@@ -97,6 +99,7 @@ def test_ticks_are_at_round_times(seconds, unit, first, second, last):
     assert np.ptp(np.diff(ticks)) < 1e-9 and ticks[-1] <= seconds < ticks[-1] + ticks[1] + 1e-9
 
 
+@pytest.mark.slow
 def test_an_utterance_of_frames_is_drawn_over_round_times(drawn):
     spans = [(0.0, 100.0, plots.BONAFIDE), (100.0, 160.0, plots.SPOOF), (160.0, 400.0, plots.BONAFIDE)]
     scores = np.random.default_rng(0).normal(0, 1, 20_000)
@@ -117,6 +120,7 @@ def picture_of(path, judge):
     return judged, figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds, unit, second", [(10, "seconds", "1"), (1800, "minutes:seconds", "5:00")])
 def test_a_recording_is_drawn_over_round_times_with_the_legend_below(tmp_path, by_ear, seconds, unit, second):  # noqa: F811
     x = np.concatenate([tone(seconds / 2, 1000), tone(seconds / 2, 6000)])  # the second half is suspicious
@@ -130,6 +134,7 @@ def test_a_recording_is_drawn_over_round_times_with_the_legend_below(tmp_path, b
     assert legend.y1 < score.xaxis.label.get_window_extent(renderer).y0 < box.y0 and legend.y0 >= 0
 
 
+@pytest.mark.slow
 def test_the_probabilities_of_a_calibration_are_marked_for_a_file_scored_whole(tmp_path, by_ear):  # noqa: F811
     by_ear.threshold, by_ear.origin = 0.0, "given"
     by_ear.calibration = Calibration(8.0, -1.0, 100, 100)

@@ -75,6 +75,7 @@ def test_a_published_detector_is_recognised_and_loads(tmp_path, model_name, agg)
     assert same_scores(found, detector)
 
 
+@pytest.mark.slow
 def test_wrappings_endings_and_pretraining_heads_do_not_matter(tmp_path):
     detector = small_detector("wav2vec2_Nes2Net")
     plain = published_layout(detector)
@@ -101,6 +102,7 @@ def test_wrappings_endings_and_pretraining_heads_do_not_matter(tmp_path):
     assert not same_scores(half, detector)  # but for what half precision lost
 
 
+@pytest.mark.slow
 def test_models_that_no_weight_tells_apart_need_their_name(tmp_path):
     detector = small_detector("WavLM_Nes2Net_X_SeLU")
     torch.save(published_layout(detector), tmp_path / "a.pt")
@@ -109,6 +111,7 @@ def test_models_that_no_weight_tells_apart_need_their_name(tmp_path):
     assert checkpoints.show(tmp_path / "a.pt")["model_name"] == "WavLM_Nes2Net_X or WavLM_Nes2Net_X_SeLU"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flag, value",
     [("pool_func", "ASTP"), ("Nes_ratio", [4, 2]), ("agg", "last"), ("n_output_logits", 2), ("ssl", "tiny")],
@@ -124,6 +127,7 @@ def test_flags_are_compared_with_the_weights(tmp_path, flag, value):
         checkpoints.load_detector(tmp_path / "a.pt", **given)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_and_named(tmp_path):
     plain = published_layout(small_detector("wav2vec2_Nes2Net_X"))
     path = tmp_path / "a.pt"
@@ -160,6 +164,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path):
     refused(small_detector("wav2vec2_Nes2Net").front_end.model.state_dict(), "--ssl_path")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["WavLM_Nes2Net_X_SeLU", "wav2vec2_Nes2Net_X"])
 def test_a_published_detector_of_real_size_loads_key_for_key(tmp_path, model_name):
     empty = build_detector(ModelConfig(model_name), empty="all")
@@ -180,6 +185,7 @@ def test_a_published_detector_of_real_size_loads_key_for_key(tmp_path, model_nam
     assert shown["parameters, back_end"] == ("511,014" if model_name.startswith("WavLM") else "512,039")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers, width, heads", [(3, 64, 16), (5, 96, 16), (1, 768, 12)])
 @pytest.mark.parametrize("front_end", ["wav2vec2", "WavLM"])
 @pytest.mark.parametrize("is_base", [False, True])
@@ -219,6 +225,7 @@ def test_an_encoder_of_any_width_and_depth_is_read_off_its_weights(
     assert same_scores(checkpoints.load_average([tmp_path / "a.pt"], **flags), detector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["WavLM_Nes2Net_X", "WavLM_Nes2Net", "WavLM_AASIST"])
 @pytest.mark.parametrize(
     "prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False), ("ssl_model.", False)]
@@ -243,6 +250,7 @@ def test_wavlm_hears_the_waveform_as_its_layout_did(tmp_path, model_name, prefix
         assert not torch.allclose(found.score(4 * x), scores) or normalizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix, normalizes", [("ssl_model.model.model.", True), ("ssl_model.model.", False)])
 def test_released_detectors_of_wavlm_are_scored_as_torchaudio_hears_the_waveform(tmp_path, prefix, normalizes, output):
     """The command on a quiet recording with an offset: torchaudio's encoder, then the back-end."""
@@ -269,6 +277,7 @@ def test_released_detectors_of_wavlm_are_scored_as_torchaudio_hears_the_waveform
     assert abs(heard - otherwise) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_detector_for_asvspoof_5_of_real_size_is_what_its_recipe_trains(tmp_path):
     for name in ("Nes2Net_X_ASVspoof5", "AASIST_ASVspoof5"):
         recipe = RECIPES[name]
@@ -285,6 +294,7 @@ def test_a_detector_for_asvspoof_5_of_real_size_is_what_its_recipe_trains(tmp_pa
         assert found.config == config and found.config.ssl == "wavlm_large_raw" and not found.front_end.normalize
 
 
+@pytest.mark.slow
 def test_averages_may_be_of_published_files(tmp_path):
     detectors = [small_detector("wav2vec2_Nes2Net_X"), small_detector("wav2vec2_Nes2Net_X")]
     with torch.no_grad():
@@ -296,6 +306,7 @@ def test_averages_may_be_of_published_files(tmp_path):
     assert torch.allclose(found.back_end.fc.bias, detectors[0].back_end.fc.bias + 1)
 
 
+@pytest.mark.slow
 def test_convert_average_and_show_as_commands(tmp_path, output, fails):
     detector = small_detector("wav2vec2_Nes2Net_X", dilation=1)
     for epoch in (4, 9):

@@ -32,6 +32,7 @@ PARAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", PARAMS)
 @pytest.mark.parametrize("n", [1, 300, 2047, 2048, 16001])
 def test_every_series_and_parallel_equals_direct_filtering(n, params):

@@ -470,6 +470,7 @@ def test_text_csv_latex_and_json_hold_the_same_figures(la2021, report, output):
         assert f"{row['name']} & {row['system']} & {eer} [" in latex.replace("\\_", "_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 def test_plots_are_drawn_whole(la2021, tmp_path, output, ending):
     pytest.importorskip("matplotlib")
@@ -572,6 +573,7 @@ def test_a_report_starts_without_large_packages():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_a_large_report_takes_little_memory(tmp_path):  # its time: tools/benchmark.py report
     n = 200_000
     rng = np.random.default_rng(0)

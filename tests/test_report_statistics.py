@@ -98,6 +98,7 @@ def test_sets_have_exact_bounds_of_their_own(tmp_path, output):
 # -------------------------------------------------------------------------------------------------- p-values, names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicates, least", [(1000, "< 0.002"), (50, "< 0.040"), (99, "< 0.020"), (5000, "< 0.0004")])
 def test_a_p_value_ends_where_the_replicates_do(tmp_path, output, replicates, least):
     """Systems far apart: no replicate has the difference reversed. What is printed bounds the p-value from above."""

@@ -74,6 +74,7 @@ def test_every_row_of_the_authors_table_is_accounted_for():
             assert words.replace("WavLM, ", "") in TEXT, name
 
 
+@pytest.mark.slow
 def test_the_table_of_costs_is_what_the_benchmark_counts():
     rows = re.findall(r"^\| (\w+) \| ([\d,]+) \| ([\d,.]+) \|$", TEXT, re.MULTILINE)
     assert {name for name, *_ in rows} == BACK_ENDS.keys()

@@ -119,6 +119,7 @@ def test_published_parameter_counts(name, n_hidden_states, count):
         assert count_parameters(build(name, n_hidden_states=n_hidden_states)) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIVALS)
 def test_training_reaches_every_parameter_that_is_used(name):
     torch.manual_seed(0)
@@ -131,6 +132,7 @@ def test_training_reaches_every_parameter_that_is_used(name):
     assert unreached == unused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIVALS)
 @pytest.mark.parametrize("n_frames", [1, 2, 15, 16, 17, 202, 650])
 def test_any_length_and_width_of_encoder(name, n_frames):
@@ -321,6 +323,7 @@ def published_detector(name, **options):
     return build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny", **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_step_saved_loaded_averaged_and_scored(name, tmp_path):
     detector = published_detector(name)
@@ -424,6 +427,7 @@ def hugging_face_layout(front_end):
     return renamed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     sorted(set(RIVALS) - UNRELEASED),
@@ -450,6 +454,7 @@ def test_a_released_checkpoint_is_recognised_and_loads(name, tmp_path, monkeypat
     assert any("left over back_end.more.weight" in line for line in refused.value.details)
 
 
+@pytest.mark.slow
 def test_the_first_layers_of_wavlm(tmp_path):
     with empty_weights():
         whole = build_front_end(ModelConfig("WavLM_AttM_LSTM")).model.state_dict()

@@ -41,6 +41,7 @@ def report(scored, output):
     return call
 
 
+@pytest.mark.slow
 def test_rows_and_differences_are_those_of_reports_on_two_files(scored, report):
     rows = {row["name"]: row["figures"] for row in report("--conditions", scored / "a.txt")["rows"]}
     assert list(rows) == NAMES

@@ -27,6 +27,7 @@ def images_one_by_one(size, source, microphone, t60, order):
     return signal.sosfilt(signal.butter(2, 20, "highpass", fs=16000, output="sos"), response)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, t60", [((4, 5, 3), 0.15), ((9, 4, 2.5), 0.2)])
 def test_a_response_is_that_of_all_images(size, t60):
     source, microphone = (1, 1.25, 1.5), (2.5, 3, 1)

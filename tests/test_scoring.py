@@ -49,6 +49,7 @@ def one_at_a_time(detector, paths):
         return [detector.score(torch.from_numpy(repeat_pad(load_audio(path), 400))[None]).item() for path in paths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("overrides, same", [(LARGE, Wav2Vec2.n_frames), ({}, lambda n: n)])
 def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
@@ -70,6 +71,7 @@ def test_batches_are_exact(monkeypatch, files, normalize, overrides, same):
     assert detector.front_end.normalize is normalize
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front_end", ["wav2vec2", "WavLM"])
 @pytest.mark.parametrize("overrides", [LARGE, {}])
 @pytest.mark.parametrize("name, least, most", [("fp32", 0, 1e-5), ("bf16", 1e-5, 0.01)])
@@ -170,6 +172,7 @@ def test_scoring_killed_at_any_moment_ends_in_the_same_bytes(command, files, tmp
         assert sorted(tmp_path.glob("s.txt*")) == [out, errors], (hook, nth)
 
 
+@pytest.mark.slow
 def test_a_torn_line_is_scored_again(command, tmp_path, capsys):
     out = tmp_path / "s.txt"
     command = [*command, "--eval_output", str(out)]
@@ -227,6 +230,7 @@ def lengthened(path):
     soundfile.write(path, np.ones(5000) / 2, 16000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -272,6 +276,7 @@ def test_the_same_trials_in_another_order_are_other_data(cut_short, files, tmp_p
     assert "going on with" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_else_differs_in_a_run_that_was_cut_short_is_said(cut_short, tmp_path, capsys, monkeypatch):
     command, partial = cut_short
     before = partial.read_bytes()

@@ -175,6 +175,7 @@ def test_arrays_of_another_kind_damaged_or_of_an_unknown_unit_are_refused(tmp_pa
         read_segments(path)
 
 
+@pytest.mark.slow
 def test_unit_labels_equal_exact_fractions():
     rng = np.random.default_rng(0)
     for _ in range(300):

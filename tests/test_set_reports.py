@@ -162,6 +162,7 @@ def drawn_trials(scores, edges, n, rng):
     return rng.multinomial(len(scores), counts / len(scores), size=n)
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_resampling_within_each_set(tmp_path, report):
     n = 200
     sets = Sets(tmp_path / "sets", sizes=(90, 60, 20), only_spoof=(2,))

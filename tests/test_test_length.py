@@ -43,6 +43,7 @@ def checkpoint(folder, back_end, crop):
 WILD, DF, ANY = "in_the_wild", "DF", None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "back_end, crop, track, flags, expected, source",
     [

@@ -222,6 +222,7 @@ def shell(line, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", [[], ["-u"]])
 @pytest.mark.parametrize("program", [REPORT, ["-c", TALK.format(root=str(ROOT))]])
 @pytest.mark.parametrize(
