@@ -1,4 +1,4 @@
-"""Detectors on disk: saving, resuming, loading, published layouts, averaging."""
+"""Checkpoints: saving, resuming, loading, published layouts, averaging, calibration and export."""
 
 from checkpoints.adapters import adapters_alone
 from checkpoints.averaging import AS_PUBLISHED, average_checkpoints, average_to, load_average

@@ -1,4 +1,4 @@
-"""The mean of checkpoints."""
+"""Averages of checkpoints."""
 
 import contextlib
 import os
@@ -16,25 +16,26 @@ AS_PUBLISHED = "(2 c2 + c3 + … + cn) / n"
 
 
 def load_average(paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> Detector:
-    """The average of checkpoints as a Detector in evaluation mode; see average_checkpoints, load_detector."""
+    """Average checkpoints into a Detector in evaluation mode; see average_checkpoints and load_detector."""
     content = average(paths, as_published, **flags)
     return detector_from("the average", content)
 
 
 def average_checkpoints(paths: Iterable[Path | str], as_published: bool = False) -> dict[str, torch.Tensor]:
-    """The arithmetic mean of checkpoints: the state dict of floating-point means, integers of the latest epoch.
+    """State dict of the arithmetic mean of checkpoints. Integer tensors are those of the latest epoch.
 
-    Accumulated in float64, one file at a time, in an order of its own: the order of `paths` does not matter.
-    as_published: AS_PUBLISHED instead, of at least two in the order of `paths`: the program of Liu et al. (2025) adds
-    to a state dict that its next load overwrites, so that the first checkpoint is lost and the second counts twice.
-    Raises UserError for no file, a file named twice (links included), checkpoints of different networks, and weights
-    that are NaN or infinite.
+    The mean is accumulated in float64, one file at a time, sorted by epoch: the order of `paths` does not matter.
+    as_published: compute AS_PUBLISHED instead, from at least two files in the order of `paths`. The code of Liu et al.
+    (2025) adds to a state dict that its next load overwrites, so that the first checkpoint is lost and the second
+    counts twice.
+    Raises UserError if there is no file, a file is given twice (also by a link), the networks differ, or weights are
+    NaN or infinite.
     """
     return average(paths, as_published)["model"]
 
 
 def average(paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> dict:
-    """The averaged checkpoint as save_checkpoint would write it, without dev figures."""
+    """Content of the averaged checkpoint as for save_checkpoint, without dev figures."""
     paths = _distinct(paths)
     if as_published and len(paths) < 2:
         raise UserError("the published average expects at least two checkpoints, found one")
@@ -46,7 +47,7 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
         crops.add(content.get("crop"))
         notes[content.get("note")] = None
         for key, value in content["model"].items():
-            if as_published:  # in the weights' own precision, integers too
+            if as_published:  # in the precision of the weights; integer tensors are averaged too
                 total[key] = 0 if number == 0 else value + (value if number == 1 else total[key])
             elif value.is_floating_point():
                 total[key] = value.double() + total.get(key, 0)
@@ -69,34 +70,34 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
 
 
 def _distinct(paths):
-    """The paths of checkpoints, each file named once. Raises UserError."""
+    """Paths as a list. Raises UserError if there is none or a file is given twice."""
     paths = [Path(path) for path in paths]
     if not paths:
-        raise UserError("averaging needs checkpoints, each named once; found none")
+        raise UserError("averaging: expected distinct checkpoints, found none")
     files = {}
     for path in paths:
-        with contextlib.suppress(OSError):  # reading it says why
+        with contextlib.suppress(OSError):  # reported when the file is read
             file = os.stat(path)
             before = files.setdefault((file.st_dev, file.st_ino), path)
             if before is not path:
-                raise UserError(f"averaging needs checkpoints, each named once; found {before} twice, also as {path}")
+                raise UserError(f"averaging: expected distinct checkpoints, found {before} again as {path}")
     return paths
 
 
 def _of_one_network(paths, **flags):
-    """Read checkpoints one at a time: yields their contents. Raises UserError for different networks."""
+    """Read checkpoints one at a time and yield their contents. Raises UserError if their networks differ."""
     config = names = None
     for path in paths:
         content = read_detector(path, **flags)
         check_weights(path, content)
         config, names = config or content["config"], names or content["model"].keys()
         if content["config"] != config or content["model"].keys() != names:
-            raise UserError(f"{path}: holds another network than {paths[0]}; only the same network can be averaged")
+            raise UserError(f"{path}: expected the same network as in {paths[0]}, found another")
         yield content
 
 
 def average_to(out: Path | str, paths: Iterable[Path | str], as_published: bool = False, **flags: object) -> None:
-    """Average checkpoints into the file `out`, a checkpoint like any other. See average_checkpoints."""
+    """Average checkpoints and save the result as checkpoint `out`. See average_checkpoints."""
     content = average(paths, as_published, **flags)
     config = ModelConfig(**content.pop("config"))
     save_checkpoint(out, config, content.pop("model"), **content)

@@ -1,4 +1,4 @@
-"""The threshold and calibration that a checkpoint keeps of its scores on a dev set."""
+"""Threshold and calibration of a checkpoint, estimated from its scores on a dev set."""
 
 from pathlib import Path
 
@@ -15,16 +15,16 @@ from reports import metrics
 from reports.calibration import train_calibration
 from reports.systems import join
 
-# Affine calibration, and the numbers of dev trials that it was fitted on.
+# Affine calibration and the numbers of dev trials that it was fitted to.
 CALIBRATION = ("calibration_slope", "calibration_offset", "calibration_n_bonafide", "calibration_n_spoof")
 
 
 def dev_figures(bonafide: np.ndarray, spoof: np.ndarray) -> dict[str, float]:
-    """What a checkpoint keeps in `valid` of its scores on a dev set: {eer, threshold, what CALIBRATION names,
-    and score_low and score_high, the lowest and the highest score}.
+    """Dev figures for the `valid` entry of a checkpoint: {eer, threshold, score_low, score_high, *CALIBRATION}.
 
-    bonafide, spoof: scores (trials,). The calibration's slope times a score plus its offset is the log-likelihood
-    ratio. Raises UserError for an empty class or a score that is not finite.
+    bonafide, spoof: scores (trials,). score_low and score_high are the lowest and highest score. The log-likelihood
+    ratio is calibration_slope * score + calibration_offset. Raises UserError if a class is empty or a score is not
+    finite.
     """
     eer, threshold = metrics.compute_eer(bonafide, spoof)
     (slope,), offset = train_calibration(bonafide, spoof)
@@ -44,11 +44,11 @@ def calibrate(
     bonafide: str | None = None,
     **flags: object,
 ) -> dict[str, float]:
-    """Write a checkpoint with the dev_figures of a score file and its key, and what the key's recordings look like if
-    their audio lies where its corpus has it, see checkpoints.measure.
+    """Write checkpoint `out`: `source` with the dev_figures of a score file and its key.
 
-    score_column, higher_is: as for corpora.read_score_columns; bonafide: as for corpora.read_table; flags and errors
-    as load_detector.
+    If the audio of the key is in the corpus's folders, the statistics of checkpoints.measure are stored as well.
+    score_column, higher_is: as for corpora.read_score_columns; bonafide: as for corpora.read_table; flags and errors:
+    as for load_detector.
     """
     content = read_detector(source, **flags)
     check_weights(source, content)
@@ -70,7 +70,7 @@ def calibrate(
         trials = corpora.read_trials(key, bonafide=bonafide, need_labels=False)
     except UserError as error:
         why = str(error).partition(";")[0]
-        warn(f"{why}; the checkpoint keeps nothing of what its recordings are like")
+        warn(f"{why}; the checkpoint stores no statistics of the recordings")
     else:
         facts["seen"] = measure([trial.path for trial in trials])
     save_checkpoint(out, ModelConfig(**content["config"]), content["model"], **facts)

@@ -1,4 +1,4 @@
-"""Detectors from files, of this project or released: reading and loading."""
+"""Reading and loading of detectors from checkpoints of this project and published ones."""
 
 import contextlib
 from pathlib import Path
@@ -16,19 +16,19 @@ from model import Detector, ModelConfig, build_detector
 
 
 def load_detector(path: Path | str, **flags: object) -> Detector:
-    """Load a Detector, in evaluation mode, on the CPU; its weights are mapped from the file, not copied.
+    """Load a Detector in evaluation mode on the CPU. Its weights are memory-mapped, not copied.
 
-    path: a checkpoint of this project or a published one. flags: model flags that the user gave; each must agree
-    with the checkpoint, and they say what a published one does not tell.
-    Raises UserError where the file is missing, damaged, of another kind or would run code, for a flag that disagrees,
-    and for a weight that is missing, left over or of another shape.
+    path: a checkpoint of this project or a published one. flags: model flags given by the user. Each must agree with
+    the checkpoint; for a published checkpoint they also set what cannot be inferred from it.
+    Raises UserError if the file is missing, damaged, of another kind or could run code, if a flag disagrees, and for
+    missing or unexpected weights and wrong shapes.
     """
     content = read_detector(path, **flags)
     return detector_from(path, content)
 
 
 def detector_from(path: Path | str, content: dict, kind: type[Detector] = Detector) -> Detector:
-    """Build a Detector, or a Teacher, from what read_detector read from `path`; see load_detector."""
+    """Build a Detector, or a Teacher, from `content`, the output of read_detector for `path`; see load_detector."""
     config, state_dict = ModelConfig(**content["config"]), content["model"]
     try:
         with _no_larger_than(state_dict) if config.back_end_options or config.members else contextlib.nullcontext():
@@ -36,7 +36,7 @@ def detector_from(path: Path | str, content: dict, kind: type[Detector] = Detect
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: its configuration describes no network: {shown(str(error))}") from error
+        raise UserError(f"{path}: cannot build a network from its configuration: {shown(str(error))}") from error
     load_strictly(detector, state_dict, path, config.model_name, assign=True)
     detector.crop = content.get("crop")
     detector.unit_threshold = content.get("valid", {}).get("unit_threshold")
@@ -45,9 +45,10 @@ def detector_from(path: Path | str, content: dict, kind: type[Detector] = Detect
 
 @contextlib.contextmanager
 def _no_larger_than(state_dict):
-    """Within, building a network fails once it has far more weights than a file, whose options may ask for any number.
+    """Context in which building a network with far more weights than the state dict raises RuntimeError.
 
-    Far more: a network that differs a little is built, so that loading names what differs.
+    Options in a file may request a network of any size. A network that is only a little larger is still built, so that
+    loading names the weights that differ.
     """
     tensors = 2 * len(state_dict) + 1000
     numbers = 2 * sum(tensor.numel() for tensor in state_dict.values()) + 10**7
@@ -57,7 +58,7 @@ def _no_larger_than(state_dict):
         if parameter is not None:
             tensors, numbers = tensors - 1, numbers - parameter.numel()
             if min(tensors, numbers) < 0:
-                raise RuntimeError("far more weights than the file holds")
+                raise RuntimeError("far more weights than the file has")
 
     hook = register_module_parameter_registration_hook(count)
     try:
@@ -67,8 +68,10 @@ def _no_larger_than(state_dict):
 
 
 def read_detector(path: Path | str, base: Path | str | None = None, **flags: object) -> dict:
-    """Read a checkpoint of this project or a published one: {"config": plain data, "model": state dict by our names,
-    and what else is known}. base: of a checkpoint of adapters, see over_base. flags and errors as load_detector.
+    """Read a checkpoint of this project or a published one.
+
+    Returns {"config": plain data, "model": state dict with this project's names, and further facts}. base: encoder for
+    a checkpoint of adapters, see over_base. flags and errors: as for load_detector.
     """
     return _detector_of(path, load_file(path), flags, base)
 
@@ -82,14 +85,14 @@ def _detector_of(path, content, flags, base=None):
 
 
 def encoder_of_detector(path: Path | str, content: object) -> tuple[str, dict, dict[str, torch.Tensor]]:
-    """The encoder in a detector: (front-end, its fields, its state dict). content: of the file.
+    """Encoder of a detector: (front-end, its fields, its state dict). content: the content of the file.
 
-    Its waveforms are normalised if they were in the detector, and nothing acts in training alone unless a flag says so:
-    no checkpoint of a detector holds that. Raises UserError as load_detector.
+    Waveforms are normalised if the detector normalises them. Dropout and other training-only settings are off unless a
+    flag sets them, because checkpoints of detectors do not store them. Raises UserError as load_detector does.
     """
     try:
         detector = _detector_of(path, content, {})
-    except AmbiguousModel as error:  # which all have one encoder
+    except AmbiguousModel as error:  # all candidates have the same encoder
         detector = _detector_of(path, content, {"model_name": error.names[0]})
     config = ModelConfig(**detector["config"])
     kind = FRONT_ENDS[config.front_end]
@@ -100,7 +103,7 @@ def encoder_of_detector(path: Path | str, content: object) -> tuple[str, dict, d
 
 
 def check_weights(path: Path | str, content: dict) -> None:
-    """Raises UserError where the weights of read_detector's content do not fit its network or are not finite."""
+    """Raise UserError if the weights in the output of read_detector do not fit its network or are not finite."""
     detector_from(path, content)
     for name, tensor in content["model"].items():
         if not torch.isfinite(tensor).all():

@@ -1,10 +1,10 @@
-"""Detectors as ONNX files, which run without torch.
+"""Export of detectors to ONNX files, which run without torch.
 
-The graph takes a waveform (1, samples) at 16 kHz, not normalised, and gives its score (1,), and of a detector that
-scores units their scores (1, U); if the worst of these speak for the utterance, also (1, U) by which they are the
-worst. Its metadata are the facts of the checkpoint, each as JSON, and how to feed it: `sample_rate`, `least_samples`
-(shorter waveforms are repeated up to these), `samples`, the one length that it takes, null if it takes any,
-`unit_samples`, null if it scores no units, and `worst`: of so many units one, the worst, speaks for the utterance.
+Input of the graph: a waveform (1, samples) at 16 kHz, not normalised. Outputs: its score (1,); if the detector scores
+units, the unit scores (1, U); if its worst units decide on the utterance, also the values (1, U) that rank the units.
+The metadata are the facts of the checkpoint and the input requirements, each as JSON: `sample_rate`; `least_samples`
+(shorter waveforms are repeated to this length); `samples`, the only accepted length, or null for any length;
+`unit_samples`, or null without units; `worst`: one of every `worst` units is used for the score of the utterance.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from common.console import UserError
 from common.onnx_file import FORMAT, onnx_session
 from model import Detector
 
-EXAMPLE = 64_600  # samples that are traced, if neither the checkpoint nor the back-end says another length
-CHECKED = (100_003, 16_000)  # samples of other waveforms that are compared, besides the shortest
-TOLERANCE = 1e-5  # of a score, or of its absolute value if that is above 1
+EXAMPLE = 64_600  # samples for tracing, unless the checkpoint or the back-end gives another length
+CHECKED = (100_003, 16_000)  # lengths of further waveforms to compare, in addition to the shortest
+TOLERANCE = 1e-5  # absolute for scores up to 1, relative above
 OUTPUTS = ["score", "unit_scores", "worst_by"]
-LARGEST = 2_000_000_000  # bytes of a file of protocol buffers
+LARGEST = 2_000_000_000  # bytes in a protocol buffers file
 
 
 class _Scorer(nn.Module):
-    """What is exported: waveforms (1, samples) to what OUTPUTS names."""
+    """Module to export: waveforms (1, samples) -> OUTPUTS."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -51,26 +51,28 @@ class _Scorer(nn.Module):
 
 
 def export(source: Path | str, out: Path | str, **flags: object) -> str:
-    """Write a detector as an ONNX file, whole or not at all; what it takes and how exact it is, in words.
+    """Write a detector as an ONNX file, atomically. Returns a sentence on its input lengths and accuracy.
 
-    onnxruntime has scored random waveforms of four lengths with it by then. If it fails, or is wrong, for other
-    lengths than the crop of the training, it is written for that one. flags and errors as load_detector; UserError also
-    where onnxruntime's scores are not torch's, by TOLERANCE.
+    Before that, onnxruntime scores random waveforms of four lengths. If it fails or is inaccurate at lengths other than
+    the training crop, the file is written for that length only. flags and errors: as for load_detector. Also raises
+    UserError if the scores of onnxruntime and torch differ by more than TOLERANCE.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise UserError(f"{out}: not written: needs {missing[0]} (pip install -r requirements.txt)")
+        raise UserError(f"{out}: not written: {missing[0]} is not installed (pip install -r requirements.txt)")
     content = read_detector(source, **flags)
     check_weights(source, content)
     detector = detector_from(source, content)
     if sum(p.numel() * p.element_size() for p in detector.state_dict().values()) > LARGEST:
-        raise UserError(f"{source}: expected less than {LARGEST / 1e9:g} GB of weights, all that an ONNX file holds")
+        raise UserError(f"{source}: expected less than {LARGEST / 1e9:g} GB of weights, the limit of an ONNX file")
     scorer = _Scorer(detector).eval()
     least = detector.front_end.least_samples
     crop = detector.crop or BACK_ENDS[detector.config.back_end].test_samples or EXAMPLE
     crop, samples, takes = max(crop, least), None, "audio of any length"
     model, found = _checked(scorer, crop, least, [crop, *CHECKED, least])
-    if model is None and not detector.frames_per_unit:  # of units in one length, no recording could be made up
-        samples, takes = crop, f"audio of {crop} samples alone, because else {found}"
+    if (
+        model is None and not detector.frames_per_unit
+    ):  # unit scores of one length could not be joined to those of a recording
+        samples, takes = crop, f"only audio of {crop} samples, because otherwise {found}"
         model, found = _checked(scorer, crop, None, [crop])
     if model is None:
         raise UserError(f"{out}: not written: {found}")
@@ -83,13 +85,13 @@ def export(source: Path | str, out: Path | str, **flags: object) -> str:
         entry.key, entry.value = name, json.dumps(value)
     with atomic_open(out, "wb") as file:
         file.write(model.SerializeToString())
-    return f"takes {takes}; its scores differ from torch's by {found:.2g} at most"
+    return f"takes {takes}; its scores differ from torch's by at most {found:.2g}"
 
 
 def _checked(scorer, crop, least, lengths):
-    """(ONNX model, the largest difference of its scores from torch's), or (None, why there is none, in words).
+    """(ONNX model, maximum difference between its scores and torch's), or (None, reason of the failure).
 
-    least: the fewest samples that it shall take, None if it is for the crop alone.
+    least: minimum number of samples; None: export for the crop only.
     """
     try:
         model = _exported(scorer, crop, least)
@@ -103,7 +105,7 @@ def _checked(scorer, crop, least, lengths):
             expected = [scores.numpy() for scores in scorer(waveform)]
         try:
             found = session.run(None, {"waveforms": waveform.numpy()})
-        except Exception as error:  # onnxruntime's have no base class of their own
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
             return None, f"onnxruntime fails at {n} samples: {' '.join(str(error).split())[:200]}"
         for a, b in zip(expected, found, strict=True):
             difference = np.abs(a - b).max() if a.shape == b.shape else np.inf
@@ -130,7 +132,7 @@ def _exported(scorer, crop, least):
 
 @contextlib.contextmanager
 def _quiet():
-    """Within, the exporter says nothing of what it skips and guesses."""
+    """Context that suppresses the warnings of the exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The checkpoints that a run kept: found by name, chosen by their dev figures."""
+"""Checkpoints in the folder of a run: listed by name, ranked by their dev figures."""
 
 import math
 import re
@@ -7,9 +7,8 @@ from pathlib import Path
 from checkpoints.format import read_checkpoint
 from common.console import UserError
 
-_CHECKPOINT_NAME = re.compile(
-    r"epoch_(\d{1,9})\.pth|model_(\d{1,9})_EER_.*\.pt", re.ASCII
-)  # as the published programs name them
+# The names that the published programs use.
+_CHECKPOINT_NAME = re.compile(r"epoch_(\d{1,9})\.pth|model_(\d{1,9})_EER_.*\.pt", re.ASCII)
 
 
 def facts_of_name(path: Path | str) -> dict[str, int]:
@@ -18,7 +17,7 @@ def facts_of_name(path: Path | str) -> dict[str, int]:
 
 
 def checkpoints_folder(folder: Path | str) -> Path:
-    """The folder that holds the checkpoints of a run: `folder`/checkpoints, or `folder` itself."""
+    """Folder with the checkpoints of a run: `folder`/checkpoints, or `folder` itself."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the folder of a run, found none")
@@ -26,7 +25,7 @@ def checkpoints_folder(folder: Path | str) -> Path:
 
 
 def epoch_checkpoints(folder: Path | str) -> dict[int, Path]:
-    """{epoch: path} of the checkpoints that a run kept, by their names: epoch_N.pth or model_N_EER_X.pt."""
+    """{epoch: path} of the checkpoints that a run kept, named epoch_N.pth or model_N_EER_X.pt."""
     found = {}
     for path in checkpoints_folder(folder).iterdir():
         if match := _CHECKPOINT_NAME.fullmatch(path.name):
@@ -35,22 +34,22 @@ def epoch_checkpoints(folder: Path | str) -> dict[int, Path]:
 
 
 def checkpoints_of_epochs(folder: Path | str, epochs: list[int]) -> list[Path]:
-    """The checkpoints of the named epochs of a run. Raises UserError naming the epochs that were not kept."""
+    """Paths of a run's checkpoints of the given epochs. Raises UserError naming the epochs that were not kept."""
     kept = epoch_checkpoints(folder)
     absent = [epoch for epoch in epochs if epoch not in kept]
     if absent:
         raise UserError(
             f"{checkpoints_folder(folder)}: no checkpoint of epoch {', '.join(map(str, absent))}; "
-            f"kept are {', '.join(map(str, kept)) or 'none'}"
+            f"kept epochs: {', '.join(map(str, kept)) or 'none'}"
         )
     return [kept[epoch] for epoch in epochs]
 
 
 def best_checkpoints(folder: Path | str, n: int, figure: str | None = None) -> list[Path]:
-    """The n checkpoints of a run with the lowest figure on the dev set; the earlier of two equal ones.
+    """Paths of the n checkpoints of a run with the lowest dev figure; of equal ones the earlier epoch.
 
-    figure: a dev figure such as eer, loss or loss_augmented_published; None is what the run itself selected by.
-    Raises UserError where the run kept fewer than n, or knows no such figure.
+    figure: a dev figure such as eer, loss or loss_augmented_published; None: the figure that the run selected by.
+    Raises UserError if the run kept fewer than n checkpoints, or if they do not have that figure.
     """
     ranked = []
     for epoch, path in epoch_checkpoints(folder).items():
@@ -58,7 +57,7 @@ def best_checkpoints(folder: Path | str, n: int, figure: str | None = None) -> l
         name = figure or valid.get("selected_by")
         if not isinstance(valid.get(name), int | float):
             raise UserError(
-                f"{path}: expected a dev figure {name or ''} to choose by, found {', '.join(valid) or 'none'}"
+                f"{path}: expected a dev figure {name or ''} to rank by, found {', '.join(valid) or 'none'}"
             )
         ranked.append((math.inf if math.isnan(valid[name]) else valid[name], epoch, path))
     if len(ranked) < n:

@@ -1,9 +1,9 @@
-"""A checkpoint as a file: tensors and plain data, written whole, read without running code, loaded without loss.
+"""File format of checkpoints: atomic writing, reading without running code, checks, and strict loading.
 
-A checkpoint of this project is a dictionary: `format`, `config` (the ModelConfig as plain data), `model` (the state
-dict), and what is known of it: `epoch`, `valid` (figures on the dev set), `trained_on`, `tested_on` (the name of the
-dev set), `note` (a warning that goes with every verdict), `averaged` (the files it is the mean of), `crop` (samples of
-a training utterance), `seen` (what the recordings of the dev set look like), `adapters` (see adapters.py).
+A checkpoint of this project is a dictionary of `format`, `config` (the ModelConfig as plain data), `model` (the state
+dict), and optional facts: `epoch`, `valid` (dev figures), `trained_on`, `tested_on` (name of the dev set), `note` (a
+warning that is printed with every verdict), `averaged` (names of the averaged files), `crop` (samples of a training
+utterance), `seen` (statistics of the dev set's recordings), `adapters` (see adapters.py).
 """
 
 import argparse
@@ -24,7 +24,7 @@ FORMAT = "speech anti-spoofing detector, 1"
 def save_checkpoint(
     path: Path | str, config: ModelConfig, state_dict: dict[str, torch.Tensor], **facts: object
 ) -> None:
-    """Write a checkpoint, whole or not at all. facts: plain data, see the module's text."""
+    """Write a checkpoint atomically. facts: plain data, see the docstring of this module."""
     save_file(path, {"format": FORMAT, "config": config.to_dict(), "model": state_dict, **facts})
 
 
@@ -34,20 +34,20 @@ def save_file(path: Path | str, content: dict, previous: str | None = None) -> N
             try:
                 torch.save(content, file)
             except RuntimeError as error:
-                # What its writer makes of a write that failed; the reason is the error that came first.
+                # torch's zip writer hides a failed write behind a RuntimeError; the cause is the OSError before it.
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     except UserError as error:
         if not isinstance(error.__cause__, OSError):
             raise
         needed = sum(tensor.untyped_storage().nbytes() for tensor in safe_load.tensors(content))
         free = shutil.disk_usage(Path(path).parent).free
-        raise UserError(f"{error}; needs {needed / 1e6:,.1f} MB, free are {free / 1e6:,.1f} MB") from error
+        raise UserError(f"{error}; {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free") from error
 
 
 def read_checkpoint(path: Path | str) -> dict:
-    """Read a checkpoint as the dictionary that save_checkpoint wrote, tensors memory-mapped.
+    """Read the dictionary that save_checkpoint wrote, with memory-mapped tensors.
 
-    Raises UserError where the file is missing, damaged, no checkpoint of this project, or would run code.
+    Raises UserError if the file is missing, damaged, not a checkpoint of this project, or could run code.
     """
     content = load_file(path)
     if not is_ours(content):
@@ -60,7 +60,7 @@ def is_ours(content: object) -> bool:
     return isinstance(content, dict) and isinstance(content.get("format"), str) and content["format"] == FORMAT
 
 
-# What a dev set's figures may be; others are numbers of any kind, a loss may be NaN.
+# Valid ranges of dev figures. Other figures may be any number; a loss may be NaN.
 _FIGURES = {
     "eer": Number(float, 0, 1),
     "threshold": Number(),
@@ -79,7 +79,7 @@ _KINDS |= {"trained_on": str, "tested_on": str, "note": str}
 
 
 def check_content(path: Path | str, content: dict) -> None:
-    """Raises UserError where a checkpoint does not hold what save_checkpoint writes."""
+    """Raise UserError if the content of a checkpoint is not as save_checkpoint writes it."""
     for name, kind in _KINDS.items():
         if not isinstance(content.get(name, None if name in ("config", "model") else kind()), kind):
             found = shown(content[name]) if name in content else "none"
@@ -87,7 +87,7 @@ def check_content(path: Path | str, content: dict) -> None:
     content["model"] = weights_of(path, content["model"])
     config = content["config"]
     if unknown := [name for name in config if name not in ModelConfig.__dataclass_fields__]:
-        raise UserError(f"{path}: expected a configuration that is known here, found {shown(unknown[0])} in it")
+        raise UserError(f"{path}: expected known settings in its configuration, found {shown(unknown[0])}")
     if "model_name" not in config:
         raise UserError(f"{path}: expected a model_name in its configuration, found none")
     try:
@@ -98,7 +98,7 @@ def check_content(path: Path | str, content: dict) -> None:
             for name in ("base", "sha256"):
                 value = content["adapters"].get(name)
                 if not isinstance(value, str) or Path(value).name != value:
-                    raise ValueError(f"adapters {name} {shown(value)}, expected a name")
+                    raise ValueError(f"adapters {name} {shown(value)}, expected a name without folders")
         elif network.ssl_config is not None:
             check_size(FRONT_ENDS[network.front_end], network.ssl_config, content["model"])
         if content.get("epoch") is not None:
@@ -114,33 +114,37 @@ def check_content(path: Path | str, content: dict) -> None:
             check(f"seen {shown(name)}", value, Number())
         for value in content.get("averaged", []):
             if not isinstance(value, str):
-                raise ValueError(f"averaged {shown(value)}, expected names")
+                raise ValueError(f"averaged {shown(value)}, expected file names")
     except ValueError as error:
-        raise UserError(f"{path}: holds no detector of this project: {error}") from error
+        raise UserError(f"{path}: not a valid checkpoint of this project: {error}") from error
 
 
 def check_size(front_end: type[FrontEnd], fields: dict, state_dict: dict[str, torch.Tensor]) -> None:
-    """Raises ValueError if a front-end's fields ask for more parameters than a state dict has, before it is built."""
+    """Raise ValueError if a front-end with these fields would have more parameters than the state dict."""
     n, n_found = front_end.least_parameters(fields), sum(tensor.numel() for tensor in state_dict.values())
     if n > n_found:
-        raise ValueError(f"settings of at least {n:,} parameters, its weights are {n_found:,}")
+        raise ValueError(f"settings for at least {n:,} parameters, but only {n_found:,} weights")
 
 
 def load_file(path: Path | str) -> object:
-    """What a file of tensors and plain data holds, tensors memory-mapped where its format allows it."""
+    """Content of a file of tensors and plain data. Tensors are memory-mapped if its format allows it."""
     return safe_load.load(path, _HARMLESS)
 
 
-# What weights_only may build besides tensors and plain containers: fairseq keeps the arguments of its training in a
-# Namespace, and HuBERT's files the dictionary of their targets.
+# Classes that weights_only may build in addition to tensors and plain containers: fairseq stores its training arguments
+# in a Namespace; HuBERT's files contain the dictionary of their targets.
 _HARMLESS = [argparse.Namespace, (safe_load.Inert, "fairseq.data.dictionary.Dictionary")]
-_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # torch.compile's and others' of torch
+_WRAPPERS = {
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+}  # of torch.compile, FSDP, activation checkpointing
 
 
 def weights_of(path: Path | str, state_dict: object) -> dict[str, torch.Tensor]:
-    """A state dict under the names that its module had before torch and others wrapped it, or parts of it.
+    """State dict without the name parts that wrappers of the module or its parts have added.
 
-    Raises UserError where it is no state dict.
+    Raises UserError if it is not a state dict.
     """
     if not isinstance(state_dict, dict) or not state_dict:
         raise UserError(f"{path}: expected the weights of a network, found none")
@@ -149,7 +153,7 @@ def weights_of(path: Path | str, state_dict: object) -> dict[str, torch.Tensor]:
             kind = type(value).__name__
             raise UserError(f"{path}: expected named tensors as its weights, found a {kind} as {shown(name)}")
     names = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state_dict}
-    for wrapping in ("module.", "model.", "module."):  # DataParallel's, Lightning's, the one in the other
+    for wrapping in ("module.", "model.", "module."):  # of DataParallel and Lightning, in either order
         if all(name.startswith(wrapping) for name in names.values()):
             names = {name: short.removeprefix(wrapping) for name, short in names.items()}
     if len(set(names.values())) < len(names):
@@ -161,16 +165,16 @@ def below(prefix: str, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that weights are stored in
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # accepted as stored precisions of each other
 
 
 def load_strictly(
     module: torch.nn.Module, state_dict: dict[str, torch.Tensor], path: Path | str, name: str, assign: bool = False
 ) -> None:
-    """Load every weight of a state dict, read from `path`, into a module that the user knows as `name`.
+    """Load a state dict, read from `path`, into a module, without missing or unexpected weights.
 
-    assign: let the module have the tensors themselves rather than copies.
-    Raises UserError that names every weight that is missing, left over or of another shape.
+    name: how messages name the module. assign: use the tensors themselves instead of copies.
+    Raises UserError with every weight that is missing, left over, or has another shape or type.
     """
     expected = module.state_dict()
     problems = [f"missing {key}" for key in expected if key not in state_dict]
@@ -188,4 +192,4 @@ def load_strictly(
         )
     if assign:
         state_dict = {key: tensor.to(expected[key].dtype) for key, tensor in state_dict.items()}
-    torch.nn.Module.load_state_dict(module, state_dict, assign=assign)  # fairseq's own knows no assigning
+    torch.nn.Module.load_state_dict(module, state_dict, assign=assign)  # fairseq's override has no `assign`

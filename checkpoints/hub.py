@@ -1,4 +1,4 @@
-"""Files on Hugging Face by name, through huggingface_hub and its own cache: downloaded once, then read offline too."""
+"""Download of files from Hugging Face with huggingface_hub. Its cache makes them available offline afterwards."""
 
 import contextlib
 import errno
@@ -10,23 +10,29 @@ from pathlib import Path
 from checkpoints.pretrained import WEIGHTS, parts_of
 from common.console import UserError, shown
 
-# Else the client asks for a list of programs it may be called by, to tell the server which.
+# Otherwise the client downloads a list of known agents, to report to the server which of them runs it.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 PREFIX = "hf://"
 FORM = "hf://OWNER/NAME/FILE[@REVISION]"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?P<file>(/\w[\w.+ -]*)*)(@(?P<revision>[\w./-]+))?", re.ASCII)
-_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # of a local file, which no repository has
+_ENDINGS = (
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".bin",
+    ".safetensors",
+)  # a name with one of these is a local file, not a repository
 
 
 def fetch(source: str | None, flag: str, encoder: bool = False) -> tuple[str | None, str | None]:
-    """The local path of `source`, what a flag names, downloaded if need be; and its name with the commit it is of.
+    """Download `source`, the value of `flag`, if needed. Returns (local path, name with its commit).
 
-    source: hf://OWNER/NAME/FILE[@REVISION]. Of an encoder also hf://OWNER/NAME[@REVISION], whose config.json and one
-    set of weights are fetched (safetensors rather than pickles), and the same without hf:// if there is no such local
-    path. Anything else is returned as it is, twice. Nothing that is not named is downloaded, and a file is in the cache
-    whole or not at all. Processes that ask for one file at once wait for the first.
+    source: hf://OWNER/NAME/FILE[@REVISION]. For an encoder also hf://OWNER/NAME[@REVISION], whose config.json and one
+    set of weights are downloaded (safetensors preferred to pickles); hf:// may be omitted if there is no such local
+    path. Any other source is returned unchanged, twice. Only the named files are downloaded, and a file enters the
+    cache only when it is complete. If several processes request the same file, one downloads it and the others wait.
 
-    Raises UserError: no network, no such repository, revision or file, no access, a full disk.
+    Raises UserError without network, repository, revision, file, access, or disk space.
     """
     if source is not None and re.match("https?://|hf:(?!//)", source, re.IGNORECASE) and not os.path.exists(source):
         raise UserError(f"{flag}: expected a file or {FORM}, found {shown(source)}")
@@ -53,17 +59,19 @@ def _names_repository(source):
 
 
 def _download(repository, file, revision):
-    from huggingface_hub import hf_hub_download  # takes half a second
+    from huggingface_hub import hf_hub_download  # importing it takes half a second
 
     return Path(hf_hub_download(repository, file, revision=revision))
 
 
 def _download_encoder(repository, revision):
-    """The folder of config.json and one set of weights, all of one commit."""
+    """Folder with config.json and one set of weights, all from the same commit."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     folder = _download(repository, "config.json", revision).parent
-    for name in sorted(WEIGHTS, key=lambda name: not (folder / name).exists()):  # what is there needs no network
+    for name in sorted(
+        WEIGHTS, key=lambda name: not (folder / name).exists()
+    ):  # cached files first: they need no network
         try:
             path = _download(repository, name, folder.name)
         except RemoteEntryNotFoundError:
@@ -71,23 +79,25 @@ def _download_encoder(repository, revision):
         for part in parts_of(path) if path.suffix == ".json" else ():
             _download(repository, part, folder.name)
         return folder
-    raise UserError(f"{PREFIX}{repository}: expected one of {', '.join(WEIGHTS)} in it, found none")
+    raise UserError(f"{PREFIX}{repository}: expected one of {', '.join(WEIGHTS)}, found none")
 
 
 @contextlib.contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """Within, what goes wrong with a download is a UserError, in one line."""
+    """Context that turns download errors into one-line UserErrors."""
     from huggingface_hub import constants, errors
 
-    access = "an account that may read it logs in by `hf auth login`, or HF_TOKEN"
+    access = "log in with an account that has access (`hf auth login` or HF_TOKEN)"
     try:
         yield
     except UserError:
         raise
     except errors.GatedRepoError as error:
-        raise UserError(f"{source}: its owners ask to agree to terms, on its page; then {access}") from error
+        raise UserError(f"{source}: accept the owners' terms on its page, then {access}") from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{source}: no such repository, here or on Hugging Face, or a private one: {access}") from error
+        raise UserError(
+            f"{source}: no such local path or repository on Hugging Face; if it is private, {access}"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{source}: the repository has no such revision") from error
     except errors.RemoteEntryNotFoundError as error:
@@ -95,15 +105,15 @@ def _explained(source: str) -> Iterator[None]:
         raise UserError(f"{source}: the repository has no file {shown(file)}") from error
     except errors.LocalEntryNotFoundError as error:
         cause = error.__cause__
-        reason = shown(str(cause or "it was told to stay offline").partition("\n")[0], 200)
-        what = "answers" if isinstance(cause, errors.HfHubHTTPError) else "cannot be reached"
-        raise UserError(f"{source}: not downloaded before, and Hugging Face {what}: {reason}") from error
+        reason = shown(str(cause or "offline mode is on").partition("\n")[0], 200)
+        what = "returned an error" if isinstance(cause, errors.HfHubHTTPError) else "cannot be reached"
+        raise UserError(f"{source}: not in the cache, and Hugging Face {what}: {reason}") from error
     except errors.HFValidationError as error:
-        raise UserError(f"{source}: no name that Hugging Face could have: {shown(str(error), 200)}") from error
+        raise UserError(f"{source}: not a valid name on Hugging Face: {shown(str(error), 200)}") from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:
         if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
-            raise UserError(f"{source}: no access: {access}") from error
+            raise UserError(f"{source}: no access; {access}") from error
         reason = shown(str(error), 200)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            reason = f"{constants.HF_HUB_CACHE} cannot take it: {error.strerror}; HF_HOME names another place"
+            reason = f"{constants.HF_HUB_CACHE} cannot be written: {error.strerror}; set HF_HOME to another folder"
         raise UserError(f"{source}: download failed: {reason}") from error

@@ -1,4 +1,4 @@
-"""Pre-trained encoders from fairseq's, Microsoft's and Hugging Face's files, to start training from."""
+"""Pre-trained encoders in the formats of fairseq, Microsoft and Hugging Face, as the start of training."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from common.console import UserError, shown
 from front_ends import FROM_FILE, FRONT_ENDS, OtherFrontEnd
 from model import Detector, ModelConfig, build_detector
 
-# Of the files of presets: size and where they are published, and who has the same weights on Hugging Face.
+# {file of a preset: (its size and source, the repository with the same weights on Hugging Face)}.
 SOURCES = {
     "xlsr2_300m.pt": (
         " (3.8 GB, https://dl.fbaipublicfiles.com/fairseq/wav2vec/xlsr2_300m.pt)",
@@ -24,12 +24,13 @@ SOURCES = {
 
 
 def new_detector(config: ModelConfig, ssl_path: Path | str | None = None, ssl_layers: int | None = None) -> Detector:
-    """Build a Detector to be trained: pre-trained encoder, with the dropouts and their like that its file says, random
-    rest. ssl_path: its file or folder. ssl_layers: the detector has so many of the encoder's layers, the first; None:
-    all.
+    """Build a Detector for training: pre-trained encoder, randomly initialised back-end.
 
-    None is the published name in the current folder; "none" keeps random weights, as an encoder does that has no
-    pre-trained ones (tiny). Raises UserError where the file is missing or does not fit."""
+    Dropout and other training-only settings of the encoder are those of its file. ssl_path: file or folder of the
+    encoder; None: the published file name in the current folder; "none": random weights, as for encoders without
+    pre-trained weights (tiny). ssl_layers: use only the first ssl_layers layers of the encoder; None: all.
+    Raises UserError if the file is missing or does not fit.
+    """
     path = pretrained_path(config, ssl_path)
     preset = FRONT_ENDS[config.front_end].presets.get(config.ssl)
     config = config.with_first_layers(ssl_layers) if ssl_layers else config
@@ -44,11 +45,11 @@ def new_detector(config: ModelConfig, ssl_path: Path | str | None = None, ssl_la
 
 
 def detector_to_fine_tune(path: Path | str, content: dict, ssl_path: Path | str | None = None) -> Detector:
-    """The Detector in a checkpoint, to be trained on. content: what read_detector read from `path`.
+    """Build the Detector of a checkpoint for fine-tuning. content: the output of read_detector for `path`.
 
-    ssl_path: the pre-trained file that its encoder began as, which says the dropouts and their like; None: without
-    any, for no checkpoint of a detector holds them. Raises UserError where a file does not fit, or for weights that are
-    not finite.
+    ssl_path: pre-trained file of its encoder, which sets dropout and other training-only settings; None: they are off,
+    because checkpoints of detectors do not store them. Raises UserError if a file does not fit or weights are not
+    finite.
     """
     check_weights(path, content)
     detector = detector_from(path, content)
@@ -58,15 +59,17 @@ def detector_to_fine_tune(path: Path | str, content: dict, ssl_path: Path | str 
 
 
 def _set_training(detector, path):
-    """Set what acts on the encoder in training alone as its pre-trained file says. Returns that file's weights."""
+    """Set the encoder's training-only settings (dropout etc.) from its pre-trained file. Returns its weights."""
     fields, state_dict = read_pretrained(path, detector.config.front_end)
     detector.front_end.set_training({n: fields.get(n, value) for n, value in detector.front_end.in_training.items()})
     return state_dict
 
 
 def resolve_encoder(flags: dict, ssl_path: Path | str | None = None) -> ModelConfig:
-    """The ModelConfig of model flags {name: value} and --ssl_path: where the flags leave the encoder open, the file
-    of pre-trained weights says its shape. Raises UserError for a file that is missing or of another kind.
+    """ModelConfig from model flags {name: value} and --ssl_path.
+
+    Without the flag `ssl`, the pre-trained file determines the shape of the encoder. Raises UserError if the file is
+    missing or of another kind.
     """
     config = ModelConfig(**flags)
     if ssl_path in (None, "none") or "ssl" in flags:
@@ -82,7 +85,7 @@ def resolve_encoder(flags: dict, ssl_path: Path | str | None = None) -> ModelCon
 
 
 def pretrained_path(config: ModelConfig, ssl_path: Path | str | None) -> Path | str | None:
-    """The file of an encoder's pre-trained weights; None is to start from random ones. See new_detector."""
+    """File of an encoder's pre-trained weights; None: start from random weights. See new_detector."""
     presets = FRONT_ENDS[config.front_end].presets
     published = presets[config.ssl].file if config.ssl in presets else None
     if ssl_path == "none" or (ssl_path is None and published is None):
@@ -91,19 +94,19 @@ def pretrained_path(config: ModelConfig, ssl_path: Path | str | None) -> Path | 
         size, repository = SOURCES.get(published, ("", f"openai/{published}"))
         raise UserError(
             f"--ssl {config.ssl}: expected its pre-trained weights as {published} in this folder{size}; "
-            f"--ssl {config.ssl} --ssl_path {repository} downloads them from Hugging Face, --ssl_path FILE names "
-            "another place, `--ssl_path none` starts from random weights; --recipe small needs no weights and no GPU"
+            f"--ssl {config.ssl} --ssl_path {repository} downloads them from Hugging Face, --ssl_path FILE reads "
+            "another file, `--ssl_path none` starts from random weights; --recipe small needs no weights and no GPU"
         )
     return ssl_path or published
 
 
 def read_pretrained(path: Path | str, front_end: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a pre-trained encoder: (its shape, the front-end's fields; its state dict by the names of the front-end).
+    """Read a pre-trained encoder: (the front-end's fields, its state dict with the front-end's names).
 
     path: a fairseq checkpoint of wav2vec 2.0, XLS-R or HuBERT, Microsoft's WavLM, a Hugging Face folder (config.json
-    with model.safetensors or pytorch_model.bin), or a detector, whose encoder alone is read. front_end: one of
-    front_ends.FRONT_ENDS, what is expected. Pre-training heads and decoders are dropped.
-    Raises UserError where it is missing, damaged or of another kind.
+    with model.safetensors or pytorch_model.bin), or a detector, of which only the encoder is read. front_end: the
+    expected one of front_ends.FRONT_ENDS. Pre-training heads and decoders are dropped.
+    Raises UserError if the file is missing, damaged or of another kind.
     """
     kind = FRONT_ENDS[front_end]
     try:
@@ -136,16 +139,16 @@ def _find_in(folder, *names):
 
 
 def _read_json(path):
-    """The object in a JSON file of at most a MB. Raises UserError for anything else."""
+    """Read the object in a JSON file of at most 1 MB. Raises UserError for anything else."""
 
     def named_once(pairs):
         if len(dict(pairs)) < len(pairs):
-            raise ValueError("a name stands twice")
+            raise ValueError("duplicate name")
         return dict(pairs)
 
     try:
         if path.stat().st_size > 1 << 20:
-            raise UserError(f"{path}: expected at most a MB of settings, found {path.stat().st_size:,} bytes")
+            raise UserError(f"{path}: expected at most 1 MB of settings, found {path.stat().st_size:,} bytes")
         value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=named_once)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -158,12 +161,12 @@ def _read_json(path):
     return value
 
 
-# What may hold the weights of a Hugging Face folder: one file, or an index of several.
+# Weights in a Hugging Face folder: one file, or the index of several.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def _hugging_face_weights(folder):
-    """The state dict of a Hugging Face folder, of one file or of several that an index lists."""
+    """State dict of a Hugging Face folder, from one file or from several listed in an index."""
     path = _find_in(folder, *WEIGHTS)
     if path.suffix != ".json":
         return weights_of(path, load_file(path))
@@ -172,16 +175,16 @@ def _hugging_face_weights(folder):
 
 
 def parts_of(index: Path) -> list[str]:
-    """The files beside an index of a Hugging Face folder that hold its weights. Raises UserError for other names."""
+    """Names of the weight files in an index of a Hugging Face folder. Raises UserError if a name has a folder."""
     places = _read_json(index).get("weight_map")
     places = set(places.values() if isinstance(places, dict) else [None])
     if not all(isinstance(place, str) and Path(place).name == place for place in places):
-        raise UserError(f"{index}: expected the names of files beside it under `weight_map`")
+        raise UserError(f"{index}: expected names of files in the same folder under `weight_map`")
     return sorted(places)
 
 
 def _settings_of(content):
-    """{name: value} of the model in a fairseq checkpoint: of today (cfg.model), older (args) or WavLM's (cfg)."""
+    """Model settings {name: value} of a fairseq checkpoint: current (cfg.model), older (args) or WavLM's (cfg)."""
     for name in ("cfg", "args"):
         settings = _as_dict(content.get(name))
         if settings:

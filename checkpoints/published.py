@@ -1,4 +1,4 @@
-"""Released detectors: the layouts of published state dicts, read off names and shapes."""
+"""Published detectors: configuration inferred from the names and shapes of their state dicts."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +14,17 @@ from model import OPTION_FLAGS, ModelConfig, option_value
 
 
 class AmbiguousModel(UserError):
-    """A published checkpoint that fits several models, `names`."""
+    """A published checkpoint that fits several models, listed in `names`."""
 
     def __init__(self, path: Path | str, names: list[str]) -> None:
-        super().__init__(f"{path}: fits {' and '.join(names)}, which no weight tells apart; --model_name says which")
+        super().__init__(
+            f"{path}: fits {' and '.join(names)}, which have equal weight names and shapes; pass --model_name"
+        )
         self.names = names
 
 
 def check_flags(path: Path | str, config: ModelConfig, flags: dict) -> None:
-    """Raises UserError for a model flag that disagrees with the configuration of a checkpoint."""
+    """Raise UserError if a model flag disagrees with the configuration of a checkpoint."""
     for name, value in flags.items():
         if name not in _OPTIONS:
             _check_flag(path, f"--{name}", value, value, getattr(config, name))
@@ -40,7 +42,7 @@ _OPTIONS = (*OPTION_FLAGS, "back_end_options")
 
 
 def _options_of(flags):
-    """The options of a back-end among model flags, {name: value}."""
+    """Back-end options among the model flags, {name: value}."""
     return {name: flags[name] for name in OPTION_FLAGS if name in flags} | flags.get("back_end_options", {})
 
 
@@ -48,21 +50,22 @@ _WRAPPINGS = ("model_state_dict", "state_dict", "model")
 
 
 def state_dict_of(path: Path | str, content: object) -> dict[str, torch.Tensor]:
-    """The state dict of a file of tensors, without what other programs wrap around it."""
+    """State dict in the content of a file, without the wrappings of other programs."""
     for wrapping in _WRAPPINGS:
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
             break
     content = weights_of(path, content)
     if any(name.startswith("feature_extractor.conv_layers.") for name in content):
-        raise UserError(f"{path}: expected a detector, found a pre-trained encoder; train.py --ssl_path takes it")
+        raise UserError(f"{path}: expected a detector, found a pre-trained encoder; use it with train.py --ssl_path")
     return content
 
 
 class Layout(NamedTuple):
-    """Where a released program keeps its encoder in a state dict.
+    """Published layout of a state dict.
 
-    normalize: {front-end: does it normalise the waveform?}, if that is not as in the encoder's preset.
+    prefix: prefix of the encoder's weights. normalize: {front-end: whether the waveform is normalised}, if that differs
+    from the encoder's preset.
     """
 
     prefix: str
@@ -70,22 +73,22 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
-    Layout("ssl_model.model.model."),  # the Nes2Net authors' singing detectors: WavLM through a wrapper
-    # Nes2Net, AASIST, most rivals. Their WavLM (Nes2Net for ASVspoof 5) is Microsoft's own program, which they feed the
-    # raw waveform.
+    Layout("ssl_model.model.model."),  # Nes2Net's detectors of singing: WavLM in a wrapper
+    # Nes2Net, AASIST and most rivals. Their WavLM (Nes2Net for ASVspoof 5) is Microsoft's code, applied to the raw
+    # waveform.
     Layout("ssl_model.model.", {"WavLM": False}),
-    Layout("ssl_model.", {"WavLM": False}),  # AttM_LSTM, on Microsoft's program too
-    Layout("m_ssl.model."),  # the LGF family, AntiDeepfake's (Linear)
-    # wedefense: s3prl normalises if the encoder's own settings say so.
+    Layout("ssl_model.", {"WavLM": False}),  # AttM_LSTM, also with Microsoft's code
+    Layout("m_ssl.model."),  # the LGF family; AntiDeepfake (Linear)
+    # wedefense: s3prl normalises the waveform as the encoder's settings say.
     Layout("frontend.upstream.upstream.model.", {"wav2vec2": True, "WavLM": True}),
-    Layout("wav2vec2_with_prompt.model."),  # PT_AASIST: a model of Hugging Face
-    Layout("pretrain_model."),  # MoE: a model of Hugging Face, under its names
-    Layout("feature_extractor.model.model."),  # MamBo: a model of torchaudio, under its names
+    Layout("wav2vec2_with_prompt.model."),  # PT_AASIST: a Hugging Face model
+    Layout("pretrain_model."),  # MoE: a Hugging Face model with its names
+    Layout("feature_extractor.model.model."),  # MamBo: a torchaudio model with its names
 )
 
 
 def holds_detector(content: object) -> bool:
-    """Is what a file holds a detector, of this project or in a published layout, rather than an encoder alone?"""
+    """Whether the content of a file is a detector, of this project or in a published layout, not an encoder alone."""
     if is_ours(content):
         return True
     while isinstance(content, dict):
@@ -96,7 +99,7 @@ def holds_detector(content: object) -> bool:
 
 
 def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags: dict) -> dict:
-    """What read_detector returns, of a published state dict: its architecture is read off names and shapes."""
+    """Output of read_detector for a published state dict, whose architecture is inferred from names and shapes."""
     for layout in LAYOUTS:
         encoder = below(layout.prefix, state_dict)
         if encoder:
@@ -104,7 +107,7 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
     else:
         found = ", ".join(map(shown, list(state_dict)[:3])) + (" ..." if len(state_dict) > 3 else "")
         prefixes = " or ".join(it.prefix for it in LAYOUTS)
-        raise UserError(f"{path}: expected weights under {prefixes}, found none, but {found}")
+        raise UserError(f"{path}: expected weights under {prefixes}, found {found}")
     rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(layout.prefix)}
     front_end, encoder, fields = _encoder_of(path, layout.prefix, encoder, flags.get("ssl"))
     kind = FRONT_ENDS[front_end]
@@ -120,15 +123,19 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
     config, prefix, weights = _back_end_of(path, front_end, kind.sizes(fields), back_end, known, flags)
     check_flags(path, config, {name: value for name, value in flags.items() if name != "ssl"})
     parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": weights}
-    parts[""] = {name: tensor for name, tensor in back_end.items() if not name.startswith(prefix)}  # fits nothing
+    parts[""] = {
+        name: tensor for name, tensor in back_end.items() if not name.startswith(prefix)
+    }  # loading names them as left over
     model = {place + name: tensor for place, part in parts.items() for name, tensor in part.items()}
     corpora = BACK_ENDS[config.back_end].published_corpora
-    facts = facts_of_name(path) | ({"trained_on": f"{corpora}; these are not unseen for it"} if corpora else {})
+    facts = facts_of_name(path) | (
+        {"trained_on": f"{corpora}; none of these is unseen for this detector"} if corpora else {}
+    )
     return {"config": config.to_dict(), "model": model, **facts}
 
 
 def _encoder_of(path, prefix, state_dict, ssl):
-    """(front-end, its weights by its own names, its fields): whose encoder these weights are. ssl: --ssl, if given."""
+    """Identify an encoder: (front-end, its weights with this project's names, its fields). ssl: --ssl, if given."""
     for name, kind in FRONT_ENDS.items():
         try:
             weights = kind.weights_of(state_dict)
@@ -143,13 +150,13 @@ def _encoder_of(path, prefix, state_dict, ssl):
                 raise UserError(f"--ssl {ssl}: {path} has a {name} encoder")
             fields = kind.presets[ssl].fields
         return name, weights, fields
-    raise UserError(f"{path}: expected an encoder for {' or '.join(FRONT_ENDS)} under {prefix}, found another")
+    raise UserError(f"{path}: expected an encoder for {' or '.join(FRONT_ENDS)} under {prefix}, found another kind")
 
 
 def _back_end_of(path, front_end, sizes, state_dict, known, flags):
-    """(ModelConfig, published prefix of the back-end, its weights by its own names): whose weights these are.
+    """Identify a back-end: (ModelConfig, its published prefix, its weights without the prefix).
 
-    sizes: channels and number of hidden states of the front-end.
+    sizes: channels and number of hidden states of the front-end. known: settings already inferred.
     """
     fitting, incomplete, closest = [], [], None
     for name, kind in BACK_ENDS.items():
@@ -166,13 +173,7 @@ def _back_end_of(path, front_end, sizes, state_dict, known, flags):
             config = ModelConfig(model_name, **own, n_output_logits=n_output_logits, back_end_options=options)
             with torch.device("meta"):
                 expected = build_back_end(config, *sizes).state_dict()
-        except (
-            ArithmeticError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ):  # not even the names or widths of this back-end
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):  # another back-end's names or sizes
             continue
         closest = (config, prefix, weights)
         shapes, expected = ({(n, t.shape) for n, t in tensors.items()} for tensors in (weights, expected))
@@ -191,6 +192,6 @@ def _back_end_of(path, front_end, sizes, state_dict, known, flags):
     if closest and "model_name" in flags:
         return closest  # loading names what does not fit
     raise UserError(
-        f"{path}: its {len(state_dict)} weights behind the encoder fit no back-end of {', '.join(BACK_ENDS)}; first "
+        f"{path}: its {len(state_dict)} weights outside the encoder fit no back-end of {', '.join(BACK_ENDS)}; first "
         f"{shown(next(iter(state_dict), 'none'))}"
     )

@@ -1,4 +1,4 @@
-"""All that a killed run needs to go on as if it had not been."""
+"""Saving and restoring the state of a training run, so that an interrupted run continues bit for bit."""
 
 import random
 from pathlib import Path
@@ -24,9 +24,9 @@ def save_resume(
     states: list[dict] | None = None,
     **facts: object,
 ) -> None:
-    """Write all that a killed run needs to go on as if it had not been; the file before it is kept as PREVIOUS_NAME.
+    """Write the state of a training run atomically. The preceding file is kept as PREVIOUS_NAME.
 
-    states: what random_states() gives on each process of the run; None: the run is this process alone.
+    states: the random_states() of each process; None: this is the only process. facts: further plain data.
     """
     content = {
         "format": FORMAT,
@@ -43,13 +43,13 @@ def save_resume(
 def load_resume(
     path: Path | str, detector: Detector, optimizer: Optimizer, scheduler: LRScheduler, process: int = 0
 ) -> dict:
-    """Put a run back where save_resume left it. Returns the file's content. Raises UserError as load_detector.
+    """Restore the state that save_resume wrote. Returns the file's content. Raises UserError as load_detector does.
 
-    process: whose random states; a process that the run did not have keeps its own.
+    process: rank whose random states are restored; a rank that the saved run did not have keeps its own.
     """
     content = read_checkpoint(path)
     if "optimizer" not in content:
-        raise UserError(f"{path}: expected a file to resume from, found a finished checkpoint without its optimiser")
+        raise UserError(f"{path}: expected a file to resume from, found a checkpoint without optimizer state")
     if content["config"] != detector.config.to_dict():
         raise UserError(f"{path}: was trained with {content['config']}, found flags for {detector.config.to_dict()}")
     load_strictly(detector, content["model"], path, detector.config.model_name)
@@ -57,7 +57,7 @@ def load_resume(
         optimizer.load_state_dict(content["optimizer"])
         for parameter, moments in optimizer.state.items():
             if any(value.shape not in ((), parameter.shape) for value in moments.values()):
-                raise ValueError("moments of another shape than the weights")
+                raise ValueError("optimizer moments and weights differ in shape")
         scheduler.load_state_dict(content["scheduler"])
         for states in content["random"][process : process + 1]:
             random.setstate(tuple(tuple(part) if isinstance(part, list) else part for part in states["python"]))
@@ -72,7 +72,7 @@ def load_resume(
 
 
 def random_states() -> dict:
-    """The states of Python's, numpy's and torch's random generators, as plain data and tensors."""
+    """States of the random generators of Python, numpy and torch, as plain data and tensors."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),

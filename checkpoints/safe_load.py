@@ -1,7 +1,7 @@
-"""Files of tensors and plain data from strangers: read without running code, hanging, or filling the memory.
+"""Safe reading of untrusted files of tensors and plain data: no code runs, and time and memory are bounded.
 
-torch's own reader with weights_only runs no code, but its unpickler still allocates what a pickle tells it to, unpacks
-what is compressed, and takes a tensor's shape on trust; and it does not notice a flipped bit.
+torch.load with weights_only runs no code, but its unpickler still allocates as much memory as a pickle requests,
+decompresses archives, trusts the shapes of tensors, and does not detect flipped bits.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ import torch
 from common.console import UserError, shown
 from common.safe_pickle import NUMPY, limited_memory
 
-MEMORY = 2 << 30  # bytes that reading a file may take beside its tensors, which stay on the disk until used
-LONGEST_PICKLE = 16 << 20  # bytes, of a safetensors header as well; those of a detector have a tenth of a million
+MEMORY = 2 << 30  # bytes for reading a file in addition to its tensors, which stay on disk until used
+LONGEST_PICKLE = 16 << 20  # bytes, also of a safetensors header; a detector's has about 0.1 million
 
 
 def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> object:
-    """Read a safetensors file, or what torch.save wrote: tensors in plain data, memory-mapped where the format allows.
+    """Read a safetensors or torch.save file of tensors and plain data. Tensors are memory-mapped if the format allows.
 
-    The format is told by the content, not by the name. Numpy's numbers become Python's.
-    harmless: classes, or (class, name that stands for it), that may be built besides.
-    Raises UserError where the file is missing, damaged, of another kind, would run code, or promises more than it has.
+    The format is detected from the content, not from the name. Numpy numbers become Python numbers.
+    harmless: further classes, or (class, name that it replaces), that may be built.
+    Raises UserError if the file is missing, damaged, of another kind, could run code, or claims more data than it has.
     """
     problem = "a damaged file"
     try:
@@ -39,7 +39,7 @@ def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> 
         if stat.S_ISDIR(status.st_mode):
             raise UserError(f"{path}: expected a checkpoint, found {_kind_of_folder(path)}")
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: expected a checkpoint, found no regular file")
+            raise UserError(f"{path}: expected a checkpoint, found a special file (device, pipe or socket)")
         with open(path, "rb") as file:
             head = file.read(1024)
         with limited_memory(status.st_size + MEMORY), contextlib.ExitStack() as stack:
@@ -47,7 +47,7 @@ def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> 
                 _check_header(path, _header_length(head), status.st_size)
                 content = safetensors.torch.load_file(path)
             else:
-                # Only files since torch 1.6, which are zip archives, can be mapped.
+                # Only zip archives, written since torch 1.6, can be memory-mapped.
                 is_archive = head.startswith(b"PK\x03\x04")
                 if is_archive:
                     _check_archive(path, status.st_size, status.st_mtime_ns)
@@ -55,7 +55,7 @@ def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> 
                     problem = "a damaged pickle, or one that torch.save did not write"
                 else:
                     raise UserError(f"{path}: expected a checkpoint, found {_kind_of_file(head)}")
-                # torch goes by this ending where it has a name to go by.
+                # Given a path that ends in .safetensors, torch.load would not read a pickle.
                 misnamed = str(path).endswith(".safetensors")
                 file = stack.enter_context(open(path, "rb")) if misnamed else path
                 with torch.serialization.safe_globals([*NUMPY, *_HARMLESS, *harmless]), warnings.catch_warnings():
@@ -68,7 +68,7 @@ def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> 
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
-        # torch says which it was in the message alone.
+        # Only the message of torch's error names the class.
         if name := re.search(r"GLOBAL (\S+)|unrecognized function (\S+)", str(error)):
             raise UserError(
                 f"{path}: refused: expected a checkpoint of tensors and plain data, found a pickle with "
@@ -76,28 +76,28 @@ def load(path: Path | str, harmless: Sequence[type | tuple[type, str]] = ()) -> 
             ) from error
         raise UserError(f"{path}: expected a checkpoint, found {problem}") from error
     except MemoryError as error:
-        raise UserError(f"{path}: refused: reading it takes more memory than its size accounts for") from error
-    except Exception as error:  # whatever a damaged file makes of the reader; the file is at fault, not the program
+        raise UserError(f"{path}: refused: reading it needs more memory than its size justifies") from error
+    except Exception as error:  # a damaged file can raise anything in torch's reader; it is not a bug of this program
         raise UserError(f"{path}: expected a checkpoint, found {problem}") from error
 
 
 def tensors(value: object) -> list[torch.Tensor]:
-    """Every tensor somewhere in plain data, as a list."""
-    found, waiting, seen = [], [value], set()
-    while waiting:
-        value = waiting.pop()
+    """List of all tensors in nested plain data."""
+    found, pending, seen = [], [value], set()
+    while pending:
+        value = pending.pop()
         if isinstance(value, torch.Tensor):
             found.append(value)
-        # A pickle may hold one list a billion times, or within itself: each is looked at once.
+        # A pickle may contain a list a billion times, or within itself, so each is visited once.
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
-            waiting += value.values() if isinstance(value, dict) else value
+            pending += value.values() if isinstance(value, dict) else value
     return found
 
 
-# ------------------------------------------------------------------------------------------------- what else it may be
+# ---------------------------------------------------------------------------------------------- files of other kinds
 
-_SIGNATURES = (  # where it stands, its bytes, what has it
+_SIGNATURES = (  # offset, bytes, kind of file
     (0, b"\x1f\x8b", "a gzip file; unpack it first"),
     (0, b"BZh", "a bzip2 file; unpack it first"),
     (0, b"\xfd7zXZ\0", "an xz file; unpack it first"),
@@ -106,8 +106,8 @@ _SIGNATURES = (  # where it stands, its bytes, what has it
     (0, b"Rar!", "a rar archive; unpack it first"),
     (257, b"ustar", "a tar archive; unpack it first"),
     (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, b"version https://git-lfs", "a Git LFS pointer, which only stands for the file: `git lfs pull` fetches it"),
-    (0, b"/annex/objects/", "a git-annex pointer, which only stands for the file: `git annex get` fetches it"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` downloads the file"),
+    (0, b"/annex/objects/", "a git-annex pointer; `git annex get` downloads the file"),
     (8, b"WAVE", "audio (WAV)"),
     (8, b"AIFF", "audio (AIFF)"),
     (8, b"AIFC", "audio (AIFF)"),
@@ -124,7 +124,7 @@ _SIGNATURES = (  # where it stands, its bytes, what has it
     (0, b"\x89PNG", "a picture (PNG)"),
     (0, b"GIF8", "a picture (GIF)"),
     (0, b"%PDF", "a PDF document"),
-    (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, as written by Keras"),
     (0, b"\x93NUMPY", "a numpy array (.npy)"),
     (0, b"GGUF", "a GGUF model"),
     (4, b"TFL3", "a TensorFlow Lite model"),
@@ -133,11 +133,11 @@ _SIGNATURES = (  # where it stands, its bytes, what has it
 
 
 def _kind_of_file(head: bytes) -> str:
-    """What a file is that is no checkpoint, in words, by its first bytes (1024 or all)."""
+    """Kind of a file that is not a checkpoint, for messages, from its first 1024 bytes."""
     if not head:
         return "an empty file"
     if not head.strip(b"\0"):
-        return "zero bytes: a download or copy that was not completed"
+        return "only zero bytes, as after an incomplete download or copy"
     for at, signature, kind in _SIGNATURES:
         if head.startswith(signature, at):
             return kind
@@ -147,18 +147,18 @@ def _kind_of_file(head: bytes) -> str:
         return "audio (MP3 or AAC)" if mpeg else "a damaged file or one of another kind"
     text = text.strip()
     if not text:
-        return "a text file of blanks"
+        return "a text file of whitespace"
     if text.startswith("<"):
         title = re.search(r"<title[^>]*>([^<]+)", text, re.IGNORECASE)
         title = f" ({shown(title[1].strip(), 60)})" if title else ""
         if re.search(r"<!doctype html|<html|<head|<body|<script|<meta", text, re.IGNORECASE):
-            return f"a web page{title}: what was saved is a page, not the file that it leads to"
+            return f"a web page{title} instead of the file that it links to"
         return "an XML file, perhaps a server's error message"
-    return f"a {'JSON' if text[0] in '{[' else 'text'} file that begins: {shown(text, 40)}"
+    return f"a {'JSON' if text[0] in '{[' else 'text'} file that starts with {shown(text, 40)}"
 
 
 def _text_of(head):
-    """The first bytes of a file as text; None where they are none."""
+    """Decode the first bytes of a file; None if they are not text."""
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     for cut in range(4):  # the last character may be cut
         with contextlib.suppress(UnicodeDecodeError):
@@ -170,16 +170,16 @@ def _text_of(head):
 def _kind_of_folder(path):
     names = set(os.listdir(path))
     if "data.pkl" in names:
-        return "a folder that a checkpoint was unpacked to; name the file that it came from"
+        return "an unpacked checkpoint; pass the original file"
     if "config.json" in names:
-        return "a Hugging Face folder, of an encoder; train.py --ssl_path takes it"
+        return "a Hugging Face folder of an encoder; use it with train.py --ssl_path"
     if "checkpoints" in names:
-        return "the folder of a run; name a file in its checkpoints/"
+        return "the folder of a run; pass a file in its checkpoints/"
     return "a folder"
 
 
 def _kind_of_archive(path, names):
-    """What a zip archive is that torch.save did not write, in words; None where it did."""
+    """Kind of a zip archive, for messages; None if torch.save wrote it."""
     roots = {name.split("/")[0] for name in names}
     inside = {name.partition("/")[2] for name in names} if len(roots) == 1 else set()
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
@@ -192,16 +192,16 @@ def _kind_of_archive(path, names):
         return "a Keras model"
     endings = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
     if inner := [name for name in names if name.endswith(endings) and "__MACOSX/" not in name]:
-        return f"a zip archive that holds {shown(inner[0])}; unpack it and name that file"
+        return f"a zip archive with {shown(inner[0])}; unpack it and pass that file"
     first = f", first {shown(names[0])}" if names else ""
     return f"a zip archive of {len(names)} other files{first}"
 
 
-# ------------------------------------------------------------------------------------------------- what it claims to be
+# ------------------------------------------------------------------------------------------- checks of claimed sizes
 
 
 def _header_length(head):
-    """The length in bytes that a safetensors file says its header has; None where it is another kind of file."""
+    """Header length in bytes that a safetensors file claims; None if it is another kind of file."""
     length = int.from_bytes(head[:8], "little")
     return length if head[8:9] == b"{" and length < 1 << 48 else None
 
@@ -215,8 +215,9 @@ def _check_header(path, length, size):
 
 @functools.lru_cache(64)
 def _check_archive(path, size, modified):
-    """Raises UserError for a zip archive that is no checkpoint, is damaged or unpacks to more than it is, once for
-    each state of it.
+    """Raise UserError for a zip archive that is not a checkpoint, is damaged, or claims more than its size.
+
+    Cached, so that an unchanged file is checked once.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -227,15 +228,15 @@ def _check_archive(path, size, modified):
                 raise UserError(f"{path}: refused: expected an archive without compression, as torch.save writes it")
             pickles = [entry.file_size for entry in entries if entry.filename.endswith("data.pkl")]
             if sum(entry.file_size for entry in entries) > size or any(n > LONGEST_PICKLE for n in pickles):
-                raise UserError(f"{path}: refused: expected the size of a checkpoint, its archive promises more")
-            damaged = archive.testzip()  # reads it all, at the speed of the disk
+                raise UserError(f"{path}: refused: expected the size of a checkpoint, its archive claims more")
+            damaged = archive.testzip()  # reads the whole file, at the speed of the disk
     except zipfile.BadZipFile as error:
         raise UserError(
-            f"{path}: damaged: the directory at the end of its archive is missing or wrong, as where a download or "
-            "copy ended early"
+            f"{path}: damaged: the directory at the end of its archive is missing or wrong, as after an incomplete "
+            "download or copy"
         ) from error
     if damaged:
-        raise UserError(f"{path}: damaged: the checksum of {shown(damaged)} in it is wrong")
+        raise UserError(f"{path}: damaged: wrong checksum of {shown(damaged)}")
 
 
 def _check_tensors(path, found, size):
@@ -243,20 +244,20 @@ def _check_tensors(path, found, size):
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.is_nested or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
             raise UserError(f"{path}: refused: expected dense tensors, found another kind")
-    # By strides of 0 one value may stand for a tensor of any size, and a storage may serve any number of tensors.
+    # With strides of 0, one value can fill a tensor of any size; any number of tensors can share a storage.
     if sum(tensor.nbytes for tensor in found) > size + MEMORY:
-        raise UserError(f"{path}: refused: its tensors promise more values than the file has")
+        raise UserError(f"{path}: refused: its tensors claim more values than the file has")
 
 
-# --------------------------------------------------------------- what may be built besides tensors and plain containers
+# ------------------------------------------------------------- classes allowed besides tensors and plain containers
 
 
 class Inert:
-    """Stands for a class that says nothing of the weights."""
+    """Placeholder for a class that is irrelevant to the weights."""
 
 
 _HARMLESS = [datetime.datetime, datetime.date, datetime.timedelta]
-_HARMLESS += [  # pathlib._local: as Python 3.13 writes them
+_HARMLESS += [  # Python 3.13 writes pathlib._local
     (PurePosixPath, f"{module}.{system}Path")
     for module in ("pathlib", "pathlib._local")
     for system in ("Posix", "Windows", "PurePosix")

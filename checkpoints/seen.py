@@ -1,4 +1,4 @@
-"""What the recordings of a dev set look like, for a checkpoint to keep: beyond it a detector is out of its depth."""
+"""Statistics of a dev set's recordings, stored in checkpoints to recognise recordings unlike them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from common.console import UserError
 from common.sound import Meter
 from common.workers import Workers
 
-MEASURED = 500  # files; of more, so many evenly spaced ones
+MEASURED = 500  # maximum number of files, evenly spaced in the list
 
 
 def _measure(path):
     try:
         x = load_audio(path)
-    except UserError:  # training says so, or skips it
+    except UserError:  # training reports or skips the file
         return [], None
     meter = Meter()
     meter.add(x)
@@ -25,9 +25,11 @@ def _measure(path):
 
 
 def measure(paths: Sequence[Path | str], num_workers: int = 0) -> dict[str, float]:
-    """What a checkpoint keeps as `seen`: {n: files measured, and the 1st and 99th percentiles of their durations,
-    seconds_low and seconds_high, levels of speech, level_low and level_high (dBFS), and bandwidths, band_low
-    and band_high (Hz)}; see common.sound. Files that cannot be read, and silence, are left out; {} without others.
+    """Statistics for the entry `seen` of a checkpoint, see common.sound.
+
+    Returns {n: number of files; 1st and 99th percentiles of duration (seconds_low, seconds_high), speech level in dBFS
+    (level_low, level_high) and bandwidth in Hz (band_low, band_high)}. Unreadable and silent files are skipped; {} if
+    no file is left.
     """
     places = np.unique(np.linspace(0, len(paths) - 1, min(MEASURED, len(paths))).round().astype(int))
     workers = Workers(_measure, min(num_workers, len(places)))

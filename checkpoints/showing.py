@@ -1,4 +1,4 @@
-"""What a checkpoint file is, for people."""
+"""Summary of a checkpoint file, for `checkpoint.py show`."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from front_ends import FRONT_ENDS, OtherFrontEnd
 
 
 def show(path: Path | str, **flags: object) -> dict[str, object]:
-    """What a checkpoint is, {name: value}. flags and errors as load_detector."""
+    """Summary of a checkpoint, {name: value}. flags and errors: as for load_detector."""
     content = None if Path(path).is_dir() else load_file(path)
     lines = {"file": f"{path}, {sum(file.stat().st_size for file in _files_of(path)):,} bytes"}
     inside = content.get("model") if isinstance(content, dict) and not is_ours(content) else None
     if content is None or (isinstance(inside, dict) and any(str(n).startswith("feature_extractor.") for n in inside)):
         return lines | _show_encoder(path)
     try:
-        if is_ours(content) and "adapters" in content:  # without the encoder, which may be elsewhere
+        if is_ours(content) and "adapters" in content:  # shown without their encoder, which may be missing
             check_content(path, content)
         detector = content if is_ours(content) and "adapters" in content else read_detector(path, **flags)
         names = [detector["config"]["model_name"]]
@@ -44,7 +44,7 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
         if value is not None:
             lines[name] = " ".join(map(str, value)) if isinstance(value, list) else value
     if not ours and "dilation" in lines and "dilation" not in flags:
-        lines["dilation"] = f"{lines['dilation']}, as published: no weight tells it"
+        lines["dilation"] = f"{lines['dilation']}, as published: the weights do not determine it"
     if BACK_ENDS[names[0].split("_", 1)[1]].normalizes:
         lines["waveforms"] = "layer-normalised over their samples, whatever ssl_config says"
     for part in parts:
@@ -83,5 +83,5 @@ def _files_of(path):
 
 
 def _count(state_dict):
-    """Number of parameters in a state dict; running statistics are none."""
+    """Number of parameters in a state dict, without running statistics."""
     return sum(t.numel() for name, t in state_dict.items() if "running_" not in name and "num_batches" not in name)

@@ -283,7 +283,7 @@ def test_options_of_a_stranger_that_ask_for_a_network_without_end_are_refused_at
     config = {**detector.config.to_dict(), "back_end_options": options}
     torch.save({"format": checkpoints.FORMAT, "config": config, "model": detector.state_dict()}, tmp_path / "a.pth")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match="describes no network: far more weights than the file holds"):
+    with pytest.raises(UserError, match="far more weights than the file"):
         checkpoints.load_detector(tmp_path / "a.pth")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
     build_detector(ModelConfig(f"wav2vec2_{name}", ssl="tiny"))  # the limit is that of a file alone

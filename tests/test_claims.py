@@ -87,12 +87,12 @@ KINDS = {
     "json": (b'{"error": "not found"}', "a JSON file"),
     "text": (b"404: Not Found\x0a", "404: Not Found"),
     "empty": (b"", "an empty file"),
-    "zeros": (bytes(5000), "not completed"),
+    "zeros": (bytes(5000), "only zero bytes"),
     "random": (bytes([0x91, 0x05, 0xFE]) * 900, "another kind"),
-    "zip with a checkpoint": (zipped("__MACOSX/._model.pth", "x/model.pth"), "holds x/model.pth; unpack it"),
+    "zip with a checkpoint": (zipped("__MACOSX/._model.pth", "x/model.pth"), "x/model.pth; unpack it"),
     "zip": (zipped("a.txt", "b.txt"), "a zip archive of 2 other files, first a.txt"),
     "TorchScript": (zipped("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"), "TorchScript"),
-    "cut": (saved(lambda f: torch.save({"model": {"a": torch.zeros(99)}}, f))[:300], "ended early"),
+    "cut": (saved(lambda f: torch.save({"model": {"a": torch.zeros(99)}}, f))[:300], "incomplete download"),
     "npz": (saved(np.savez, np.zeros(3)), "numpy arrays"),
     "npy": (saved(np.save, np.zeros(3)), "a numpy array"),
     "gzip": (b"\x1f\x8b\x08" + bytes(99), "a gzip file"),
@@ -308,8 +308,8 @@ def test_every_setting_of_a_hugging_face_folder_is_checked(tmp_path, name):
         ("[" * 100_000, "expected JSON"),
         ('{"a":' * 100_000, "expected JSON"),
         ('{"hidden_size": ' + "9" * 10_000 + "}", "expected JSON"),
-        ('{"model_type": "wav2vec2", "model_type": "wavlm"}', "twice"),
-        (" " * (2 << 20), "at most a MB"),
+        ('{"model_type": "wav2vec2", "model_type": "wavlm"}', "duplicate"),
+        (" " * (2 << 20), "at most 1 MB"),
         ("<html>", "expected JSON"),
         ("\udcff", "expected JSON"),
     ],
@@ -473,7 +473,7 @@ def test_one_file_under_two_names_is_not_averaged(tmp_path, weights, link):
     link(tmp_path / "epoch_1.pth", tmp_path / "epoch_2.pth")
     refused(
         tmp_path / "epoch_2.pth",
-        "named once",
+        "epoch_1.pth again",
         load=lambda path: checkpoints.average_checkpoints([tmp_path / "epoch_1.pth", path]),
     )
 

@@ -228,13 +228,13 @@ def test_a_full_disk_is_named(hub, detector, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("hf://owner/other/a.pt", "no such repository"),
+        ("hf://owner/other/a.pt", "or repository on Hugging Face"),
         ("hf://owner/name/other.pt", "no file other.pt"),
         ("hf://owner/name/README.md@other", "no such revision"),
         ("hf://owner/gated/a.pt", "terms"),
         ("hf://owner/private/a.pt", "hf auth login"),
         ("hf://owner/broken/a.pt", "503"),
-        ("hf://owner/lost/a.pt", "Hugging Face answers: "),  # as a server that is none of theirs does
+        ("hf://owner/lost/a.pt", "Hugging Face returned an error: "),  # as a server that is none of theirs does
         ("HF:/owner/name/a.pt", "expected a file or hf://OWNER/NAME/FILE"),
         ("https://huggingface.co/owner/name/resolve/main/a.pt", "expected a file or hf://OWNER/NAME/FILE"),
         ("hf://owner/name", "expected hf://OWNER/NAME/FILE[@REVISION]"),
@@ -245,7 +245,7 @@ def test_a_full_disk_is_named(hub, detector, tmp_path, monkeypatch):
         ("hf://owner/name//a.pt", "expected hf://"),
         ("hf://owner/name/a.pt@", "expected hf://"),
         ("hf://owner/name/a\n.pt", "expected hf://"),
-        ("hf://-owner-/na..me/a.pt", "no name that Hugging Face could have"),
+        ("hf://-owner-/na..me/a.pt", "not a valid name"),
     ],
 )
 def test_what_cannot_be_had_is_an_error_of_one_line(hub, detector, name, words, fails):

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path):
         weights = without(f"ssl_model.model.{name}") | ({} if tensor is None else {f"ssl_model.model.{name}": tensor})
         refused(weights, f"expected a wav2vec2 encoder under ssl_model.model., found no {name}")
     refused(without("Nested_Res2Net_TDNN.bn.weight"), "fit no back-end", model_name=None)
-    refused({"weight": torch.zeros(2)}, "ssl_model.model.", "found none")
+    refused({"weight": torch.zeros(2)}, "ssl_model.model.", "found weight")
     refused({"weight": "text"}, "expected named tensors", "found a str as weight")
     refused(small_detector("wav2vec2_Nes2Net").front_end.model.state_dict(), "--ssl_path")
 
@@ -318,7 +318,7 @@ def test_convert_average_and_show_as_commands(tmp_path, output, fails):
     shown = output(checkpoint.main, ["show", str(tmp_path / "ours.pth")])
     for line in ("detector of this project", "model_name: ", "wav2vec2_Nes2Net_X", "dilation: ", "epoch: "):
         assert line in shown
-    assert "no weight tells it" in output(checkpoint.main, ["show", paths[0]])
+    assert ", as published" in output(checkpoint.main, ["show", paths[0]])
     output(checkpoint.main, ["average", str(tmp_path / "mean.pth"), *paths, *flags])
     assert same_scores(checkpoints.load_detector(tmp_path / "mean.pth"), detector)
     assert "epoch_4.pth, epoch_9.pth" in output(checkpoint.main, ["show", str(tmp_path / "mean.pth")])
