@@ -1,4 +1,4 @@
-"""Speech encoders, one family a file, and the aggregation of their hidden states. base.py says what a front-end is."""
+"""Front-ends: speech encoders, one family per file, and the aggregation of their hidden states. Interface: base.py."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ from front_ends.log_mel import LogMel
 from front_ends.wav2vec2 import Wav2Vec2, WavLM
 from front_ends.whisper import Whisper
 
-if TYPE_CHECKING:  # it imports this package
+if TYPE_CHECKING:  # model.py imports this package
     from model import ModelConfig
 
-# By what --model_name begins with.
+# {first part of --model_name: class}.
 FRONT_ENDS = {
     "wav2vec2": Wav2Vec2,
     "WavLM": WavLM,
@@ -35,9 +35,9 @@ __all__ = [
 
 
 def build_front_end(config: "ModelConfig") -> FrontEnd:
-    """Build the encoder that a configuration describes, with random weights.
+    """Build the encoder of a configuration with random weights.
 
-    Returns a module from waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C), with
-    attributes `channels` (C) and `n_hidden_states`.
+    Returns a module that maps waveforms (B, samples) at 16 kHz to the list of its hidden states, each (B, T, C). Its
+    attributes `channels` and `n_hidden_states` are C and the length of the list.
     """
     return FRONT_ENDS[config.front_end](config.encoder_fields)

@@ -8,29 +8,29 @@ from torch.nn import functional as F
 
 from common.console import UserError
 
-if TYPE_CHECKING:  # it imports this package
+if TYPE_CHECKING:  # model.py imports this package
     from model import ModelConfig
 
 
 class Aggregation(nn.Module):
-    """Hidden states, n_layers tensors (B, T, channels), to features (B, T, channels). Defaults of what a class says."""
+    """Base class: hidden states, n_layers tensors (B, T, channels), to features (B, T, channels)."""
 
-    published_name = None  # a weight by which it is known in a released checkpoint
-    least_states = 1
+    published_name = None  # name of a weight that identifies it in a published checkpoint
+    least_states = 1  # minimum number of hidden states
 
     def __init__(self, n_layers: int, channels: int | None) -> None:
         super().__init__()
 
 
 class Last(Aggregation):
-    """The encoder's output alone."""
+    """The last hidden state only, which is the encoder's output."""
 
     def forward(self, hidden_states: list[torch.Tensor]) -> torch.Tensor:
         return hidden_states[-1]
 
 
 def _gated_sum(gates, hidden_states):
-    """Sum of hidden states, L times (B, T, C), under gates (B, L) or (L,), without a copy of all states together."""
+    """Sum of hidden states, L of (B, T, C), times gates (B, L) or (L,), without stacking the states."""
     total = None
     for gate, state in zip(gates.unbind(-1), hidden_states):
         gate = gate[..., None, None]
@@ -39,13 +39,13 @@ def _gated_sum(gates, hidden_states):
 
 
 class SEA(Aggregation):
-    """Squeeze-and-excitation aggregation: a gate per hidden state, from all states' means. L (B, T, C) -> (B, T, C).
+    """Squeeze-and-excitation aggregation: one gate per hidden state from the means of all. L of (B, T, C) -> (B, T, C).
 
     Source: Guragain et al., "Speech foundation model ensembles for the CtrSVDD challenge 2024", arXiv 2409.02302.
     """
 
     published_name = "fc_att_merge.0.weight"
-    least_states = 3  # a third of them is the width in between
+    least_states = 3  # the hidden size is a third of their number
 
     def __init__(self, n_layers: int, channels: int | None = None) -> None:
         super().__init__(n_layers, channels)
@@ -63,7 +63,7 @@ class SEA(Aggregation):
 
 
 class WeightedSum(Aggregation):
-    """Hidden states under learnt weights that a softmax makes sum to 1. L (B, T, C) -> (B, T, C).
+    """Sum of hidden states with learned softmax weights. L of (B, T, C) -> (B, T, C).
 
     Source: Yang et al., "SUPERB", 2021, section 2.
     """
@@ -79,7 +79,7 @@ class WeightedSum(Aggregation):
 
 
 class AttM(Aggregation):
-    """Attentive merging: a gate per hidden state, then one projection of all. L (B, T, C) -> (B, T, C).
+    """Attentive merging: one gate per hidden state, then a joint projection. L of (B, T, C) -> (B, T, C).
 
     Source: Pan et al., "Attentive merging of hidden embeddings from pre-trained speech model for anti-spoofing
     detection", Interspeech 2024 (arXiv 2406.10283); its projection has one layer here, as published with Nes2Net.
@@ -98,8 +98,8 @@ class AttM(Aggregation):
     def forward(self, hidden_states: list[torch.Tensor]) -> torch.Tensor:
         means = torch.stack([state.mean(dim=1) for state in hidden_states], dim=1)  # (B, L, C)
         gates = torch.sigmoid(F.silu(F.silu(means @ self.W).squeeze(-1) @ self.W1) @ self.W2)  # (B, L)
-        # The projection's input has the layers side by side in every channel: its part for one layer at a time
-        # spares a copy of all states.
+        # The input of the projection interleaves the layers within each channel. Projecting one layer at a time avoids
+        # a copy of all states.
         weights = self.linear_proj.weight.unflatten(1, (-1, len(hidden_states)))  # (C, C, L)
         return self.linear_proj.bias + sum(
             gates[:, i, None, None] * (state @ weights[..., i].T) for i, state in enumerate(hidden_states)
@@ -115,9 +115,9 @@ AGGREGATIONS = {
 
 
 def build_aggregation(config: "ModelConfig", n_layers: int, channels: int) -> Aggregation:
-    """Build the aggregation that `config.agg` names, over n_layers hidden states of `channels` channels.
+    """Build the aggregation `config.agg` for n_layers hidden states with `channels` channels.
 
-    Returns a module from the list of hidden states, each (B, T, C), to features (B, T, C).
+    Returns a module that maps the list of hidden states, each (B, T, C), to features (B, T, C).
     Raises UserError if the encoder has too few hidden states.
     """
     aggregation = AGGREGATIONS[config.agg]

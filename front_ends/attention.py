@@ -1,4 +1,4 @@
-"""Self-attention and layer norms of encoders. Axes: B trials, T frames, C channels, H heads."""
+"""Self-attention and layer norm of the encoders. Axes: B trials, T frames, C channels, H heads."""
 
 import math
 from functools import partial
@@ -10,15 +10,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from front_ends.lora import weight_of
 
-# A context for waveforms of many lengths: on a GPU, cuDNN's attention would make a plan for every new shape.
+# Context for waveforms of many lengths: excludes cuDNN's attention, which makes a plan for every new shape.
 attention_for_any_length = partial(
     sdpa_kernel, [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 )
 
 
 class LayerNorm(nn.LayerNorm):
-    """A layer norm that on a GPU gives the type that it takes, where autocast would have it give float32, which the
-    next layer rounds anyway: its bytes are its time. Its sums are float32's in any case.
+    """Layer norm that, on a GPU, returns the type of its input, not float32 as under autocast.
+
+    Its time is memory traffic, and the next layer would round the float32 anyway. Sums are float32 in both cases.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -29,16 +30,16 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Attention(nn.Module):
-    """Self-attention in the place of fairseq's, of linear layers as modules. (B, T, C) -> (B, T, C)."""
+    """Self-attention that replaces fairseq's, with linear layers as submodules. (B, T, C) -> (B, T, C)."""
 
     def __init__(self, channels: int, heads: int, dropout: float, key_bias: bool = True) -> None:
         super().__init__()
-        self.num_heads, self.dropout_module = heads, nn.Dropout(dropout)  # named as in fairseq's
+        self.num_heads, self.dropout_module = heads, nn.Dropout(dropout)  # names of fairseq
         self.k_proj = nn.Linear(channels, channels, bias=key_bias)
         self.v_proj = nn.Linear(channels, channels)
         self.q_proj = nn.Linear(channels, channels)
         self.out_proj = nn.Linear(channels, channels)
-        for projection in (self.k_proj, self.v_proj, self.q_proj, self.out_proj):  # as fairseq initialises its own
+        for projection in (self.k_proj, self.v_proj, self.q_proj, self.out_proj):  # as in fairseq
             nn.init.normal_(projection.weight, std=0.02)
             if projection.bias is not None:
                 nn.init.zeros_(projection.bias)
@@ -51,13 +52,12 @@ class Attention(nn.Module):
         key_padding_mask: torch.Tensor | None = None,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
-        """query, key, value: the same (B, T, C)."""
+        """query, key, value: the same tensor (B, T, C)."""
         return self._attend(query, None), None
 
     def _attend(self, x, mask):
-        q, k, v = (
-            y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self._projected(x)
-        )  # (B, H, T, C / H)
+        # Each (B, H, T, C / H).
+        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self._projected(x))
         mask = mask if mask is None else mask.to(q.dtype)
         dropout = self.dropout_module.p if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         projections = self.q_proj, self.k_proj, self.v_proj
         if not x.is_cuda:
             return [projection(x) for projection in projections]
-        # One product of thrice the width: x is read once, its gradient is written once.
+        # One product of three times the width reads x once and writes its gradient once.
         no_bias = torch.zeros_like(self.q_proj.bias)
         bias = torch.cat([no_bias if projection.bias is None else projection.bias for projection in projections])
         return F.linear(x, torch.cat([weight_of(projection) for projection in projections]), bias).chunk(3, dim=-1)
@@ -77,9 +77,9 @@ class Attention(nn.Module):
 class RelativeAttention(Attention):
     """Self-attention with WavLM's gated relative position bias. (B, T, C) -> (B, T, C).
 
-    buckets: (number of buckets, distance in frames beyond which all share the last), in the first layer, whose bias
-    embedding all layers share; else None. Parameter names are those of Microsoft's release.
-    Source: Chen et al., "WavLM", 2022, section III-B; buckets of Raffel et al., "T5", 2020, both directions.
+    buckets: (number of buckets, distance in frames from which on all share the last bucket) in the first layer, whose
+    bias embedding all layers share; None in other layers. Parameter names are those of Microsoft's release.
+    Source: Chen et al., "WavLM", 2022, section III-B; bidirectional buckets of Raffel et al., "T5", 2020.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float, buckets: tuple[int, int] | None) -> None:
@@ -92,21 +92,23 @@ class RelativeAttention(Attention):
             nn.init.normal_(self.relative_attention_bias.weight, std=0.02)
 
     def position_bias(self, n_frames: int) -> torch.Tensor:
-        """The bias (H, T, T) of every query and key by their distance. In the first layer only."""
-        if torch.compiler.is_exporting():  # ONNX has no unfold of any length; from max_distance on the bias is the same
+        """Position bias (H, T, T) of every query and key. First layer only."""
+        if (
+            torch.compiler.is_exporting()
+        ):  # ONNX has no unfold for any length; the bias is constant from max_distance on
             frames = torch.arange(n_frames)
             distance = (frames - frames.unsqueeze(1)).clamp(-self.max_distance, self.max_distance)
             return self._by_distance(self.max_distance + 1)[:, distance + self.max_distance]
-        # Row i: the keys as query i sees them.
+        # Row i: bias of query i for all keys.
         return self._by_distance(n_frames).unfold(1, n_frames, 1).flip(1)
 
     def _by_distance(self, n_frames):
-        """The bias (H, 2 T - 1) by the frames from query to key, 1 - T to T - 1."""
+        """Bias (H, 2 T - 1) by distance in frames from query to key, 1 - T to T - 1."""
         weight = self.relative_attention_bias.weight
         distance = torch.arange(1 - n_frames, n_frames, device=weight.device)  # key minus query
         half = len(weight) // 2
         exact = half // 2
-        # Buckets of one frame near by, of logarithmic width further off; keys after the query have their own half.
+        # Short distances have a bucket each, longer ones logarithmic buckets; keys after the query use the second half.
         far = exact + (
             torch.log(distance.abs().clamp(min=1).float() / exact)
             / math.log(self.max_distance / exact)
@@ -118,7 +120,7 @@ class RelativeAttention(Attention):
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_padding_mask: torch.Tensor, **_: object
     ) -> tuple[torch.Tensor, None]:
-        """query, key, value: the same (B, T, C); key_padding_mask: the bias (H, T, T), see Wav2Vec2.forward."""
+        """query, key, value: the same tensor (B, T, C); key_padding_mask: bias (H, T, T), see Wav2Vec2.forward."""
         by_head = query.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, T, C / H)
         gates = torch.sigmoid(self.grep_linear(by_head).unflatten(-1, (2, 4)).sum(-1))
         gate = gates[..., :1] * (gates[..., 1:] * self.grep_a - 1) + 2  # (B, H, T, 1)

@@ -1,6 +1,6 @@
-"""The contract of a front-end: all that the rest of the project asks of a speech encoder.
+"""Interface of the front-ends (speech encoders) to the rest of the project.
 
-A front-end is one class in one file, and a line in front_ends/__init__.py. Axes: B trials, T frames, C channels.
+A front-end is a class in a file of its own, listed in front_ends/__init__.py. Axes: B trials, T frames, C channels.
 """
 
 import bisect
@@ -18,45 +18,44 @@ from torch.overrides import TorchFunctionMode
 from common.audio import SAMPLE_RATE
 from common.console import check, shown
 
-# --ssl from_file: the shape is that of the file of pre-trained weights.
+# --ssl from_file: the encoder has the shape of the file of pre-trained weights.
 FROM_FILE = "from_file"
-# A shape with a published name. file: where its pre-trained weights are published, None if there are none. fields: what
-# the class is built of. first_layers: only the first layers of that file's encoder are used.
+# A named encoder shape. file: published file of pre-trained weights, or None. fields: argument of the constructor.
+# first_layers: only the first layers of that file's encoder are used.
 Preset = namedtuple("Preset", "file fields first_layers", defaults=[False])
 
 
 class OtherFrontEnd(ValueError):
-    """Settings of an encoder of another family than the one expected."""
+    """The settings or weights belong to another encoder family than expected."""
 
 
 class FrontEnd(nn.Module):
     """Waveforms (B, samples) at 16 kHz to hidden states, a list of n_hidden_states tensors (B, T, channels).
 
-    Built of `fields`, {name: value}, which say its shape and which a checkpoint stores. A subclass defines `__init__`,
-    sizes, n_frames and forward, and overrides what differs below.
+    Constructed from `fields`, {name: value}, which define its shape and are stored in checkpoints. A subclass defines
+    `__init__`, sizes, n_frames and forward, and overrides the attributes and methods below that differ.
     """
 
-    # The values of --ssl that this front-end has, and their shapes.
+    # {value of --ssl: shape}.
     presets: ClassVar[dict[str, Preset]] = {}
-    # What the field uses with it, for flags that are not given: values of ModelConfig's ssl, agg, dilation and
-    # n_output_logits.
+    # Published values of ModelConfig's ssl, agg, dilation and n_output_logits, the defaults with this front-end.
     published: ClassVar[dict] = {}
-    # What `fields` may hold: {name: what its value may be, see common.console.unfit}; and values of those not given.
+    # {name in `fields`: allowed values, see common.console.unfit}, and default values.
     allowed: ClassVar[dict] = {}
     defaults: ClassVar[dict] = {}
-    # What acts on it in training alone, such as a dropout, each a flag of train.py: {name: its value if a pre-trained
-    # file does not say it}.
+    # Training-only settings such as dropout, each a flag of train.py: {name: default if a pre-trained file does not set
+    # it}.
     in_training: ClassVar[dict] = {}
-    # The values at which none of it acts: of an encoder from random weights, or out of a detector.
+    # Their values that switch them off: for random weights, and for encoders from a detector.
     not_acting: ClassVar[dict] = {}
-    # Shorter waveforms are repeated from their start up to this.
+    # Shorter waveforms are repeated from their start to this length.
     least_samples: ClassVar[int] = 1
 
     channels: int
     n_hidden_states: int
-    normalize: bool = False  # is every waveform layer-normalised over its samples first?
-    prepares: bool = True  # does `ready` normalise and cut? Not if other front-ends hear the same waveforms
-    model: nn.Module  # holds the weights that pre-trained files hold, under their names
+    normalize: bool = False  # layer-normalise every waveform over its samples
+    prepares: bool = True  # `ready` normalises and cuts; False if other front-ends share the waveforms
+    model: nn.Module  # contains the weights of pre-trained files, under their names
 
     def __init__(self, fields: dict) -> None:
         super().__init__()
@@ -64,131 +63,135 @@ class FrontEnd(nn.Module):
 
     @classmethod
     def sizes(cls, fields: dict) -> tuple[int, int]:
-        """(channels, n_hidden_states) of that shape."""
+        """(channels, n_hidden_states) of a shape."""
         raise NotImplementedError
 
     def n_frames(self, n_samples: int) -> int:
-        """Number of frames, T, that n_samples give."""
+        """Number of frames T for n_samples."""
         raise NotImplementedError
 
     @property
     def stride(self) -> int:
-        """Samples from a frame to the next."""
+        """Frame shift in samples."""
         some = range(self.least_samples, self.least_samples + 10_000_000)
         first, later = (bisect.bisect_left(some, n, key=self.n_frames) for n in (101, 201))
         return (later - first) // 100
 
     def frames_per(self, seconds: float) -> int:
-        """Number of frames in a unit of that length. Raises ValueError if it is not whole."""
+        """Number of frames in a unit of `seconds`. Raises ValueError if it is not an integer."""
         n = seconds * SAMPLE_RATE / self.stride
         if round(n) < 1 or abs(n - round(n)) > 1e-6:
-            raise ValueError(f"expected a multiple of {self.stride / SAMPLE_RATE:g} s, its frames, found {seconds:g}")
+            raise ValueError(
+                f"expected a multiple of {self.stride / SAMPLE_RATE:g} s, its frame shift, found {seconds:g}"
+            )
         return round(n)
 
     def samples_seen(self, n_samples: int) -> int:
-        """How many of n_samples, once normalised, decide the hidden states."""
+        """Number of samples, of n_samples after normalisation, that the hidden states depend on."""
         return n_samples
 
     def samples_ready(self, n_samples: int) -> int:
-        """How many of n_samples `ready` leaves. Waveforms of which it leaves as many share a batch."""
+        """Length of the output of `ready` for n_samples. Waveforms with equal lengths can share a batch."""
         return self.samples_seen(n_samples) if self.prepares else n_samples
 
     def normalized(self, waveforms: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(waveforms, waveforms.shape[-1:]) if self.normalize else waveforms
 
     def ready(self, x: np.ndarray) -> torch.Tensor:
-        """A waveform (samples,) as it enters a batch: normalised by all of its samples, then cut to those seen."""
+        """Prepare a waveform (samples,) for a batch: normalise over all samples, then cut to samples_ready."""
         waveform = torch.from_numpy(x)
         return (self.normalized(waveform) if self.prepares else waveform)[: self.samples_ready(len(x))]
 
     def layers(self) -> Sequence[nn.Module]:
-        """The layers from first to last, each called once per pass: for recomputing, freezing, layer-wise rates."""
+        """Layers in order, each called once per pass, for gradient checkpointing, freezing and layer-wise rates."""
         return ()
 
     def parts_to_compile(self) -> list[tuple[nn.Module, str]]:
-        """[(module, its method that takes the time)], each of which torch.compile translates for itself: equal layers
-        share a translation, so that it takes seconds where that of the whole takes minutes.
+        """[(module, method name)] that --compile compiles, each on its own.
+
+        Equal layers share the compiled code, so that compiling takes seconds instead of minutes for the whole encoder.
         """
         return [(layer, "forward") for layer in self.layers()]
 
     def unused_parameters(self, raw_last: bool) -> tuple[str, ...]:
-        """How names of parameters begin that no training step uses. raw_last: see forward."""
+        """Prefixes of parameters that no training step uses. raw_last: see forward."""
         return ()
 
     def training_places(self) -> dict[str, list[tuple[object, str]]]:
-        """{name in in_training: [(object, attribute) that holds its value]}."""
+        """{name in in_training: [(object, attribute) that stores its value]}."""
         return {}
 
     def training_settings(self) -> dict[str, float]:
-        """{name: value} of what acts in training alone."""
+        """Current training-only settings, {name: value}."""
         return {name: getattr(*places[0]) for name, places in self.training_places().items()}
 
     def set_training(self, settings: dict[str, float]) -> None:
-        """Set values of training_settings."""
+        """Set training-only settings."""
         for name, value in settings.items():
             for place, attribute in self.training_places()[name]:
                 setattr(place, attribute, value)
 
     def forward(self, waveforms: torch.Tensor, normalized: bool = False, raw_last: bool = False) -> list[torch.Tensor]:
-        """normalized: `waveforms` are what `ready` made. raw_last: the last state is that before a final layer norm.
+        """Hidden states of waveforms (B, samples).
 
-        One that has layers takes `prompts` as well, see with_prompts.
+        normalized: `waveforms` are outputs of `ready`. raw_last: the last state is taken before the final layer norm.
+        Front-ends with layers take `prompts` as well, see with_prompts.
         """
         raise NotImplementedError
 
     @classmethod
     def complete(cls, fields: dict) -> dict:
-        """`fields` with the values of those that are not given. Two shapes are the same if these are equal."""
+        """`fields` with defaults filled in. Two shapes are the same if their complete fields are equal."""
         return cls.defaults | fields
 
     @classmethod
     def shape_of(cls, fields: dict) -> dict:
-        """`fields`, perhaps of a pre-trained file, without what acts in training alone."""
+        """`fields` without training-only settings, which those of pre-trained files contain."""
         return {name: value for name, value in fields.items() if name not in cls.in_training}
 
     @classmethod
     def check_fields(cls, fields: dict) -> None:
-        """Raises ValueError, saying why, if `fields` are no shape of this front-end."""
+        """Raise ValueError with the reason if `fields` are not a valid shape of this front-end."""
         if unknown := [name for name in fields if name not in cls.allowed]:
-            raise ValueError(f"{shown(unknown[0])}, which shapes no encoder")
+            raise ValueError(f"unknown encoder setting {shown(unknown[0])}")
         for name, expected in cls.allowed.items():
             check(name, cls.complete(fields).get(name), expected)
 
     @classmethod
     def least_parameters(cls, fields: dict) -> int:
-        """A lower bound of the number of parameters, by which a file that asks for a huge network is refused."""
+        """Lower bound of the number of parameters, to refuse files that request a huge network."""
         return 0
 
     @classmethod
     def fields_of(cls, settings: dict) -> dict:
-        """The fields, with what acts in training, of a pre-trained file by its settings: Hugging Face's config.json, or
-        what a fairseq file has.
+        """Fields, with training-only settings, from the settings of a pre-trained file.
 
-        Raises ValueError, saying why, for settings that no encoder here has; OtherFrontEnd if they are another's.
+        settings: Hugging Face's config.json, or the settings in a fairseq file.
+        Raises ValueError with the reason for unsupported settings; OtherFrontEnd for those of another family.
         """
-        raise OtherFrontEnd(f"one, but {cls.__name__} has no weights to load")
+        raise OtherFrontEnd(f"weights, but {cls.__name__} has none")
 
     @classmethod
     def fields_of_weights(cls, state_dict: dict[str, torch.Tensor]) -> dict:
-        """The fields of an encoder in a released detector, by its weights under the names of `model`: all there is.
+        """Infer the fields of a published detector's encoder from its weights, with the names of `model`.
 
-        Raises ValueError, saying why, for weights that no encoder here has; OtherFrontEnd if they are another's.
+        Raises ValueError with the reason for unsupported weights; OtherFrontEnd for those of another family.
         """
         raise OtherFrontEnd(f"weights, expected none for {cls.__name__}")
 
     @classmethod
     def preset_of(cls, fields: dict) -> str | None:
-        """The name of the preset that has this shape."""
+        """Name of the preset with this shape, or None."""
         return next((name for name, p in cls.presets.items() if cls.complete(p.fields) == cls.complete(fields)), None)
 
     @classmethod
     def weights_of(cls, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The state dict of a pre-trained file under the names of `model`, without pre-training heads and decoders."""
+        """State dict of a pre-trained file with the names of `model`, without pre-training heads and decoders."""
         return state_dict
 
     @classmethod
     def first_layers(cls, fields: dict, n: int) -> dict:
-        """The fields of an encoder that is the first n layers of this one. Raises ValueError if it has fewer."""
+        """Fields of the encoder's first n layers. Raises ValueError if it has fewer."""
         n_layers = cls.complete(fields).get("encoder_layers", 0)
         if n > n_layers:
             raise ValueError(f"expected at most {n_layers}, the layers of the encoder, found {n}")
@@ -196,7 +199,7 @@ class FrontEnd(nn.Module):
 
     @classmethod
     def own_layers(cls, state_dict: dict[str, torch.Tensor], fields: dict) -> dict[str, torch.Tensor]:
-        """The state dict of a deeper encoder of this kind without the layers that one of these fields lacks."""
+        """State dict of a deeper encoder, reduced to the layers of an encoder with these fields."""
         n_layers = cls.complete(fields).get("encoder_layers", 0)
 
         def is_own(name):
@@ -207,8 +210,10 @@ class FrontEnd(nn.Module):
 
 
 def with_prompts(x: torch.Tensor, layer: int, prompts: Callable[[int, int], torch.Tensor] | None) -> torch.Tensor:
-    """A layer's input with its own tokens before the frames: (B, T, C), or (B, N + T, C) behind another layer, whose
-    outputs for its tokens are dropped, to (B, N + T, C). prompts: see BackEnd.prompts; None: x as it is.
+    """Prepend the prompt tokens of a layer to its input: (B, T, C), or (B, N + T, C) from layer 1 on, -> (B, N + T, C).
+
+    From layer 1 on, the outputs for the tokens of the layer before are dropped. prompts: see BackEnd.prompts; None:
+    return x unchanged.
     """
     if prompts is None:
         return x
@@ -217,13 +222,14 @@ def with_prompts(x: torch.Tensor, layer: int, prompts: Callable[[int, int], torc
 
 
 def n_units(n_frames: int, frames_per_unit: int) -> int:
-    """How many units frames make. The last may have fewer frames than others, but at least half of them."""
+    """Number of units. The last unit may have fewer frames than the others, but at least half as many."""
     return torch.sym_max((2 * n_frames + frames_per_unit) // (2 * frames_per_unit), 1)
 
 
 class empty_weights(TorchFunctionMode):
-    """Within, weights are not initialised: memory is asked for and not touched. They are about to be loaded with
-    `assign=True`, and nothing else may be done with them.
+    """Context in which modules are built without initialising their weights: memory is allocated but not touched.
+
+    The only valid use of these weights is to replace them by loading a state dict with `assign=True`.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -233,6 +239,6 @@ class empty_weights(TorchFunctionMode):
             torch.Tensor.uniform_,
         ):
             return args[0] if args else kwargs["tensor"]
-        if func is torch._weight_norm:  # every forward pass makes this product anew
+        if func is torch._weight_norm:  # computed again in every forward pass
             return args[0].detach()
         return func(*args, **kwargs)

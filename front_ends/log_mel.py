@@ -1,4 +1,4 @@
-"""A plain log-mel spectrogram as a front-end, for small baselines that need no pre-trained encoder.
+"""Log-mel spectrogram as a front-end, for small baselines without a pre-trained encoder.
 
 Axes: B trials, T frames, M mel bands, F frequencies.
 """
@@ -11,7 +11,7 @@ import torch
 from common.console import Number
 from front_ends.base import FrontEnd, Preset
 
-N_FFT, HOP = 400, 160  # samples: windows of 25 ms, a frame per 10 ms
+N_FFT, HOP = 400, 160  # in samples: windows of 25 ms, frame shift of 10 ms
 
 
 def mel_filters(n_mels: int) -> torch.Tensor:
@@ -30,9 +30,9 @@ def mel_filters(n_mels: int) -> torch.Tensor:
 
 
 def log_mel(waveforms: torch.Tensor, filters: torch.Tensor, center: bool) -> torch.Tensor:
-    """log10 of the mel energies, at least 1e-10: (B, samples), (M, F) -> (B, M, T). In float32, whatever autocast says.
+    """log10 of the mel energies, floored at 1e-10: (B, samples), (M, F) -> (B, M, T). Always in float32.
 
-    center: a frame's middle, not its start, is at a multiple of the hop; the waveform is reflected at its ends.
+    center: the centres of the frames, not their starts, are at multiples of the hop; the waveform is reflection-padded.
     """
     with torch.autocast(waveforms.device.type, enabled=False):
         window = torch.hann_window(N_FFT, device=waveforms.device)
@@ -43,8 +43,8 @@ def log_mel(waveforms: torch.Tensor, filters: torch.Tensor, center: bool) -> tor
 class LogMel(FrontEnd):
     """Waveforms (B, samples) to one hidden state (B, T, n_mels): (log10 of the mel energies + 4) / 4. No parameters.
 
-    fields: n_mels, 64 if not given. T = (samples - 400) // 160 + 1: every window lies within the waveform, so that
-    samples past the last one change nothing.
+    fields: n_mels, default 64. T = (samples - 400) // 160 + 1: every window lies within the waveform, so samples after
+    the last window have no effect.
     """
 
     presets = {"log_mel": Preset(None, {})}

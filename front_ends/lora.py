@@ -1,9 +1,10 @@
-"""LoRA: low-rank adapters on the linear projections of an encoder's layers, trained in place of its weights.
+"""LoRA: low-rank adapters on the linear projections of an encoder's layers, trained instead of its weights.
 
-W' = W + alpha / rank * B A, with A (rank, in) random, B (out, rank) zero and W frozen, so that the first step starts
-from the network as it was. The product is added to the weight, not computed beside it: a layer with adapters and the
-same layer with the sum as its weight give equal outputs, bit for bit.
-Source: Hu et al., "LoRA: Low-rank adaptation of large language models", 2022, section 4.1; A drawn as in their code.
+W' = W + alpha / rank * B A, with A (rank, in) random, B (out, rank) zero and W frozen, so that training starts from the
+original network. The product is added to the weight instead of computing B A x separately: a layer with adapters and
+the same layer with merged adapters give bit-identical outputs.
+Source: Hu et al., "LoRA: Low-rank adaptation of large language models", 2022, section 4.1; A initialised as in their
+code.
 """
 
 import math
@@ -12,17 +13,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Names of the linear layers below a transformer layer, which all encoders here share.
+# Names of the linear layers in a transformer layer, the same in all encoders here.
 TARGETS = {
     "q,v": ("q_proj", "v_proj"),
     "q,k,v,o": ("q_proj", "k_proj", "v_proj", "out_proj"),
     "all-linear": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
 }
-ADAPTERS = (".lora_A", ".lora_B")  # how names of their parameters end
+ADAPTERS = (".lora_A", ".lora_B")  # suffixes of their parameters
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer, whose weight and bias it takes over under their names, with an adapter."""
+    """Linear layer with an adapter. It takes over the weight and bias of `linear` under their names."""
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
@@ -40,18 +41,18 @@ class LoRALinear(nn.Linear):
 
 
 def low_rank_sum(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """weight (out, in) + scale * b (out, rank) a (rank, in), in the weights' precision, whatever autocast says."""
+    """weight (out, in) + scale * b (out, rank) a (rank, in), in the precision of the weights, without autocast."""
     with torch.autocast(weight.device.type, enabled=False):
         return weight + scale * (b @ a)
 
 
 def weight_of(linear: nn.Linear) -> torch.Tensor:
-    """The weight (out, in) that a linear layer computes with."""
+    """Effective weight (out, in) of a linear layer, adapter included."""
     return linear.merged_weight() if isinstance(linear, LoRALinear) else linear.weight
 
 
 def is_adapter(name: str) -> bool:
-    """Is that the name of an adapter's parameter?"""
+    """Whether `name` is that of an adapter parameter."""
     return name.endswith(ADAPTERS)
 
 
@@ -60,7 +61,7 @@ def has_adapters(module: nn.Module) -> bool:
 
 
 def target_layers(front_end: nn.Module, targets: str) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """[(transformer layer, name below it, linear layer)] of an encoder. targets: one of TARGETS."""
+    """[(transformer layer, name within it, linear layer)] of an encoder. targets: one of TARGETS."""
     return [
         (layer, name, module)
         for layer in front_end.layers()
@@ -70,9 +71,9 @@ def target_layers(front_end: nn.Module, targets: str) -> list[tuple[nn.Module, s
 
 
 def add_adapters(front_end: nn.Module, rank: int, alpha: float, targets: str) -> int:
-    """Put adapters on an encoder's projections. Returns how many parameters they have.
+    """Add adapters to an encoder's projections. Returns the number of their parameters.
 
-    Raises ValueError if the encoder has no such projections, or one that is smaller than the rank.
+    Raises ValueError if the encoder has no such projections, or if the rank exceeds the size of a projection.
     """
     layers = target_layers(front_end, targets)
     if not layers:
@@ -86,12 +87,12 @@ def add_adapters(front_end: nn.Module, rank: int, alpha: float, targets: str) ->
 
 
 def n_adapter_parameters(front_end: nn.Module, rank: int, targets: str) -> int:
-    """The number of parameters of such adapters, whether the encoder has them yet or not."""
+    """Number of parameters of such adapters, before or after add_adapters."""
     return rank * sum(linear.in_features + linear.out_features for *_, linear in target_layers(front_end, targets))
 
 
 def merged_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict of a module as it would be without adapters: each added to its weight."""
+    """State dict of a module with all adapters merged into their weights; the module is not changed."""
     state_dict = module.state_dict()
     for name, child in module.named_modules():
         if isinstance(child, LoRALinear):
@@ -102,7 +103,7 @@ def merged_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def merge_adapters(module: nn.Module) -> None:
-    """Add every adapter below a module to its weight, and take it away."""
+    """Merge all adapters of a module into their weights and remove them."""
     for name, child in list(module.named_modules()):
         if isinstance(child, LoRALinear):
             linear = nn.Linear(child.in_features, child.out_features, child.bias is not None, device="meta")

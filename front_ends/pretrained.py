@@ -1,4 +1,4 @@
-"""The shape of a wav2vec 2.0, HuBERT or WavLM encoder, and how files of fairseq, Microsoft and Hugging Face say it."""
+"""Shapes of wav2vec 2.0, HuBERT and WavLM encoders, read from files of fairseq, Microsoft and Hugging Face."""
 
 import ast
 import math
@@ -10,7 +10,7 @@ from front_ends.base import OtherFrontEnd
 
 STRIDE, RECEPTIVE_FIELD = 320, 400
 _YES_NO = (False, True)
-# What acts on an encoder in training alone, with fairseq's defaults, which are Microsoft's too.
+# Training-only settings with the defaults of fairseq and Microsoft.
 FAIRSEQ_TRAINING = {
     "dropout": 0.1,
     "attention_dropout": 0.1,
@@ -19,8 +19,8 @@ FAIRSEQ_TRAINING = {
     "encoder_layerdrop": 0.0,
     "feature_grad_mult": 1.0,
 }
-# What shapes an encoder, and what a file may say of it: `normalize` (is the waveform layer-normalised first), WavLM's
-# `num_buckets` and `max_distance` (frames) of its position bias, and fields of fairseq's Wav2Vec2Config.
+# {encoder setting: allowed values}: `normalize` (layer-normalise the waveform), `num_buckets` and `max_distance`
+# (frames) of WavLM's position bias, and fields of fairseq's Wav2Vec2Config.
 ENCODER_FIELDS = {
     "normalize": _YES_NO,
     "num_buckets": Number(int, 4, 10_000),
@@ -40,7 +40,7 @@ ENCODER_FIELDS = {
     **dict.fromkeys(FAIRSEQ_TRAINING, Number(float, 0, 1)),
     "feature_grad_mult": Number(float, 0, 1000),
 }
-# fairseq's own shape, where a file does not say it.
+# fairseq's defaults for settings that a file does not contain.
 FAIRSEQ_DEFAULTS = {
     "extractor_mode": "default",
     "conv_feature_layers": "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]",
@@ -59,18 +59,18 @@ WAVLM_BIAS = {"num_buckets": 320, "max_distance": 800}
 
 
 def complete(fields: dict) -> dict:
-    """The shape that `fields` are, with fairseq's defaults where they do not say it; the convolutions as a list."""
+    """Complete shape: `fields` with fairseq's defaults, without training-only settings; convolutions as a list."""
     full = FAIRSEQ_DEFAULTS | {name: value for name, value in fields.items() if name not in FAIRSEQ_TRAINING}
     return full | {"conv_feature_layers": convolutions(full["conv_feature_layers"])}
 
 
 def check_fields(fields: dict, relative_position: bool) -> None:
-    """Raises ValueError, saying why, if `fields` are no shape of an encoder, see ENCODER_FIELDS."""
+    """Raise ValueError with the reason if `fields` are not a valid encoder shape, see ENCODER_FIELDS."""
     for name in ("normalize", *WAVLM_BIAS) if relative_position else ("normalize",):
         check(name, fields.get(name), ENCODER_FIELDS[name])
     for name, value in fields.items():
         if name not in ENCODER_FIELDS:
-            raise ValueError(f"{shown(name)}, which shapes no encoder")
+            raise ValueError(f"unknown encoder setting {shown(name)}")
         if name == "conv_feature_layers":
             convolutions(value)
         else:
@@ -86,7 +86,7 @@ def check_fields(fields: dict, relative_position: bool) -> None:
 
 
 def least_parameters(fields: dict) -> int:
-    """A lower bound of the number of parameters: those that grow fast are counted."""
+    """Lower bound of the number of parameters: only large matrices and convolutions are counted."""
     full = complete(fields)
     width, extractor = full["encoder_embed_dim"], full["conv_feature_layers"]
     n = full["encoder_layers"] * width * (4 * width + 2 * full["encoder_ffn_embed_dim"])
@@ -98,10 +98,10 @@ def least_parameters(fields: dict) -> int:
 
 
 def convolutions(text: object) -> list[tuple[int, int, int]]:
-    """[(channels, kernel, stride), ...] of what fairseq writes as "[(512, 10, 5)] + [(512, 3, 2)] * 4".
+    """Parse fairseq's "[(512, 10, 5)] + [(512, 3, 2)] * 4" to [(channels, kernel, stride), ...].
 
-    fairseq evaluates this text as Python; from a file of a stranger that would run any code. Here it is numbers,
-    tuples, lists, + and * alone. Raises ValueError for anything else.
+    fairseq evaluates this text as Python, which would run arbitrary code from an untrusted file. Here only numbers,
+    tuples, lists, + and * are allowed. Raises ValueError for anything else.
     """
 
     def value(node):
@@ -132,23 +132,23 @@ def convolutions(text: object) -> list[tuple[int, int, int]]:
         ):
             raise ValueError
         strides = math.prod(stride for _, _, stride in convolutions)
-    except (MemoryError, ValueError, SyntaxError, TypeError, RecursionError):  # of which the parser raises some
+    except (MemoryError, ValueError, SyntaxError, TypeError, RecursionError):  # ast.parse can raise several of these
         raise ValueError(f"conv_feature_layers {shown(text, 80)}, expected [(channels, kernel, stride), ...]") from None
     if strides != STRIDE:
-        raise ValueError(f"convolutions of stride {strides}, expected {STRIDE} samples a frame")
+        raise ValueError(f"convolutions with stride {strides}, expected {STRIDE} samples per frame")
     field = 1
     for _, kernel, stride in reversed(convolutions):
         field = (field - 1) * stride + kernel
     if field != RECEPTIVE_FIELD:
-        raise ValueError(f"convolutions over {field} samples, expected {RECEPTIVE_FIELD}")
+        raise ValueError(f"convolutions with a receptive field of {field} samples, expected {RECEPTIVE_FIELD}")
     return convolutions
 
 
 def fields_of(settings: dict, relative_position: bool) -> dict:
-    """The shape, and what acts in training (ENCODER_FIELDS), that a Hugging Face, fairseq or WavLM file describes.
+    """Shape and training-only settings (ENCODER_FIELDS) from the settings of a Hugging Face, fairseq or WavLM file.
 
-    settings: {name: value} of its model. What is not there has fairseq's default. relative_position: is WavLM
-    expected? Raises ValueError, saying why, for an encoder that is of another kind.
+    settings: {name: value} of its model; missing ones have fairseq's defaults. relative_position: WavLM is expected.
+    Raises ValueError with the reason for an encoder of another kind.
     """
     read = _fields_of_hugging_face if "model_type" in settings else _fields_of_fairseq
     fields = read(settings, relative_position)
@@ -177,7 +177,7 @@ def _fields_of_fairseq(settings, relative_position):
             raise ValueError(f"settings without {missing[0]}")
     else:
         fields = {name: value for name, value in fields.items() if name not in WAVLM_BIAS}
-        fields["normalize"] = False  # the field feeds wav2vec 2.0 the raw waveform, see xlsr_300m
+        fields["normalize"] = False  # anti-spoofing uses wav2vec 2.0 with the raw waveform, see xlsr_300m
     return fields
 
 
@@ -205,7 +205,7 @@ def _fields_of_hugging_face(settings, relative_position):
         names |= {"num_buckets": "num_buckets", "max_distance": "max_bucket_distance"}
     convolutions = [settings.get(name) for name in ("conv_dim", "conv_kernel", "conv_stride")]
     if not all(isinstance(values, list) and len(values) == len(convolutions[0]) for values in convolutions):
-        raise ValueError("settings without conv_dim, conv_kernel and conv_stride, lists of one length")
+        raise ValueError("settings without conv_dim, conv_kernel and conv_stride as lists of equal length")
     check("feat_extract_norm", settings.get("feat_extract_norm"), ("group", "layer"))
     for name in ("num_hidden_layers", "hidden_size"):
         if name not in settings:
@@ -220,14 +220,14 @@ def _fields_of_hugging_face(settings, relative_position):
     check("do_normalize", normalize, _YES_NO)
     fields["normalize"] = relative_position and normalize
     if relative_position:
-        fields = {**WAVLM_BIAS, **fields}  # Hugging Face's defaults are Microsoft's
+        fields = {**WAVLM_BIAS, **fields}  # Hugging Face has Microsoft's defaults
     return fields
 
 
 def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool) -> dict:
-    """The fields that an encoder's weights tell by their names, which are fairseq's, and shapes.
+    """Infer encoder fields from the names (fairseq's) and shapes of its weights.
 
-    Raises ValueError, saying why, if they are no encoder's, and OtherFrontEnd, see fields_of.
+    Raises ValueError with the reason if they are not an encoder's weights, or OtherFrontEnd, see fields_of.
     """
     relative = any(name.endswith(".grep_a") for name in state_dict)
     if relative != relative_position:
@@ -236,7 +236,7 @@ def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool
     def shape(name, dimensions):
         found = state_dict[name].shape if name in state_dict else ()
         if len(found) != dimensions or 0 in found:
-            raise ValueError(f"no {name} of {dimensions} dimensions")
+            raise ValueError(f"no {name} with {dimensions} dimensions")
         return found
 
     layers = {name.split(".")[2] for name in state_dict if name.startswith("encoder.layers.")}
@@ -246,10 +246,10 @@ def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool
         default=-1,
     )
     sizes = [shape(name, 3) for name in names[: last + 1]]
-    # The strides are those of every published encoder.
+    # Strides cannot be inferred; these are those of all published encoders.
     extractor = [(channels, kernel, 2 if i else 5) for i, (channels, _, kernel) in enumerate(sizes)]
     (width,) = shape("encoder.layer_norm.weight", 1)
-    for i in range(len(layers)):  # what is missing is named here, its size is checked before a network is built
+    for i in range(len(layers)):  # report missing weights here, before a network is built
         for name in ("fc1", "fc2", *(f"self_attn.{part}_proj" for part in ("q", "k", "v", "out"))):
             shape(f"encoder.layers.{i}.{name}.weight", 2)
     _, per_group, conv_pos = shape("encoder.pos_conv.0.weight_v", 3)
@@ -270,9 +270,9 @@ def told_by_weights(state_dict: dict[str, torch.Tensor], relative_position: bool
     return told
 
 
-# Hugging Face's or torchaudio's name of a part -> fairseq's, one after the other.
+# (part of a name in Hugging Face or torchaudio, part in fairseq), replaced in this order.
 _HUGGING_FACE_NAMES = (
-    ("encoder.feature_projection.", "feature_projection."),  # torchaudio's, whose names are else the same
+    ("encoder.feature_projection.", "feature_projection."),  # torchaudio; its other names are those of Hugging Face
     ("encoder.transformer.", "encoder."),
     ("masked_spec_embed", "mask_emb"),
     ("feature_projection.layer_norm.", "layer_norm."),
@@ -289,13 +289,13 @@ _HUGGING_FACE_NAMES = (
 )
 
 
-# Of pre-training; no detector uses them.
+# For pre-training only; no detector uses them.
 _PRETRAINING_HEADS = ("quantizer.", "project_q.", "target_glu.", "final_proj.", "label_embs_concat")
-_PRETRAINING_HEADS += ("project_hid.", "lm_head.")  # Hugging Face's
+_PRETRAINING_HEADS += ("project_hid.", "lm_head.")  # in Hugging Face
 
 
 def fairseq_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of wav2vec 2.0, HuBERT or WavLM, of Hugging Face or torchaudio too, by fairseq's names, no heads."""
+    """Rename a state dict from Hugging Face or torchaudio to fairseq's names, and drop pre-training heads."""
     if any("feature_projection." in name for name in state_dict):
         state_dict = _from_hugging_face(state_dict)
     return {name: tensor for name, tensor in state_dict.items() if not name.startswith(_PRETRAINING_HEADS)}
@@ -315,7 +315,7 @@ def _from_hugging_face(state_dict):
             norm = "2" if group_norm else "2.1"
             name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
         renamed[name] = tensor
-    # Some files leave out the embedding of masked frames, which only pre-training uses.
+    # Some files lack the embedding of masked frames, which only pre-training uses.
     if "encoder.layer_norm.weight" in renamed:
         renamed.setdefault("mask_emb", torch.zeros(renamed["encoder.layer_norm.weight"].shape[:1]))
     return renamed

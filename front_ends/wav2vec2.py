@@ -1,8 +1,8 @@
-"""wav2vec 2.0 and WavLM, from waveforms to hidden states.
+"""wav2vec 2.0, HuBERT and WavLM encoders.
 
-The encoders are fairseq's own Wav2Vec2Model, built from its own configuration, with attention of ours in its layers;
-that of WavLM is relative. No other file imports fairseq.
-Axes: B trials, T frames, C channels. The stride is 320 samples, the receptive field 400.
+The encoders are fairseq's Wav2Vec2Model with its configuration; its self-attention is replaced by attention.py, for
+WavLM with relative positions. No other file imports fairseq.
+Axes: B trials, T frames, C channels. The frame shift is 320 samples, the receptive field 400.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ _LARGE = {
     "encoder_ffn_embed_dim": 4096,
     "encoder_attention_heads": 16,
 }
-# For the demo and the tests: randomly initialised, the same code path in small. A group norm over time
-# (extractor_mode "default") makes a frame depend on the whole waveform.
+# A small encoder with random weights for the demo and tests. With its group norm over time (extractor_mode "default"),
+# every frame depends on the whole waveform.
 _TINY = Preset(
     None,
     {
@@ -50,11 +50,11 @@ _TINY = Preset(
 
 
 class Wav2Vec2(FrontEnd):
-    """wav2vec 2.0 or HuBERT without pre-training heads: waveforms (B, samples) to hidden states, L times (B, T, C).
+    """wav2vec 2.0 or HuBERT without pre-training heads: waveforms (B, samples) to hidden states, L of (B, T, C).
 
-    fields: its shape, and what acts in training if that is not to be nothing, see pretrained.ENCODER_FIELDS.
+    fields: its shape, and training-only settings that are not off, see pretrained.ENCODER_FIELDS.
     The hidden states are the input of every transformer layer, then the encoder's output (after its final layer
-    norm where it has one): L = layers + 1.
+    norm, if it has one): L = layers + 1.
     Source: Baevski et al., "wav2vec 2.0", 2020; Hsu et al., "HuBERT", 2021.
     """
 
@@ -63,8 +63,8 @@ class Wav2Vec2(FrontEnd):
     in_training = FAIRSEQ_TRAINING
     not_acting = {**dict.fromkeys(FAIRSEQ_TRAINING, 0.0), "feature_grad_mult": 1.0}
     presets = {
-        # Babu et al., "XLS-R", 2021. The published detectors feed it the raw waveform, though its own configuration
-        # asks for a normalised one.
+        # Babu et al., "XLS-R", 2021. The published detectors use the raw waveform, although the configuration of XLS-R
+        # specifies a normalised one.
         "xlsr_300m": Preset("xlsr2_300m.pt", {**_LARGE, "normalize": False, "conv_bias": True}),
         "tiny": _TINY,
     }
@@ -80,7 +80,7 @@ class Wav2Vec2(FrontEnd):
         sizes = config.encoder_embed_dim, config.encoder_attention_heads, config.attention_dropout
         for i, layer in enumerate(self.model.encoder.layers):
             if config.activation_fn == "gelu":
-                layer.activation_fn = F.gelu  # the same, without fairseq's copies in float32
+                layer.activation_fn = F.gelu  # the same function without fairseq's copies in float32
             if self.relative_position:
                 buckets = (fields["num_buckets"], fields["max_distance"]) if i == 0 else None
                 layer.self_attn = RelativeAttention(*sizes, buckets)
@@ -90,7 +90,7 @@ class Wav2Vec2(FrontEnd):
             if isinstance(module, nn.LayerNorm):
                 self.model.set_submodule(name, LayerNorm(module.normalized_shape, module.eps))
         self.normalize = fields["normalize"]
-        # Do samples past the last frame change nothing? A group norm over time sees the whole waveform.
+        # Samples after the last frame have no effect, except with a group norm, which spans the whole waveform.
         self.trims_to_frames = config.extractor_mode == "layer_norm"
 
     @classmethod
@@ -100,7 +100,7 @@ class Wav2Vec2(FrontEnd):
 
     @staticmethod
     def n_frames(n_samples: int) -> int:
-        """(n - 400) // 320 + 1, and 0 below 400 samples."""
+        """Number of frames: (n_samples - 400) // 320 + 1, and 0 below 400 samples."""
         return max((n_samples - RECEPTIVE_FIELD) // STRIDE + 1, 0)
 
     def samples_seen(self, n_samples: int) -> int:
@@ -113,7 +113,7 @@ class Wav2Vec2(FrontEnd):
         return [(self, "extract"), *super().parts_to_compile()]
 
     def unused_parameters(self, raw_last: bool) -> tuple[str, ...]:
-        names = ["model.mask_emb"]  # of pre-training
+        names = ["model.mask_emb"]  # for pre-training only
         if raw_last and self.model.encoder.layer_norm_first:
             names.append("model.encoder.layer_norm.")
         if self.model.feature_grad_mult == 0:
@@ -145,9 +145,11 @@ class Wav2Vec2(FrontEnd):
 
     @classmethod
     def fields_of_weights(cls, state_dict: dict[str, torch.Tensor]) -> dict:
-        """What no weight tells is that of the preset whose other fields are these, else as in the published encoders:
-        the norm first if the convolutions have layer norms, 12 heads at 768 channels and 16 at others (WavLM's weights
-        tell them), the waveform normalised or not as in the published preset.
+        """Infer the fields from the weights of a published detector's encoder.
+
+        Fields that cannot be inferred are those of the preset that agrees with the inferred ones. Without such a preset
+        they are as in the published encoders: norm first if the convolutions have layer norms; 12 heads at 768
+        channels, otherwise 16 (inferred for WavLM); waveform normalisation as in the published preset.
         """
         told = pretrained.told_by_weights(state_dict, cls.relative_position)
         for preset in cls.presets.values():
@@ -181,7 +183,7 @@ class Wav2Vec2(FrontEnd):
         x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
-        # fairseq's layers would have (T, B, C), but only their attention, which is ours, sees which axis is time.
+        # fairseq's layers expect (T, B, C), but only their attention, replaced here, depends on the order of the axes.
         x = F.dropout(x, encoder.dropout, self.training)
         hidden_states, bias = [], None
         for i, layer in enumerate(encoder.layers):
@@ -189,10 +191,10 @@ class Wav2Vec2(FrontEnd):
             if self.relative_position and i == 0:
                 bias = layer.self_attn.position_bias(x.shape[1])
             hidden_states.append(x)
-            # torch's generator, not numpy's as in fairseq: it is the one that a resumed run restores.
+            # Layerdrop with torch's generator, which a resumed run restores, not with numpy's as in fairseq.
             if not (self.training and encoder.layerdrop > 0 and torch.rand(()) < encoder.layerdrop):
-                # The padding mask is the one argument that fairseq's layer hands its attention both with the norm
-                # first and with the norm last; without padding it is free for the bias.
+                # fairseq's layer passes only the padding mask to its attention in both norm orders. There is no padding
+                # here, so this argument carries the position bias.
                 x, _ = layer(x, self_attn_padding_mask=bias)
         hidden_states.append(encoder.layer_norm(x) if encoder.layer_norm_first and not raw_last else x)
         return hidden_states
@@ -206,13 +208,14 @@ class Wav2Vec2(FrontEnd):
         return x if scale in (0, 1) else GradMultiply.apply(x, scale)
 
     def extract(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """fairseq's ConvFeatureExtractionModel, (B, samples) -> (B, C, T). With layer norms its channels stay last in
-        memory, so that nothing is transposed for a norm.
+        """fairseq's ConvFeatureExtractionModel, (B, samples) -> (B, C, T).
+
+        With layer norms, tensors are kept channels-last in memory to avoid a transposition per norm.
         """
         extractor = self.model.feature_extractor
         if not self.trims_to_frames:
             return extractor(waveforms)
-        x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, C, 1, T), told to be channels last by its strides
+        x = waveforms[:, None, :, None].permute(0, 3, 1, 2)  # (B, C, 1, T) with channels-last strides
         for convolution, dropout, (_, norm, _), activation in extractor.conv_layers:
             x = F.conv2d(x, convolution.weight.unsqueeze(2), convolution.bias, stride=(1, *convolution.stride))
             x = activation(norm(dropout(x).permute(0, 2, 3, 1)).type_as(x)).permute(0, 3, 1, 2)
@@ -220,7 +223,7 @@ class Wav2Vec2(FrontEnd):
 
 
 class WavLM(Wav2Vec2):
-    """The same with a gated relative position bias, whose fields are num_buckets and max_distance (frames).
+    """WavLM: Wav2Vec2 with a gated relative position bias. Further fields: num_buckets, max_distance (frames).
 
     Source: Chen et al., "WavLM", 2022.
     """
@@ -229,10 +232,10 @@ class WavLM(Wav2Vec2):
     presets = {
         # Table I and the released configuration.
         "wavlm_large": Preset("WavLM-Large.pt", {**_LARGE, **WAVLM_BIAS, "normalize": True, "conv_bias": False}),
-        # The same on the raw waveform, as Microsoft's own program takes it: Liu et al.'s detectors for ASVspoof 5.
+        # The same with the raw waveform, as in Microsoft's code: detectors of Liu et al. for ASVspoof 5.
         "wavlm_large_raw": Preset("WavLM-Large.pt", {**_LARGE, **WAVLM_BIAS, "normalize": False, "conv_bias": False}),
-        # Its first 12 layers, of the normalised waveform and of the raw one, which AttM_LSTM was published on (Pan et
-        # al., 2024).
+        # Its first 12 layers, with the normalised waveform and with the raw one. AttM_LSTM was published with the raw
+        # one (Pan et al., 2024).
         "wavlm_large_12": Preset(
             "WavLM-Large.pt",
             {**_LARGE, **WAVLM_BIAS, "normalize": True, "conv_bias": False, "encoder_layers": 12},
@@ -249,8 +252,7 @@ class WavLM(Wav2Vec2):
 
 
 def _wav2vec2_model(overrides):
-    # Importing fairseq takes a second, says things that are not for our users, and turns on everybody's debugging
-    # messages.
+    # Importing fairseq takes a second, logs messages that are irrelevant to users, and sets the root logger to debug.
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     level = logging.getLogger().level
     with warnings.catch_warnings():
@@ -260,7 +262,7 @@ def _wav2vec2_model(overrides):
 
         logging.getLogger().setLevel(level)
         config = Wav2Vec2Config()
-        # fairseq would pad an odd number of frames to an even one and then attend with a mask.
+        # Otherwise fairseq pads an odd number of frames by one and masks it in the attention.
         config.required_seq_len_multiple = 1
         for name, value in overrides.items():
             setattr(config, name, value)
@@ -273,9 +275,9 @@ _NOT_NEEDED = ("sklearn", "sklearn.metrics", "scipy.stats", "torch.utils.tensorb
 
 @contextlib.contextmanager
 def _stand_in(*names):
-    """Within, an import of a module that is not in memory yet gives an empty one.
+    """Context in which importing the named modules gives empty ones, unless they are already imported.
 
-    What fairseq imports for tasks of its own takes as long as all the rest of it.
+    Importing the modules that fairseq needs only for its own tasks takes as long as the rest of fairseq.
     """
 
     class Empty(types.ModuleType):

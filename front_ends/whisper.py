@@ -1,8 +1,8 @@
-"""Whisper's encoder: a log-mel spectrogram, two convolutions, transformer layers with the norms first.
+"""Whisper's encoder: log-mel spectrogram, two convolutions, pre-norm transformer layers.
 
 Source: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022, section 2.2, and the
-released features and weights; used for anti-spoofing by Kawa et al., Interspeech 2023. Names are those of Hugging
-Face's encoder.
+released features and weights; used for anti-spoofing by Kawa et al., Interspeech 2023. Parameter names are those of
+Hugging Face's encoder.
 Axes: B trials, T frames, C channels, M mel bands.
 """
 
@@ -33,12 +33,12 @@ def _preset(name, channels, layers, n_mels=80):
 
 
 class Whisper(FrontEnd):
-    """Waveforms (B, samples) to encoder_layers + 1 hidden states (B, T, d_model), a frame per 320 samples.
+    """Waveforms (B, samples) to encoder_layers + 1 hidden states (B, T, d_model), one frame per 320 samples.
 
     fields: see FIELDS, named as in Hugging Face's config.json. The hidden states are the input of every layer, then the
-    encoder's output after its final layer norm. The spectrogram has the waveform's own length, where the released
-    program pads to 30 s, and the positions are cut to it; beyond 30 s they continue by their formula. Values more than
-    8 (log10) below an utterance's highest are raised to that, so every sample counts.
+    encoder's output after its final layer norm. The spectrogram has the length of the waveform and is not padded to
+    30 s as in the released code. Position embeddings are cut to it; beyond 30 s they continue by the same formula.
+    Values are floored at 8 (log10) below the maximum of the utterance, so the hidden states depend on all samples.
     """
 
     presets = {
@@ -49,7 +49,7 @@ class Whisper(FrontEnd):
         "whisper_large_v2": _preset("large-v2", 1280, 32),
         "whisper_large_v3": _preset("large-v3", 1280, 32, n_mels=128),
     }
-    # The width that the back-ends were published with.
+    # 1024 channels, as most back-ends were published with.
     published = {"ssl": "whisper_medium", "agg": "last", "dilation": 2, "n_output_logits": 2}
     allowed = FIELDS
     least_samples = N_FFT
@@ -64,7 +64,7 @@ class Whisper(FrontEnd):
         return fields["d_model"], fields["encoder_layers"] + 1
 
     def n_frames(self, n_samples: int) -> int:
-        """The last frame of the spectrogram is dropped; every second is kept."""
+        """Number of frames: the last spectrogram frame is dropped, the convolutions halve the others."""
         return (n_samples // HOP + 1) // 2
 
     def layers(self) -> nn.ModuleList:
@@ -74,7 +74,7 @@ class Whisper(FrontEnd):
         return ("model.layer_norm.",) if raw_last else ()
 
     def features(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(B, samples) -> (B, M, samples // 160)."""
+        """Whisper's log-mel features, (B, samples) -> (B, M, samples // 160)."""
         x = log_mel(waveforms, self.filters, center=True)[..., :-1]
         x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - 8)
         return (x + 4) / 4
@@ -122,7 +122,7 @@ class Whisper(FrontEnd):
 
     @classmethod
     def weights_of(cls, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Of a whole Whisper, its encoder alone or an audio classifier of Hugging Face."""
+        """Encoder weights of a full Whisper, an encoder alone, or an audio classifier of Hugging Face."""
         kept = {}
         for name, tensor in state_dict.items():
             name = name.removeprefix("model.")
@@ -131,14 +131,14 @@ class Whisper(FrontEnd):
         positions = kept.pop("embed_positions.weight", None)
         if positions is not None:
             expected = sinusoids(*positions.shape) if positions.dim() == 2 and positions.shape[1] > 3 else None
-            # Of half precision, perhaps; and the sine of an angle of 1,500 in float32 is good to 1e-4.
+            # Tolerance: they may be float16, and float32 sines of angles up to 1,500 are accurate to 1e-4.
             if expected is None or not torch.allclose(positions.float(), expected, rtol=0, atol=1e-3):
-                raise ValueError("embed_positions.weight that is no table of sinusoids")
+                raise ValueError("embed_positions.weight without Whisper's sinusoids")
         return kept
 
 
 def sinusoids(n_frames: int, channels: int) -> torch.Tensor:
-    """Positions (T, C): sines of C / 2 frequencies, from 1 to 1 / 10,000 radians per frame, then their cosines."""
+    """Position embeddings (T, C): sines of C / 2 frequencies from 1 to 1 / 10,000 radians per frame, then cosines."""
     half = channels // 2
     frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half))
     angles = torch.arange(n_frames).unsqueeze(1) * frequencies
@@ -156,7 +156,7 @@ class _Encoder(nn.Module):
 
 
 class _Layer(nn.Module):
-    """(B, T, C) -> (B, T, C)."""
+    """Pre-norm transformer layer, (B, T, C) -> (B, T, C)."""
 
     def __init__(self, channels: int, heads: int, width: int) -> None:
         super().__init__()
