@@ -10,11 +10,11 @@
     python EER_minDCF.py --sets TABLE                                                               (many corpora)
     python EER_minDCF.py --labels_file KEY --conditions SCORES --plot robustness.png    (after eval.py --condition)
     python EER_minDCF.py --set LA KEY SCORES --set DF KEY SCORES --arena benchmarks SUBMISSION
-KEY is a protocol with labels of any corpus (see corpora/), or a folder in which the organisers' key is looked for;
-SCORES has a line `utt_id score` a trial, higher being more bona fide; other programs' forms are read, too. With a
-CtrSVDD key and no other wish the output is that of the published script, its own EER and minDCF included; everything
-else gets aligned tables, --json, --csv or --latex. Verification scores beside the key, or given, add the t-DCF.
-`--path FILE.csv` alone reports on a table with the columns asv_score, cm_score, sasv_label.
+KEY is a protocol with labels of any corpus (see corpora/), or a folder that contains the organisers' key. SCORES has
+one line `utt_id score` per trial, higher for bona fide; score files of other programs are read as well. With a CtrSVDD
+key and no further flags, the output equals the published script's, including its own EER and minDCF. Otherwise the
+report is printed as aligned tables, --json, --csv or --latex. The t-DCF is added if verification scores are given or
+are next to the key. `--path FILE.csv` alone reports on a table with the columns asv_score, cm_score, sasv_label.
 """
 
 import itertools
@@ -43,7 +43,7 @@ from reports.tables import FORMS, Report
 
 
 def check_files(args):
-    """Raise UserError where what will be written is read as well, or cannot be written."""
+    """Raise UserError if an output file is also an input, or cannot be written."""
     keys = [args.labels_file] if args.labels_file else [one.key for one in args.eval_sets]
     folders = [key for key in keys if os.path.isdir(key)]
     keys += [os.path.join(folder, place) for folder in folders for place in corpora.key_places()]
@@ -67,7 +67,7 @@ def check_files(args):
 
 
 def warn_of_reversed(rows, args):
-    """Say which systems' EER is above 50 %, and the flag that turns them round if it is all of them."""
+    """Warn of systems with an EER above 50 %; if it is all of them, name the flag that reverses the scores."""
     told = [("condition", CLEAN), ("pooled", "pooled")]
     rows = [row for row in rows if row.condition.by == "set" or row.condition[:2] in told]
     rows = [row for row in rows if "eer" in row.figures]
@@ -80,15 +80,15 @@ def warn_of_reversed(rows, args):
         name = f"{row.condition.name}, {row.system}" if args.eval_sets else row.system
         note(
             f"warning: {name}: EER above 50 %: are its scores higher for {of} (then {mend}), or "
-            "is the key of other trials?"
+            "does the key belong to other trials?"
         )
 
 
 def check_classes(table):
-    """Raise UserError for a table whose trials are all of one class."""
+    """Raise UserError if all trials of a table belong to one class."""
     for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoof")):
         if not np.any(table.label == label):
-            raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} one")
+            raise UserError(f"{table.path}: expected scored trials of both classes, found no {name} trial")
 
 
 def score_reader(args):
@@ -96,7 +96,7 @@ def score_reader(args):
 
 
 def report_sets(args):
-    """The report over several sets."""
+    """Print the report over several sets."""
     by = [columns for columns in args.by or () if columns != ["none"]]
     read, wanted = score_reader(args), [args.cluster, *itertools.chain(*by)]
     parts, systems, checks = read_set_systems(
@@ -132,7 +132,7 @@ def report_sets(args):
 
 
 def report_conditions(args):
-    """The report on one list under conditions."""
+    """Print the robustness report: one trial list under several conditions."""
     systems = dict(zip(args.names or system_names(args.conditions), args.conditions))
     table, scores, checks = read_conditions(
         args.labels_file, systems, args.subset, [args.cluster], args.allow_missing, score_reader(args), args.bonafide

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of the figures, and of their differences between systems."""
+"""Bootstrap intervals of figures and of their differences between systems."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,17 +12,17 @@ from corpora import BONAFIDE, TrialTable
 from reports.conditions import Condition
 from reports.curves import Curve, checked, cllr_costs, curve_eer, det_curve, eer_point
 
-FEWEST_CLUSTERS = 10  # of each class, below which drawing clusters says little
-MOST_CLUSTERS = 20_000  # beyond which counting them takes too much memory
+FEWEST_CLUSTERS = 10  # in each class; with fewer, cluster intervals are unreliable and trials are resampled instead
+MOST_CLUSTERS = 20_000  # limit on the memory of cluster_weights
 
 
 def cluster_weights(
     clusters: np.ndarray, is_bonafide: np.ndarray, n_replicates: int = 1000, seed: int = 0
 ) -> np.ndarray:
-    """How often each cluster is drawn in each bootstrap replicate, (replicates, clusters) float32.
+    """Draw counts of each cluster in each bootstrap replicate, (replicates, clusters) float32.
 
-    clusters: (trials,) codes from 0; is_bonafide: (trials,). Clusters are drawn with replacement, apart those that
-    have bona fide trials alone, spoofed ones alone, and both.
+    clusters: (trials,) codes from 0; is_bonafide: (trials,). Clusters are drawn with replacement, separately among
+    those with only bona fide trials, those with only spoofed trials, and those with both.
     Source: Davison & Hinkley, "Bootstrap methods and their application", 1997, section 3.8.
     """
     n_clusters = int(clusters.max()) + 1
@@ -43,8 +43,10 @@ def cluster_weights(
 
 @dataclass(frozen=True)
 class Stratum:
-    """Trials that are drawn apart from all others. trials: a pair of indices into the trials of each class; clusters:
-    a pair of (trials,) codes, and weights from cluster_weights, if whole clusters are drawn.
+    """Trials that are resampled separately from all others.
+
+    trials: a pair of indices, into the bona fide and the spoofed trials. If whole clusters are drawn: clusters, a pair
+    of (trials,) codes, and weights, the result of cluster_weights.
     """
 
     trials: tuple = (slice(None), slice(None))
@@ -65,17 +67,17 @@ def bootstrap_curves(
     """DET curves of bootstrap replicates of the same trials, for one or several systems.
 
     bonafide, spoof: (systems, trials) scores of each class. Trials are drawn with replacement within each class of each
-    of `strata`, or whole clusters where a Stratum has some; None: all trials are one, without clusters. All systems see
-    the same draws, so that their figures may be subtracted.
-    points: functions of a Curve; near to the operating points that they return, a curve is resolved finest.
-    masses: with clusters, what each trial of the classes counts, whole numbers; None: 1.
+    Stratum, or whole clusters if the Stratum has clusters. strata None: one Stratum of all trials, without clusters.
+    All systems share the same draws, so the difference of their figures is paired.
+    points: functions of a Curve that return operating points; the replicates are resolved most finely near them.
+    masses: integer weight of each trial of each class, only with clusters; None: 1. cllr: also compute Cllr.
     Returns for each system (exact, coarse, replicates): Curves of all trials at all points, of all trials at the
-    replicates' points, and of the replicates (replicates, points); cllr: whether with Cllr.
+    replicates' points, and of the replicates, (replicates, points).
     Source: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
 
-    What a replicate needs of the trials is how many fall between two operating points. So those counts are drawn,
-    which has the distribution of drawing the trials, at a small part of the work. Of a long curve 64 points around
-    each of `points` are kept, their distance growing with that from it: about a tenth of a standard error nearby.
+    A replicate depends only on how many trials fall between two operating points. Drawing these counts has the same
+    distribution as drawing the trials and costs much less. A long curve keeps 64 points around each of `points`, about
+    a tenth of a standard error apart near it and wider apart farther away.
     """
     rng = np.random.default_rng(seed)
     classes = [np.atleast_2d(scores) for scores in (bonafide, spoof)]
@@ -86,7 +88,7 @@ def bootstrap_curves(
         coarse.append(Curve(curve.frr[kept], curve.far[kept], curve.thresholds[kept], curve.cllr))
     sizes = [len(curve.thresholds) for curve in coarse]
 
-    rejected, costs = [], np.zeros((len(coarse), n_replicates))  # of each class; of both together
+    rejected, costs = [], np.zeros((len(coarse), n_replicates))  # rejected: per class; costs: Cllr of both classes
     for i, scores in enumerate(classes):
         cells = [np.searchsorted(curve.thresholds, x) for curve, x in zip(coarse, scores)]
         drawn = [0] * len(cells)
@@ -102,9 +104,9 @@ def bootstrap_curves(
                 counts = [weights @ _table(codes, weights.shape[1], c, size, mass) for c, size in zip(own, sizes)]
             drawn = [x + y for x, y in zip(drawn, counts)]
         total = drawn[0].sum(axis=1, dtype=np.float64)
-        total[total == 0] = np.nan  # no trial of the class was drawn: the replicate tells nothing
+        total[total == 0] = np.nan  # no trial of the class was drawn: the replicate has no error rate
         rejected.append([np.cumsum(counts, axis=1, dtype=np.float64) / total[:, None] for counts in drawn])
-        for k in range(len(coarse) if cllr else 0):  # from the mean and the variance of the costs in each cell
+        for k in range(len(coarse) if cllr else 0):  # normal approximation from mean and variance in each cell
             cost = cllr_costs(scores[k], scores[k])[i]
             n = np.maximum(np.bincount(cells[k], minlength=sizes[k]), 1)
             mean = np.bincount(cells[k], cost, sizes[k]) / n
@@ -119,7 +121,10 @@ def bootstrap_curves(
 
 
 def kept_points(curve: Curve, n_bonafide: int, n_spoof: int, points: Sequence[Callable], n: int = 64) -> np.ndarray:
-    """Indices of the points of a curve that its replicates are computed at: all, or those of most interest."""
+    """Indices of the points of a curve at which its replicates are computed: all, or about `n` around each of `points`.
+
+    See bootstrap_curves.
+    """
     if len(curve.frr) <= 4 * n:
         return np.arange(len(curve.frr))
     difference = curve.frr - curve.far  # from -1 to 1, never falling
@@ -136,7 +141,7 @@ def kept_points(curve: Curve, n_bonafide: int, n_spoof: int, points: Sequence[Ca
 
 
 def _draw_trials(cells, sizes, n_replicates, rng):
-    """Trials drawn with replacement, as counts in the cells of each system: list of (replicates, sizes[k])."""
+    """Draw trials with replacement and count them in the cells of each system: list of (replicates, sizes[k])."""
     n_trials = len(cells[0])
     if len(cells) == 1:
         return [rng.multinomial(n_trials, np.bincount(cells[0], minlength=sizes[0]) / n_trials, size=n_replicates)]
@@ -163,7 +168,7 @@ def _table(rows, n_rows, columns, n_columns, mass):
 def bootstrap_figure(
     figure: Callable[[Curve], np.ndarray | float], exact: Curve, coarse: Curve, replicates: Curve
 ) -> tuple[float, np.ndarray]:
-    """(value, replicates (n,)) of a function of a Curve; what the coarse curve misses is put back. NaNs left out."""
+    """(value, replicates (n,)) of a function of a Curve. The bias of the coarse curve is corrected; NaNs remain."""
     with np.errstate(invalid="ignore"):
         values = np.asarray(figure(replicates))
     value = float(figure(exact))
@@ -171,7 +176,7 @@ def bootstrap_figure(
 
 
 def percentile_interval(replicates: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval (low, high) of bootstrap replicates, NaN ones left out. (NaN, NaN) where none is left."""
+    """Percentile interval (low, high) of bootstrap replicates, ignoring NaNs; (NaN, NaN) if all are NaN."""
     replicates = replicates[np.isfinite(replicates)]
     if not len(replicates):
         return math.nan, math.nan
@@ -181,8 +186,10 @@ def percentile_interval(replicates: np.ndarray, confidence: float = 0.95) -> tup
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of "there is no difference" from bootstrap replicates of it: below 0.05 where the 95 %
-    interval leaves 0 out. Source: Davison & Hinkley, 1997, section 4.4 (with one added to the counts).
+    """Two-sided p-value of the hypothesis of no difference, from bootstrap replicates of the difference.
+
+    It is below 0.05 if the 95 % interval excludes 0.
+    Source: Davison & Hinkley, 1997, section 4.4 (with one added to the counts).
     """
     differences = differences[np.isfinite(differences)]
     less, more = np.sum(differences <= 0), np.sum(differences >= 0)
@@ -190,14 +197,14 @@ def p_value(differences: np.ndarray) -> float:
 
 
 def least_p(differences: np.ndarray) -> float:
-    """The least that `p_value` can give with so many replicates: its value if none is on the other side of 0."""
+    """Smallest value that `p_value` can return for this number of replicates: all are on one side of 0."""
     return min(1.0, 2 / (np.count_nonzero(np.isfinite(differences)) + 1))
 
 
 def bootstrap_statistic(
     statistic: Callable[..., float], *classes: np.ndarray, n_replicates: int = 200, seed: int = 0
 ) -> np.ndarray:
-    """Replicates (n,) of any function of the trials of some classes, drawn with replacement within each class."""
+    """Bootstrap replicates (n,) of a function of several classes; trials are drawn with replacement in each class."""
     rng = np.random.default_rng(seed)
     draws = ([trials[rng.integers(len(trials), size=len(trials))] for trials in classes] for _ in range(n_replicates))
     return np.array([statistic(*draw) for draw in draws])
@@ -208,8 +215,8 @@ def bootstrap_eer(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the EER: (low, high), fractions.
 
-    Trials are drawn with replacement within each class, so the interval speaks of other trials from the same
-    speakers and attacks, not of other speakers. Raises UserError as compute_eer.
+    Trials are drawn with replacement within each class, so the interval covers other trials of the same speakers
+    and attacks, but not other speakers. Raises the UserErrors of compute_eer.
     """
     curves = bootstrap_curves(*checked(bonafide, spoof), n_replicates, seed, points=[eer_point])
     _, replicates = bootstrap_figure(curve_eer, *curves[0])
@@ -217,17 +224,16 @@ def bootstrap_eer(
 
 
 def _fewest_clusters(*classes):
-    """How many different codes there are in the class that has the fewest of them."""
+    """Number of distinct codes in the class with the fewest."""
     return min(np.count_nonzero(np.bincount(codes)) for codes in classes)
 
 
 class Bootstrap:
-    """How the intervals of a report are made; `text` says it in words.
+    """Bootstrap settings of a report: what is resampled, and how often. `text` describes them.
 
-    n: number of replicates, 0 for no intervals; cluster: column whose values are drawn whole, "none"
-    for trials; None: that of the corpus's record, if the key names enough of them; seed: of the draws.
-    Raises UserError for a column that
-    the table lacks, or with too many values.
+    n: number of replicates, 0 for no intervals. cluster: column whose values are drawn as whole clusters; "none": draw
+    trials; None: the cluster column of the corpus's record if the key has enough clusters, else trials.
+    seed: seed of the draws. Raises UserError if the table has no such column or the column has too many values.
     """
 
     def __init__(self, table: TrialTable, n: int = 1000, cluster: str | None = None, seed: int = 0) -> None:
@@ -236,7 +242,7 @@ class Bootstrap:
         column, self.fewest = cluster or table.record.cluster, 2 if cluster else FEWEST_CLUSTERS
         if cluster not in (None, "none", *table.columns):
             have = ", ".join(table.names) or "none"
-            raise UserError(f"--cluster {column}: {table.path} has no such column, but {have}")
+            raise UserError(f"--cluster {column}: {table.path} has no such column; its columns: {have}")
         if column != "none" and column in table.columns:
             _, codes = np.unique(table.columns[column].codes, return_inverse=True)
             n = int(codes.max()) + 1
@@ -256,7 +262,11 @@ class Bootstrap:
     def curves(
         self, scores: Sequence[np.ndarray], condition: Condition, points: Sequence[Callable], cllr: bool = False
     ) -> list[tuple[Curve, Curve | None, Curve | None]]:
-        """(exact, coarse, replicates) Curves of each of several score arrays; the last two None without intervals."""
+        """(exact, coarse, replicates) Curves of each array of scores, for the trials of a Condition.
+
+        scores: arrays (trials of the table,); points, cllr: see bootstrap_curves. Without intervals, coarse and
+        replicates are None.
+        """
         classes = [[s[index] for s in scores] for index in (condition.bonafide, condition.spoof)]
         if not self.n:
             return [(det_curve(*pair, cllr=cllr), None, None) for pair in zip(*classes)]
@@ -264,7 +274,7 @@ class Bootstrap:
         return bootstrap_curves(*classes, self.n, self.seed, points, cllr, strata)
 
     def stratum(self, trials: tuple, indices: tuple[np.ndarray, np.ndarray]) -> Stratum:
-        """The Stratum of some trials. trials: as it has them; indices: into the table, of each class."""
+        """The Stratum of some trials. trials: see Stratum; indices: the same trials of each class in the table."""
         if self.codes is None:
             return Stratum(trials)
         clusters = tuple(self.codes[index] for index in indices)
@@ -272,7 +282,7 @@ class Bootstrap:
 
 
 class BootstrapWithin:
-    """Bootstrap of several tables' trials in succession, those of each drawn within it; `text` says it in words.
+    """Bootstrap of the concatenated trials of several tables, resampled within each table. `text` describes it.
 
     parts: {name: (Bootstrap of a table, number of its trials)}.
     """
@@ -289,7 +299,7 @@ class BootstrapWithin:
     def curves(
         self, scores: Sequence[np.ndarray], condition: Condition, points: Sequence[Callable], cllr: bool = False
     ) -> list[tuple[Curve, Curve | None, Curve | None]]:
-        """As Bootstrap.curves, for a Condition of all trials."""
+        """The same as Bootstrap.curves, for a Condition of trials of all tables."""
         indices = (condition.bonafide, condition.spoof)
         classes = [[s[index] for s in scores] for index in indices]
         if not self.n:
@@ -299,5 +309,5 @@ class BootstrapWithin:
             own = tuple(slice(*np.searchsorted(index, (start, start + size))) for index in indices)
             strata.append(bootstrap.stratum(own, tuple(index[part] - start for index, part in zip(indices, own))))
             start += size
-        seed = len(self.parts)  # those below are of the parts
+        seed = len(self.parts)  # the parts have the seeds below it
         return bootstrap_curves(*classes, self.n, seed, points, cllr, strata)

@@ -1,4 +1,4 @@
-"""Calibration and fusion: scores to log-likelihood ratios."""
+"""Calibration and fusion of scores into log-likelihood ratios."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from reports.systems import align
 
 
 def train_calibration(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[np.ndarray, float]:
-    """(weights (systems,), offset) that turn scores into log-likelihood ratios: scores @ weights + offset.
+    """Train an affine calibration (one system) or fusion (several): log-likelihood ratios = scores @ weights + offset.
 
-    bonafide, spoof: (trials, systems) or (trials,) scores of development trials. Logistic regression in which both
-    classes weigh the same, which minimises Cllr: affine calibration of one system, fusion of several.
+    bonafide, spoof: (trials, systems) or (trials,) scores of development trials. Returns weights (systems,), offset.
+    Logistic regression with equal weight on both classes, which minimises Cllr. If the classes are separable, it has
+    no finite optimum; a ridge penalty of 1e-9 keeps the weights finite.
     Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems", IEEE TASLP 15, 2007.
-    Raises UserError as compute_eer. Where the classes are separated without error no finite answer is best; a ridge
-    of 1e-9 then keeps it finite.
+    Raises the UserErrors of compute_eer, and UserError for scores whose variance overflows.
     """
     checked(*(np.ravel(x) for x in (bonafide, spoof)))
     bonafide, spoof = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (bonafide, spoof))
@@ -28,7 +28,7 @@ def train_calibration(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[np.ndarray
     with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = x.mean(axis=0), x.std(axis=0)
     if not np.all(np.isfinite([mean, scale])):
-        raise UserError(f"expected scores whose variance is a number, found some of {np.max(np.abs(x)):g}")
+        raise UserError(f"expected scores with a finite variance, found scores of up to {np.max(np.abs(x)):g}")
     scale[scale == 0] = 1
     x = np.column_stack([(x - mean) / scale, np.ones(len(x))])
     sign = np.repeat([1.0, -1.0], [len(bonafide), len(spoof)])
@@ -39,7 +39,7 @@ def train_calibration(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[np.ndarray
         return share @ np.logaddexp(0, -sign * (x @ w)) + ridge @ w**2 / 2
 
     w = np.zeros(x.shape[1])
-    for _ in range(100):  # Newton's steps, halved where one does not lead down
+    for _ in range(100):  # Newton's method; a step that raises the loss is halved
         wrong = 1 / (1 + np.exp(np.clip(sign * (x @ w), -700, 700)))
         gradient = -(x.T @ (share * sign * wrong)) + ridge * w
         hessian = (x.T * (share * wrong * (1 - wrong))) @ x + np.diag(ridge + 1e-15)
@@ -62,12 +62,12 @@ def calibrate_and_fuse(
     read: Callable = corpora.read_score_columns,
     bonafide: str | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Replace scores by log-likelihood ratios and add a fused system: ({name: scores (trials,)}, lines that say how).
+    """Calibrate scores and add a fused system: ({name: scores (trials,)}, lines with the weights).
 
-    systems: {name: scores}. calibrate: score files of the same systems on development trials, then their key. fuse:
-    "average", or "logistic", which is trained on `calibrate`. read: of a path, its ScoreColumns;
-    bonafide: as for corpora.read_table.
-    Raises UserError where the files do not fit their key.
+    systems: {name: scores}. calibrate: development score files of these systems, in order, then their key. fuse:
+    "average", or "logistic", which is trained on `calibrate`. read: function of a path that returns ScoreColumns;
+    bonafide: see corpora.read_table.
+    Raises UserError if the files do not match their key.
     """
     systems, lines = dict(systems), []
     everything = np.column_stack(list(systems.values()))

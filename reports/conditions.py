@@ -1,4 +1,4 @@
-"""Conditions of a report: the sets of trials that each row of its tables is about."""
+"""Conditions of a report: the set of trials behind each row of its tables."""
 
 import csv
 import itertools
@@ -11,19 +11,22 @@ from common.console import UserError
 from corpora import BONAFIDE, SPOOF, TrialTable
 from reports import ctrsvdd
 
-# A set of trials: all that pass `filters`, {column: values}. bonafide, spoof: indices of its trials.
+# A set of trials. filters: {column: values}, which the trials have; bonafide, spoof: indices of the trials.
 Condition = namedtuple("Condition", "by name filters bonafide spoof")
-# Published texts that some corpus's record names: modules with the masks of their lines, and a function that prints.
+# {name in a corpus's record: module with `masks`, the trials of each published line, and `print_report`}
 PUBLISHED_REPORTS = {"ctrsvdd": ctrsvdd}
 
 
 def _partition(table, columns):
-    """The trials by the values of some columns: (values of each column, {tuple of values: indices}) for bona fide and
-    spoofed trials. Where bona fide trials have no value, as of an attack, they pass every one of that column.
+    """Group trials by the values of columns: (values of each column, bona fide groups, spoofed groups).
+
+    Groups: {tuple of values: indices}. In a column without values for bona fide trials, such as attack, all bona fide
+    trials belong to every value.
     """
     for column in columns:
         if column not in table.columns:
-            raise UserError(f"--by {column}: {table.path} has no such column, but {', '.join(table.names) or 'none'}")
+            have = ", ".join(table.names) or "none"
+            raise UserError(f"--by {column}: {table.path} has no such column; its columns: {have}")
     values, parts = [], []
     described = {}
     for column in columns:
@@ -58,10 +61,10 @@ def _partition(table, columns):
 def conditions_of(
     table: TrialTable, by: list[list[str]] | None = None, groups: dict[str, set[str]] | None = None
 ) -> list[Condition]:
-    """Every Condition of a report: pooled, groups of attacks, then breakdowns.
+    """All Conditions of a report: pooled, groups of attacks, then breakdowns.
 
-    table: of the trials reported on. by: lists of one column or two, ["none"] for no breakdown; None: those
-    of its corpus's record, or of the published report that it names. groups: {name: attacks}, as of read_groups.
+    table: the trials reported on. by: lists of one or two columns, ["none"] for no breakdown; None: the breakdowns of
+    the corpus's record, or of the published report that it names. groups: {name: attacks}, see read_groups.
     """
     everything = [np.flatnonzero(table.label == label) for label in (BONAFIDE, SPOOF)]
     conditions = [Condition("pooled", "pooled", {}, *everything)]
@@ -92,7 +95,7 @@ def conditions_of(
 
 
 def read_groups(path: str | os.PathLike) -> dict[str, set[str]]:
-    """{group: set of attacks}, in the order of the file."""
+    """Read a table of attack,group: {group: set of attacks}, in the order of the file."""
     groups = {}
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -103,7 +106,7 @@ def read_groups(path: str | os.PathLike) -> dict[str, set[str]]:
                 )
             for row in reader:
                 if not row["attack"] or not row["group"] or None in row:
-                    raise UserError(f"{path}:{reader.line_num}: expected attack,group")
+                    raise UserError(f"{path}:{reader.line_num}: expected two values, attack,group")
                 groups.setdefault(row["group"], set()).add(row["attack"])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error

@@ -1,4 +1,4 @@
-"""The report of the published CtrSVDD script, line for line, and the conditions that its lines are about."""
+"""The report of the published CtrSVDD script, line for line, and the trials of each of its lines."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from reports.published import published_ctrsvdd
 
 
 def masks(table: TrialTable) -> dict[tuple[str, str], np.ndarray]:
-    """{(by, name): mask (trials,)} of the published lines and of the organisers'; {} for a set without acesinger.
+    """{(by, name): mask (trials,)} of the published lines and of the organisers' lines; {} if acesinger is absent.
 
-    A dataset is all of it; excluding A14 only leaves the bona fide trials of acesinger in; an attack has all bona fide
-    trials but acesinger's, with these for A14.
+    A dataset line has all its trials. "Excluding A14 only" keeps the bona fide trials of acesinger. An attack line has
+    all bona fide trials except those of acesinger; A14 has those as well.
     """
     (datasets, dataset_names), (attacks, attack_names) = table.columns["dataset"], table.columns["attack"]
     if "acesinger" not in dataset_names:
@@ -28,12 +28,12 @@ def masks(table: TrialTable) -> dict[tuple[str, str], np.ndarray]:
 
 
 def print_report(scores: np.ndarray, table: TrialTable, places: np.ndarray) -> None:
-    """The published text. scores: (trials,); places: (trials,) of each trial's line in the score file, for the order.
+    """Print the published report. scores: (trials,); places: (trials,) line of each trial in the score file.
 
-    See `masks` for the trials of each line.
+    Datasets are printed in the order of the score file. See `masks` for the trials of each line.
     """
     rule = "-" * 57
-    order = np.argsort(places)  # the order of the score file
+    order = np.argsort(places)
     datasets, dataset_names = table.columns["dataset"]
     attacks, attack_names = table.columns["attack"]
     is_bonafide = table.label == BONAFIDE

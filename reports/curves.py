@@ -1,8 +1,9 @@
-"""The DET curve of a detector's scores, and the figures that are read from it, for one curve or for replicates of it.
+"""The DET curve of a detector's scores and the figures computed from it, for one curve or its bootstrap replicates.
 
-Bona fide is the positive class, a higher score more bona fide. A threshold is a score that is itself rejected: trials
-above it are accepted as bona fide. Trials of equal score move together, so that no figure depends on the order of the
-trials. Each figure has a function of a Curve and, if it depends on one operating point most, one that gives its index.
+Bona fide is the positive class; a higher score means bona fide. A trial is accepted as bona fide if its score is above
+the threshold, and rejected if it equals it. Trials of equal score move together, so no figure depends on the order of
+trials. Each figure has a function of a Curve; if it depends mostly on one operating point, another function returns
+the index of that point.
 """
 
 import math
@@ -14,9 +15,9 @@ from numpy.typing import ArrayLike
 
 from common.console import UserError
 
-# The DET curve: false rejection and false acceptance rate at every operating point, thresholds ascending.
-# frr, far: (points,), or (replicates, points) for a bootstrap. cllr, which no curve tells, stands with it where it was
-# asked for: a number, or (replicates,).
+# The DET curve: false rejection and false acceptance rates at every operating point, thresholds ascending.
+# frr, far: (points,), or (replicates, points) of a bootstrap. cllr: a number, or (replicates,); None if not computed.
+# Cllr cannot be computed from the curve, so it is stored with it.
 Curve = namedtuple("Curve", "frr far thresholds cllr")
 
 # Priors and costs of the t-DCF and of ASVspoof 5's a-DCF.
@@ -28,16 +29,16 @@ C_MISS, C_FA = 1, 10
 def det_curve(
     bonafide: ArrayLike, spoof: ArrayLike, cllr: bool = False, masses: Sequence[np.ndarray] | None = None
 ) -> Curve:
-    """The DET curve of scores, a Curve of as many points as there are distinct scores, and one that rejects nothing.
+    """DET curve of scores: a Curve with one point per distinct score, after a first point that rejects nothing.
 
-    masses: what each trial of the two classes counts, whole numbers; None: 1.
-    Raises UserError for an empty class or a score that is not finite.
+    masses: integer weight of each trial of the two classes; None: 1. cllr: also compute Cllr.
+    Raises UserError for an empty class, or for NaN or infinite scores.
     """
     classes = checked(bonafide, spoof)
     scores = np.concatenate(classes)
     order = np.argsort(scores)
     scores, is_bonafide = scores[order], order < len(classes[0])
-    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of each run of equal scores
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # last trial of each run of equal scores
     if masses is None:
         rejected = np.cumsum(is_bonafide)[last]
         rejected = rejected, last + 1 - rejected
@@ -54,20 +55,21 @@ def det_curve(
 
 
 def checked(*classes: ArrayLike, names: Sequence[str] = ("bona fide", "spoof")) -> list[np.ndarray]:
+    """The classes as float64 arrays. Raises UserError for an empty class, or for NaN or infinite scores."""
     classes = [np.asarray(scores, dtype=np.float64) for scores in classes]
     for name, scores in zip(names, classes):
         if not len(scores):
-            raise UserError(f"an error rate needs every class; found no {name} trial")
+            raise UserError(f"expected trials of every class, found no {name} trial")
         if not np.all(np.isfinite(scores)):
-            raise UserError(f"expected finite scores, found {np.sum(~np.isfinite(scores))} {name} ones that are not")
+            n = np.sum(~np.isfinite(scores))
+            raise UserError(f"expected finite scores, found {n} NaN or infinite scores of {name} trials")
     return classes
 
 
 def eer_point(curve: Curve) -> np.ndarray | np.integer:
-    """Index of the point of a Curve where its rates are nearest to each other; the first of several.
+    """Index of the point of a Curve with the smallest difference between FRR and FAR; the first if several tie.
 
-    Differences are whole numbers over the product of the class sizes: what is nearer to each other than 1e-13 is
-    equal, but for rounding.
+    Differences are integer multiples of 1 / (product of the class sizes), so differences within 1e-13 are ties.
     """
     difference = np.abs(curve.frr - curve.far)
     return np.argmax(difference <= difference.min(axis=-1, keepdims=True) + 1e-13, axis=-1)
@@ -80,23 +82,23 @@ def curve_eer(curve: Curve) -> np.ndarray | float:
 
 
 def dcf_weights(p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA) -> tuple[float, float]:
-    """(miss, false alarm): the normalised detection cost is miss FRR + false_alarm FAR."""
+    """Weights (miss, false_alarm) of the normalised detection cost miss FRR + false_alarm FAR."""
     miss, false_alarm = c_miss * (1 - p_spoof), c_fa * p_spoof
     return miss / min(miss, false_alarm), false_alarm / min(miss, false_alarm)
 
 
 def curve_min_cost(curve: Curve, miss: float, false_alarm: float, floor: float = 0) -> np.ndarray | float:
-    """min over thresholds of floor + miss FRR + false_alarm FAR of a Curve, or of each of its replicates."""
+    """Minimum over thresholds of floor + miss FRR + false_alarm FAR, of a Curve or of each of its replicates."""
     return floor + np.min(miss * curve.frr + false_alarm * curve.far, axis=-1)
 
 
 def min_cost_point(curve: Curve, miss: float, false_alarm: float, floor: float = 0) -> np.integer:
-    """Index of the point of a Curve where curve_min_cost is attained."""
+    """Index of the point of a Curve with the minimum cost; see curve_min_cost."""
     return np.argmin(miss * curve.frr + false_alarm * curve.far)
 
 
 def bayes_point(curve: Curve, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA) -> int | np.integer:
-    """Index of the point of a Curve that a log-likelihood ratio is judged at; see compute_act_dcf."""
+    """Index of the point of a Curve at the Bayes threshold for log-likelihood ratios; see compute_act_dcf."""
     return max(np.searchsorted(curve.thresholds, -math.log(c_miss * (1 - p_spoof) / (c_fa * p_spoof))) - 1, 0)
 
 
@@ -111,17 +113,17 @@ def curve_act_dcf(
 
 def curve_auc(curve: Curve) -> np.ndarray | float:
     """AUC of a Curve, or of each of its replicates; see compute_auc."""
-    spoof = -np.diff(curve.far)  # share of spoofs at each score; those of bona fide above it, and half of those at it
+    spoof = -np.diff(curve.far)  # share of spoofs at each score; a bona fide trial of the same score counts half
     return np.sum(spoof * (1 - (curve.frr[..., 1:] + curve.frr[..., :-1]) / 2), axis=-1)
 
 
 def far_at_point(curve: Curve, frr: float) -> np.ndarray | np.integer:
-    """Index of the last point of a Curve, or of each of its replicates, with no more than that FRR."""
+    """Index of the last point whose FRR is at most `frr`, in a Curve or in each of its replicates."""
     return np.sum(curve.frr <= frr + 1e-12, axis=-1) - 1
 
 
 def curve_far_at(curve: Curve, frr: float) -> np.ndarray | float:
-    """FAR at an FRR of a Curve, or of each of its replicates; see compute_far_at."""
+    """FAR at a given FRR, of a Curve or of each of its replicates; see compute_far_at."""
     return np.take_along_axis(curve.far, np.expand_dims(far_at_point(curve, frr), -1), -1)[..., 0]
 
 
@@ -133,7 +135,7 @@ def curve_min_cllr(curve: Curve) -> np.ndarray | float:
     filled = (bonafide + spoof > 0) | first
     bonafide, spoof, first = bonafide[filled], spoof[filled], first[filled]
     replicate = np.cumsum(first) - 1
-    while True:  # pool every run of falling likelihood ratios into one, until none falls: isotonic regression
+    while True:  # isotonic regression: pool runs of decreasing likelihood ratios until none decreases
         falls = (bonafide[:-1] * spoof[1:] >= bonafide[1:] * spoof[:-1]) & (replicate[:-1] == replicate[1:])
         if not falls.any():
             break
@@ -147,8 +149,10 @@ def curve_min_cllr(curve: Curve) -> np.ndarray | float:
 
 
 def cllr_costs(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Costs of each trial in bits, (bona fide (trials,), spoof (trials,)); Cllr is the mean of the two means."""
     return np.logaddexp(0, -bonafide) / math.log(2), np.logaddexp(0, spoof) / math.log(2)
 
 
 def cllr_of(bonafide: np.ndarray, spoof: np.ndarray) -> float:
+    """Cllr in bits; see metrics.compute_cllr."""
     return sum(float(np.mean(costs)) for costs in cllr_costs(bonafide, spoof)) / 2

@@ -1,4 +1,4 @@
-"""Exact bounds of error rates where the bootstrap has little to draw from: few trials, or no error among them."""
+"""Exact bounds of error rates for cases in which the bootstrap is unreliable: few trials or no observed error."""
 
 import math
 from collections import namedtuple
@@ -8,18 +8,18 @@ import numpy as np
 from reports.conditions import Condition
 from reports.curves import det_curve
 
-FEWEST_TRIALS = 20  # of each class, below which a bootstrap interval is too narrow to be relied on
+FEWEST_TRIALS = 20  # in each class; with fewer, a bootstrap interval is too narrow
 
 # An error rate and its 95 % bounds. rate: "frr" or "far"; errors, trials: counts; low, high: fractions.
 Bound = namedtuple("Bound", "rate errors trials low high")
 
 
 def clopper_pearson(errors: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact two-sided bounds (low, high), fractions, of an error rate from counts of independent trials.
+    """Exact two-sided bounds (low, high), fractions, of an error rate measured on independent trials.
 
     Source: Clopper & Pearson, "The use of confidence or fiducial limits", Biometrika 26, 1934.
     """
-    from scipy.special import betaincinv  # a report that needs none starts faster
+    from scipy.special import betaincinv  # imported here: reports without exact bounds start faster
 
     tail = (1 - confidence) / 2
     low = betaincinv(errors, trials - errors + 1, tail) if errors else 0.0
@@ -28,12 +28,12 @@ def clopper_pearson(errors: int, trials: int, confidence: float = 0.95) -> tuple
 
 
 def exact_bounds(figures: list, values: dict, scores: np.ndarray, condition: Condition) -> dict[str, list[Bound]]:
-    """{key: Bounds} of those figures.Figures that are error rates, if their bootstrap interval says too little.
+    """Exact bounds {key: Bounds} of the figures that are error rates and whose bootstrap interval is unreliable.
 
-    values: {key: figures.Value} of the figures that are asked for; scores: (trials,). An interval says too little if no
-    error was seen or it is a point, and an EER's with fewer than FEWEST_TRIALS of a class. Bounds are those of the
-    rates at the threshold that the figure has on these trials, which is taken as given: so a FAR at a given FRR, which
-    few bona fide trials leave open, gets none for their sake.
+    figures: figures.Figures; values: {key: figures.Value}; scores: (trials,). An interval is unreliable if no error was
+    observed or its ends are equal; that of an EER also if a class has fewer than FEWEST_TRIALS trials. The threshold
+    of the figure on these trials is taken as given. The bounds of a FAR at a given FRR therefore ignore that few bona
+    fide trials leave its threshold uncertain; few trials alone give it no bounds.
     """
     classes = [scores[index] for index in (condition.bonafide, condition.spoof)]
     is_few = min(map(len, classes)) < FEWEST_TRIALS

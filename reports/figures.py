@@ -1,5 +1,5 @@
-"""The figures of a report, declared once: an entry in FIGURES is given for every condition, with its interval, in every
-form of output, and is compared between systems.
+"""The figures of a report. An entry in FIGURES is enough: it is computed with its interval for every condition, printed
+in every output form, and compared between systems.
 """
 
 import itertools
@@ -27,15 +27,15 @@ from reports.exact import exact_bounds
 from reports.published import PROGRAMS
 from reports.systems import asv_rates
 
-# A figure of one condition and system; low, high: its 95 % interval, NaN if it has none.
+# The value of a figure for one condition and system. low, high: its 95 % interval, NaN without one.
 Value = namedtuple("Value", "value low high")
 NO_VALUE = Value(math.nan, math.nan, math.nan)
 # A row of a report. condition: Condition; system: name; figures: {key: Value}, empty if the condition lacks a class;
-# bounds: as exact_bounds gives them.
+# bounds: the result of exact_bounds.
 Row = namedtuple("Row", "condition system figures bounds", defaults=({},))
-# What figures depend on besides the countermeasure's scores. record: corpora.Corpus; asv: AsvRates or None; miss_rates:
-# of --miss_rates, in percent; published: whether the published figures are asked for; sasv: {column: scores (trials,)}
-# of a table with verification scores, else {}.
+# What figures depend on in addition to the countermeasure's scores. record: corpora.Corpus; asv: AsvRates or None;
+# miss_rates: --miss_rates, in percent; published: whether to add the published figures; sasv: {column: scores
+# (trials,)} of a table with verification scores, else {}.
 Setting = namedtuple("Setting", "record asv miss_rates published sasv")
 
 
@@ -47,16 +47,19 @@ def _once(setting):
 class Figure:
     """A figure of a report.
 
-    key: its name in json and csv. title: in tables. function: of a curves.Curve, the value, or (replicates,) of a Curve
-    of replicates. point: function of a Curve, the index of the operating point that the figure depends on most; near
-    to it the replicates are resolved finest. scale, digits: how it is shown. pooled_only: it is given for all trials
-    alone, below the tables, and not compared. cllr: it needs the Curve's Cllr. rates: the error rates at `point` that
-    it consists of, "frr" or "far", to be bounded exactly where there are few trials.
-    cases: of a Setting, pairs (label, keywords): {} in key and title stands for the label, the keywords go to function
-    and point; no pair: no figure.
-    show: function of the value, how it is shown, instead of scale and digits.
-    of: "curve" as above; "scores": function of the scores of both classes instead, which has no interval; "sasv":
-    function of the target, nontarget and spoof trials of these `columns` of a table with verification scores.
+    key: name in json and csv. title: name in tables.
+    function: maps a curves.Curve to the value, or a Curve of replicates to (replicates,).
+    point: maps a Curve to the index of the operating point that the figure depends on most; replicates are resolved
+    most finely near it.
+    scale, digits: a value is printed times `scale`, with so many decimals; show: function of the value that replaces
+    both.
+    pooled_only: the figure is printed for all trials only, below the tables, and is not compared.
+    cllr: the figure needs the Curve's Cllr.
+    rates: the error rates at `point` that make up the figure, "frr" or "far"; they get exact bounds if trials are few.
+    cases: maps a Setting to pairs (label, keywords). Each pair gives one figure: the label replaces {} in key and
+    title, the keywords are passed to function and point.
+    of: what `function` takes: "curve", as above; "scores": the scores of both classes (such a figure has no interval);
+    "sasv": the target, nontarget and spoof trials of these `columns` of a table with verification scores.
     """
 
     key: str
@@ -89,7 +92,7 @@ def _dcf_cases(setting):
 
 
 def _tdcf_cases(setting, own=True):
-    """The t-DCF in the form of the corpus's own challenge, or in the others."""
+    """The t-DCF in the form of the corpus's own challenge, or (own=False) in the other forms."""
     for version in metrics.TDCF_VERSIONS:
         if setting.asv is not None and (version == setting.record.tdcf) == own:
             yield version, dict(zip(("miss", "false_alarm", "floor"), metrics.tdcf_weights(setting.asv, version)))
@@ -160,7 +163,7 @@ FIGURES = [
 
 
 def figures_of(setting: Setting, pooled: bool = True) -> list[Figure]:
-    """The figures that a Setting has, of all trials or of another condition, in the order of FIGURES."""
+    """The figures available in a Setting, in the order of FIGURES. pooled: for all trials, not another condition."""
     chosen = [figure for figure in FIGURES if pooled or not figure.pooled_only]
     chosen = [figure for figure in chosen if figure.of != "sasv" or set(figure.columns) <= set(setting.sasv)]
     return [figure.case(*case) for figure in chosen for case in figure.cases(setting)]
@@ -173,10 +176,10 @@ def measure(
     setting: Setting,
     bootstrap: Bootstrap,
 ) -> tuple[list[Row], dict[str, Figure]]:
-    """One Row a condition and system, and the Figures by key.
+    """One Row per condition and system, and the Figures by key.
 
-    systems: {name: scores (trials,)}; asv: each condition takes its own from it.
-    Raises UserError if the verification of all trials leaves the t-DCF no meaning.
+    systems: {name: scores (trials,)}; asv: verification of all trials, from which each condition selects its own.
+    Raises UserError if the verification of all trials makes the t-DCF undefined (see tdcf_weights).
     """
     rows, shown = [], {}
     for condition in conditions:
@@ -186,7 +189,7 @@ def measure(
             setting = setting._replace(asv=asv_rates(asv, condition.filters))
             try:
                 figures = figures_of(setting, pooled)
-            except UserError:  # the verification of this condition's few trials leaves a t-DCF no meaning
+            except UserError:  # the t-DCF is undefined for the few verification trials of this condition
                 if pooled:
                     raise
                 figures = figures_of(setting._replace(asv=None), pooled)
@@ -206,7 +209,7 @@ def drawn_values(
     sasv: dict[str, np.ndarray] | None = None,
     asv: AsvTrials | metrics.AsvRates | None = None,
 ) -> dict[str, tuple[Value, np.ndarray | None]]:
-    """{key: (Value, its replicates or None)} of figures for one system, scores (trials,), in one condition."""
+    """{key: (Value, its replicates or None)} of the figures of one system, scores (trials,), in one condition."""
     (drawn,) = curves_of(figures, [scores], condition, bootstrap)
     values = {}
     for figure in figures:
@@ -224,7 +227,7 @@ def drawn_values(
 def curves_of(
     figures: list[Figure], systems: list[np.ndarray], condition: Condition, bootstrap: Bootstrap
 ) -> list[tuple[curves.Curve, curves.Curve | None, curves.Curve | None]]:
-    """(exact, coarse, replicates) Curves of each of several score arrays, as these figures need them."""
+    """(exact, coarse, replicates) Curves of each array of scores, with the points and Cllr that the figures need."""
     points = [figure.point for figure in figures if figure.point]
     return bootstrap.curves(systems, condition, points, cllr=any(figure.cllr for figure in figures))
 
@@ -232,7 +235,7 @@ def curves_of(
 def curve_value(
     figure: Figure, exact: curves.Curve, coarse: curves.Curve | None, replicates: curves.Curve | None
 ) -> tuple[Value, np.ndarray | None]:
-    """(Value, its replicates or None)"""
+    """(Value, its replicates or None) of a figure, from the Curves of one system; see curves_of."""
     if coarse is None:
         return NO_VALUE._replace(value=float(figure.function(exact))), None
     value, drawn = bootstrap_figure(figure.function, exact, coarse, replicates)
@@ -240,13 +243,16 @@ def curve_value(
 
 
 def _sasv_value(figure, trials, kind, n_replicates):
-    """Value of a figure of both detectors. trials: (trials, columns); kind: (trials,) as in AsvTrials."""
+    """Value of a figure of spoofing countermeasure and speaker verification together.
+
+    trials: (trials, columns); kind: (trials,), see AsvTrials.
+    """
     trials = trials[:, 0] if len(figure.columns) == 1 else trials
     classes = [trials[kind == k] for k in (TARGET, NONTARGET, ASV_SPOOF)]
     value = NO_VALUE._replace(value=figure.function(*classes))
     if not n_replicates:
         return value
-    # Each replicate is computed anew from drawn trials: fewer of them.
+    # Each replicate is computed from drawn trials, not from counts, which is slow: at most 200 of them.
     drawn = bootstrap_statistic(figure.function, *classes, n_replicates=min(n_replicates, 200))
     return Value(value.value, *percentile_interval(drawn))
 
@@ -258,9 +264,10 @@ def compare(
     setting: Setting,
     bootstrap: Bootstrap,
 ) -> list[dict[str, str | float]]:
-    """Every pair of systems on the same trials and the same draws of them: {first, second, figure, difference, low,
-    high, p, p_least}, the difference being first - second; p_least: see least_p. pooled: Condition of
-    all trials; the rest as for `measure`.
+    """Compare every pair of systems on the same trials and the same bootstrap draws.
+
+    Returns dicts {first, second, figure, difference, low, high, p, p_least}: the difference is first - second;
+    p_least: see least_p. pooled: Condition of all trials; the other arguments: see `measure`.
     """
     setting = setting._replace(asv=asv_rates(asv, {}))
     figures = [figure for figure in figures_of(setting, pooled=False) if figure.of == "curve"]
@@ -276,7 +283,7 @@ def compare(
 def comparison(
     first: str, second: str, figure: str, difference: float, replicates: np.ndarray
 ) -> dict[str, str | float]:
-    """An element of what `compare` returns."""
+    """One element of the list that `compare` returns."""
     low, high = percentile_interval(replicates)
     names = {"first": first, "second": second, "figure": figure}
     p = {"p": p_value(replicates), "p_least": least_p(replicates)}

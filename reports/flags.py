@@ -1,4 +1,4 @@
-"""The flags of EER_minDCF.py, and which of them go together."""
+"""The flags of EER_minDCF.py and the checks of their combinations."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from reports.submissions import SUBMISSIONS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags, checked one by one and together; `eval_sets`: the sets of --sets or --set, [] without."""
+    """Parse the flags and check their combinations. Adds `eval_sets`: the sets of --sets or --set, else []."""
     parser = argparse.ArgumentParser(
         description="Report the error rates of score files, pooled and by condition, with confidence intervals.",
         allow_abbrev=False,
@@ -141,73 +141,76 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ]
     wrong = [f"--{name}" for name in given if (name in of_frames) != bool(args.frames)]
     if wrong:
-        parser.error(f"{', '.join(wrong)}: not {'with' if args.frames else 'without'} --frames")
+        parser.error(f"{', '.join(wrong)}: {'cannot be combined with' if args.frames else 'only with'} --frames")
     if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
-        parser.error(f"--plot: expected a file name in .png, .pdf or .svg, found {args.plot}")
+        parser.error(f"--plot: expected a file name that ends in .png, .pdf or .svg, found {args.plot}")
     if args.by and any(len(columns) > 2 for columns in args.by):
-        parser.error("--by: expected one column or two")
+        parser.error("--by: expected one or two columns")
     if args.frames:
         if not args.labels_file or (args.plot_utt and not args.plot):
             parser.error("--frames needs --labels_file, and --plot_utt needs --plot")
         return args
     if args.published:
         if not 2 <= len(args.published) <= 3 or args.path or args.labels_file:
-            parser.error("expected SCORES KEY [SUBSET] or --path and --labels_file")
+            parser.error("expected SCORES KEY [SUBSET], or --path and --labels_file")
         args.path, args.labels_file = args.published[:1], args.published[1]
         if len(args.published) == 3:
             if args.subset or args.published[2] not in corpora.SUBSETS:
-                parser.error(f"expected one subset, of {', '.join(corpora.SUBSETS)}; found {args.published[2]}")
+                parser.error(
+                    f"SUBSET: expected one of {', '.join(corpora.SUBSETS)}, given once; found {args.published[2]}"
+                )
             args.subset = args.published[2]
     args.eval_sets = []
     if args.sets or args.set:
         of_one = ("path", "conditions", "labels_file", "asv_scores", "asv_key", "attack_groups", "write_scores")
         given = [f"--{name}" for name in of_one if getattr(args, name)] + ["--sets"] * bool(args.sets and args.set)
         if given:
-            parser.error(f"--{'set' if args.set else 'sets'}: {', '.join(given)} cannot be given beside it")
+            parser.error(f"--{'set' if args.set else 'sets'} cannot be combined with {', '.join(given)}")
         if any(len(group) < 3 for group in args.set or ()):
             parser.error("--set: expected NAME KEY SCORES [SCORES ...]")
         if args.by and any(len(columns) > 1 for columns in args.by):
-            parser.error("--by: expected one column, by the sets; the other of the grid is the set")
+            parser.error("--by: expected one column; with --sets or --set, the grid's other axis is the set")
         args.eval_sets = corpora.read_sets(args.sets) if args.sets else sets_of_flags(args.set)
     elif args.arena:
         parser.error("--arena needs --sets or --set")
     elif args.conditions:
         others = ("path", "by", "attack_groups", "calibrate", "fuse", "write_scores", "as_published")
         if given := [f"--{'published' if name == 'as_published' else name}" for name in others if getattr(args, name)]:
-            parser.error(f"--conditions: {', '.join(given)} cannot be given beside it")
+            parser.error(f"--conditions cannot be combined with {', '.join(given)}")
         if not args.labels_file:
             parser.error("--conditions needs --labels_file")
     elif not args.path:
-        parser.error("expected --path")
+        parser.error("expected --path SCORES")
     elif not args.labels_file and (len(args.path) > 1 or not args.path[0].endswith(".csv")):
-        parser.error("--path needs --labels_file, or is one .csv with the columns asv_score, cm_score, sasv_label")
+        parser.error("--path needs --labels_file, except for one .csv with the columns asv_score, cm_score, sasv_label")
     if args.path and not args.labels_file and (args.score_column or args.higher_is == "spoof"):
-        parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has its columns named")
+        parser.error("--score_column and --higher_is need --labels_file; a table with asv_score has fixed columns")
     n = len(args.eval_sets[0].scores if args.eval_sets else args.path or args.conditions)
     if args.names and (len(args.names) != n or len(set(args.names)) < n or not all(args.names)):
         parser.error(f"--names: expected {n} different names, one for each system, found {', '.join(args.names)}")
     if args.fuse and "fusion" in (args.names or ()):
-        parser.error("--names: fusion is the name of what --fuse adds")
+        parser.error("--names: expected a name other than fusion, which is the system that --fuse adds")
     if args.names and args.eval_sets:
         args.eval_sets = [replace(one, scores=dict(zip(args.names, one.scores.values()))) for one in args.eval_sets]
     if args.arena:
         others = ("by", "as_published", "cluster", "calibrate", "fuse", "form", "plot", "allow_missing", "asv_rates")
-        if given := [name for name in others if getattr(args, name)]:
-            parser.error(f"--arena writes a submission, no report, and takes none of {', '.join(given)}")
+        flag = {"as_published": "published", "form": args.form}
+        if given := [f"--{flag.get(name, name)}" for name in others if getattr(args, name)]:
+            parser.error(f"--arena writes a submission, not a report, and cannot be combined with {', '.join(given)}")
         if args.arena[0] not in SUBMISSIONS:
             parser.error(f"--arena: expected one of {', '.join(SUBMISSIONS)}, found {args.arena[0]}")
     if args.calibrate and len(args.calibrate) != n + 1:
-        parser.error(f"--calibrate: expected {n} score files and their key, found {len(args.calibrate)} files")
+        parser.error(f"--calibrate: expected {n} score files, then their key, found {len(args.calibrate)} files")
     if args.fuse and n < 2:
-        parser.error("--fuse: expected several score files")
+        parser.error("--fuse: expected at least two score files")
     if args.fuse == "logistic" and not args.calibrate:
-        parser.error("--fuse logistic needs --calibrate, to be trained on")
+        parser.error("--fuse logistic needs --calibrate, on which it is trained")
     if args.write_scores and not (args.fuse or (args.calibrate and n == 1)):
-        parser.error("--write_scores: expected --fuse, or --calibrate with one score file")
+        parser.error("--write_scores needs --fuse, or --calibrate with one score file")
     if args.asv_key and not args.asv_scores:
         parser.error("--asv_key needs --asv_scores")
     if args.asv_rates and args.asv_scores:
-        parser.error("--asv_rates and --asv_scores exclude each other")
+        parser.error("--asv_rates cannot be combined with --asv_scores")
     if args.asv_rates and args.asv_rates != ["asvspoof5"]:
         try:
             args.asv_rates = metrics.AsvRates(*map(Number(float, 0, 1), args.asv_rates))

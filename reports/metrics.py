@@ -1,7 +1,7 @@
-"""Error rates of a detector from its scores: bona fide is the positive class, a higher score more bona fide.
+"""Error rates of a detector from its scores. Bona fide is the positive class; a higher score means bona fide.
 
-Every function takes the scores of each class as a one-dimensional array, in any order; see curves.py for thresholds and
-ties.
+Every function takes the scores of each class as a one-dimensional array, in any order. curves.py defines thresholds
+and the treatment of ties.
 """
 
 import math
@@ -33,16 +33,16 @@ from reports.curves import (
 AsvRates = namedtuple("AsvRates", "p_fa p_miss p_fa_spoof")
 
 TDCF_VERSIONS = ("2019", "2021")  # the legacy form and the revised one; see tdcf_weights
-# What the organisers of ASVspoof 5 assume where a submission brings no speaker verification.
+# Rates that the organisers of ASVspoof 5 assume for submissions without speaker verification.
 ASVSPOOF5_ASV_RATES = AsvRates(0.01881016557566423, 0.01880141010575793, 0.4607082907604729)
 
 
 def compute_eer(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[float, float]:
     """Equal error rate, a fraction, and its threshold.
 
-    The mean of the two error rates where they are nearest to each other, without interpolation. All scores equal
-    gives 0.5. Source: ASVspoof 5 evaluation plan, 2024; ties grouped, which the published code does not.
-    Raises UserError for an empty class or a score that is not finite.
+    The mean of FRR and FAR at the point where they are nearest, without interpolation; 0.5 if all scores are equal.
+    Source: ASVspoof 5 evaluation plan, 2024. Unlike the published code, ties are grouped.
+    Raises UserError for an empty class, or for NaN or infinite scores.
     """
     curve = det_curve(bonafide, spoof)
     nearest = eer_point(curve)
@@ -52,10 +52,10 @@ def compute_eer(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[float, float]:
 def compute_min_dcf(
     bonafide: ArrayLike, spoof: ArrayLike, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA
 ) -> float:
-    """Minimum normalised detection cost: 1 is what a detector that ignores its input costs.
+    """Minimum normalised detection cost (minDCF); a detector that ignores its input has 1.
 
-    min over thresholds of c_miss (1 - p_spoof) FRR + c_fa p_spoof FAR, over the cheaper of its two weights.
-    Source: ASVspoof 5 evaluation plan, 2024. Raises UserError as compute_eer.
+    The minimum over thresholds of c_miss (1 - p_spoof) FRR + c_fa p_spoof FAR, divided by the smaller of the two
+    weights. Source: ASVspoof 5 evaluation plan, 2024. Raises the UserErrors of compute_eer.
     """
     return float(curve_min_cost(det_curve(bonafide, spoof), *dcf_weights(p_spoof, c_miss, c_fa)))
 
@@ -63,43 +63,43 @@ def compute_min_dcf(
 def compute_act_dcf(
     bonafide: ArrayLike, spoof: ArrayLike, p_spoof: float = P_SPOOF, c_miss: float = C_MISS, c_fa: float = C_FA
 ) -> float:
-    """Actual normalised detection cost of scores that are log-likelihood ratios, at the threshold of Bayes.
+    """Actual normalised detection cost (actDCF) of log-likelihood ratios at the Bayes threshold.
 
-    The cost of compute_min_dcf where a trial is accepted from -ln(c_miss (1 - p_spoof) / (c_fa p_spoof)) on: what
-    badly calibrated scores lose shows in its distance to minDCF. Source and errors as compute_min_dcf.
+    The cost of compute_min_dcf if trials with a score of at least -ln(c_miss (1 - p_spoof) / (c_fa p_spoof)) are
+    accepted. Its excess over minDCF is the calibration loss. Source and errors: see compute_min_dcf.
     """
     return float(curve_act_dcf(det_curve(bonafide, spoof), p_spoof, c_miss, c_fa))
 
 
 def compute_cllr(bonafide: ArrayLike, spoof: ArrayLike) -> float:
-    """Cost of log-likelihood ratios in bits: scores taken as natural-logarithm likelihood ratios.
+    """Cllr, the cost of log-likelihood ratios (natural logarithm), in bits.
 
-    (mean log2(1 + e^-bonafide) + mean log2(1 + e^spoof)) / 2; 1 is what a score that is always 0 costs.
-    Source: Brümmer & du Preez, Computer Speech & Language 20, 2006. Raises UserError as compute_eer.
+    (mean log2(1 + e^-bonafide) + mean log2(1 + e^spoof)) / 2; constant scores of 0 have 1.
+    Source: Brümmer & du Preez, Computer Speech & Language 20, 2006. Raises the UserErrors of compute_eer.
     """
     return cllr_of(*checked(bonafide, spoof))
 
 
 def compute_min_cllr(bonafide: ArrayLike, spoof: ArrayLike) -> float:
-    """Cllr, in bits, after the best calibration that keeps the order of the scores.
+    """Cllr, in bits, after the best monotonic calibration: isotonic regression (pool adjacent violators).
 
-    That calibration is isotonic regression (pool adjacent violators). Source and errors as compute_cllr.
+    Source and errors: see compute_cllr.
     """
     return float(curve_min_cllr(det_curve(bonafide, spoof)))
 
 
 def compute_auc(bonafide: ArrayLike, spoof: ArrayLike) -> float:
-    """Probability that a bona fide trial scores higher than a spoofed one, ties counting half: area under the ROC.
+    """Area under the ROC: probability that a bona fide trial scores higher than a spoofed one, ties counting half.
 
-    Raises UserError as compute_eer.
+    Raises the UserErrors of compute_eer.
     """
     return float(curve_auc(det_curve(bonafide, spoof)))
 
 
 def compute_far_at(bonafide: ArrayLike, spoof: ArrayLike, frr: float) -> float:
-    """The lowest false acceptance rate at which no more than `frr`, a fraction, of bona fide trials are rejected.
+    """Lowest false acceptance rate with a false rejection rate of at most `frr`; both are fractions.
 
-    Raises UserError as compute_eer.
+    Raises the UserErrors of compute_eer.
     """
     return float(curve_far_at(det_curve(bonafide, spoof), frr))
 
@@ -107,10 +107,11 @@ def compute_far_at(bonafide: ArrayLike, spoof: ArrayLike, frr: float) -> float:
 def asv_error_rates(target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike) -> AsvRates:
     """AsvRates of verification scores at the threshold of the EER between target and nontarget trials.
 
-    A trial is accepted from the threshold on, as the t-DCF's authors count (not as on the DET curve). An empty spoof
-    class gives p_fa_spoof NaN. Raises UserError for another empty class or a score that is not finite.
+    A trial whose score equals the threshold is accepted, as in the t-DCF authors' code (on the DET curve it is
+    rejected). Without spoof trials p_fa_spoof is NaN. Raises UserError if another class is empty, or for NaN or
+    infinite scores.
 
-    The published ASVspoof 5 package takes P_miss of spoofs for P_fa of spoofs here; that slip is not repeated.
+    The published ASVspoof 5 package uses P_miss of spoofs in place of P_fa of spoofs here; this code does not.
     """
     target, nontarget = checked(target, nontarget, names=("target", "nontarget"))
     _, threshold = compute_eer(target, nontarget)
@@ -120,11 +121,11 @@ def asv_error_rates(target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike) -
 
 
 def tdcf_weights(asv: AsvRates, version: str = "2021") -> tuple[float, float, float]:
-    """(miss, false alarm, floor): the normalised t-DCF is floor + miss FRR + false_alarm FAR.
+    """Weights (miss, false_alarm, floor) of the normalised t-DCF floor + miss FRR + false_alarm FAR.
 
-    version "2019": the legacy form of Kinnunen et al., Odyssey 2018; "2021": the revised one of
-    Kinnunen et al., IEEE/ACM TASLP 28, 2020, whose floor is the cost of the verification system alone.
-    Raises UserError where verification is so bad that a countermeasure has no cost to weigh.
+    version "2019": the legacy form of Kinnunen et al., Odyssey 2018; "2021": the revised form of Kinnunen et al.,
+    IEEE/ACM TASLP 28, 2020, in which floor is the cost of the verification system alone.
+    Raises UserError if the verification is so bad that the t-DCF is undefined: a weight is negative or the scale 0.
     """
     if not all(0 <= rate <= 1 for rate in asv if not math.isnan(rate)) or math.isnan(asv.p_fa + asv.p_miss):
         raise UserError(f"t-DCF: expected error rates of speaker verification from 0 to 1, found {tuple(asv)}")
@@ -139,7 +140,7 @@ def tdcf_weights(asv: AsvRates, version: str = "2021") -> tuple[float, float, fl
     else:
         raise ValueError(f'expected version "2019" or "2021", found {version!r}')
     if miss < 0 or floor + min(miss, false_alarm) <= 0:
-        raise UserError(f"t-DCF: expected a speaker verification that is of use, found the error rates {tuple(asv)}")
+        raise UserError(f"t-DCF: undefined for a speaker verification with the error rates {tuple(asv)}")
     scale = floor + min(miss, false_alarm)
     return miss / scale, false_alarm / scale, floor / scale
 
@@ -152,26 +153,26 @@ def compute_min_tdcf(
     spoof_asv: ArrayLike,
     version: str = "2021",
 ) -> float:
-    """Minimum normalised tandem detection cost of a countermeasure before a speaker verification system.
+    """Minimum normalised tandem detection cost (min t-DCF) of a countermeasure in front of speaker verification.
 
-    bonafide, spoof: countermeasure scores; target_asv, nontarget_asv, spoof_asv: verification scores, which need not
-    be of the same trials. Source and version: tdcf_weights. Raises UserError as compute_eer and tdcf_weights.
+    bonafide, spoof: countermeasure scores; target_asv, nontarget_asv, spoof_asv: verification scores, possibly of
+    other trials. Source and version: see tdcf_weights. Raises the UserErrors of compute_eer and tdcf_weights.
     """
     weights = tdcf_weights(asv_error_rates(target_asv, nontarget_asv, spoof_asv), version)
     return float(curve_min_cost(det_curve(bonafide, spoof), *weights))
 
 
 def compute_a_dcf(target: ArrayLike, nontarget: ArrayLike, spoof: ArrayLike) -> float:
-    """Minimum normalised architecture-agnostic detection cost of one score that must accept target trials alone.
+    """Minimum normalised architecture-agnostic detection cost (a-DCF) of one score that must accept only targets.
 
-    Priors and costs of ASVspoof 5: 0.9405, 0.0095, 0.05; 1, 10, 10. Source: Shim et al., "a-DCF", Odyssey 2024.
-    Raises UserError for an empty class or a score that is not finite.
+    ASVspoof 5 priors of target, nontarget, spoof: 0.9405, 0.0095, 0.05; costs 1, 10, 10. Source: Shim et al., "a-DCF",
+    Odyssey 2024. Raises UserError for an empty class, or for NaN or infinite scores.
     """
     classes = checked(target, nontarget, spoof, names=("target", "nontarget", "spoof"))
     weights = C_MISS * P_TARGET, C_FA * P_NONTARGET, C_FA * P_SPOOF
     scores = np.concatenate(classes)
     order = np.argsort(scores)
-    # Rejecting one more trial: a target costs its share, a nontarget or a spoof saves it.
+    # Change of cost when one more trial is rejected: positive for a target, negative for a nontarget or a spoof.
     steps = np.repeat(
         [weights[0], -weights[1], -weights[2]] / np.array([len(c) for c in classes]), [*map(len, classes)]
     )
@@ -185,13 +186,13 @@ def compute_t_eer(
 ) -> tuple[float, float, float]:
     """Concurrent tandem equal error rate, a fraction, and its two thresholds: (t_eer, asv_threshold, cm_threshold).
 
-    target, nontarget, spoof: (trials, 2), verification and countermeasure score of each trial. On the path of
-    threshold pairs where the tandem's miss and false acceptance rates meet, the point where nontarget trials and
-    spoofs are accepted equally often. rho: prevalence of spoofs among the impostors. Source: Kinnunen et al.,
-    "t-EER", IEEE TPAMI 46, 2024. Raises UserError for an empty class or a score that is not finite.
+    target, nontarget, spoof: (trials, 2), verification and countermeasure score of each trial. rho: prevalence of
+    spoofs among the impostors. On the path of threshold pairs at which the tandem's miss and false acceptance rates are
+    equal, the t-EER is the point at which nontargets and spoofs are accepted equally often. Source: Kinnunen et al.,
+    "t-EER", IEEE TPAMI 46, 2024. Raises UserError for an empty class, or for NaN or infinite scores.
 
-    Every pair of thresholds is searched, not a sample of them: for each verification threshold the two rates cross
-    once along the countermeasure's, so that bisection finds it, O(N log N) in all.
+    All pairs of thresholds are searched, not a sample: for each verification threshold, the two rates cross once along
+    the countermeasure thresholds, and bisection finds the crossing; O(N log N) in total.
     """
     names = ("target", "nontarget", "spoof")
     target, nontarget, spoof = (
@@ -206,13 +207,13 @@ def compute_t_eer(
     useful = (p_miss < (1 - rho) * p_fa + rho * p_fa_spoof - 1e-12) & (p_fa_spoof > 0)
     thresholds, p_miss, p_fa, p_fa_spoof = (x[useful] for x in (thresholds, p_miss, p_fa, p_fa_spoof))
 
-    def imbalance(point):  # tandem misses less its false acceptances; grows with the countermeasure's threshold
+    def imbalance(point):  # tandem miss rate minus false acceptance rate; increases with the countermeasure's threshold
         passed = 1 - cm.frr[point]
         false_alarms = (1 - rho) * passed * p_fa + rho * cm.far[point] * p_fa_spoof
-        return np.round(cm.frr[point] + passed * p_miss - false_alarms, 12)  # so that equal ones are equal
+        return np.round(cm.frr[point] + passed * p_miss - false_alarms, 12)  # rounding errors must not break ties
 
     low, high = np.zeros(len(p_miss), int), np.full(len(p_miss), len(cm.frr) - 1)
-    while np.any(low < high):  # the first point of no less misses than false acceptances
+    while np.any(low < high):  # bisection for the first point with at least as many misses as false acceptances
         middle = (low + high) // 2
         enough = imbalance(middle) >= 0
         low, high = np.where(enough, low, np.minimum(middle + 1, high)), np.where(enough, middle, high)

@@ -1,4 +1,4 @@
-"""Plots of a report: DET curves, histograms of the scores, the EER of every condition."""
+"""Plots of a report: DET curves, score histograms, and the EER of every condition."""
 
 import os
 from functools import partial
@@ -19,16 +19,16 @@ from reports.figures import Row
 def draw(
     path: str | os.PathLike, corpus: str, parts: list[list[Row]], systems: dict[str, np.ndarray], pooled: Condition
 ) -> None:
-    """DET curves on the probit scale with the EER marked, histograms of the scores, and the EER of every condition.
+    """Draw DET curves (probit scale, EER marked), score histograms, and the EER of every condition.
 
-    path: .png, .pdf or .svg; corpus: its name, for the title; parts: rows of the report, a list a breakdown; systems:
-    {name: scores (trials,)}; pooled: Condition of all trials. Raises UserError without matplotlib.
+    path: .png, .pdf or .svg; corpus: its name, for the title; parts: rows of the report, one list per breakdown;
+    systems: {name: scores (trials,)}; pooled: Condition of all trials. Raises UserError without matplotlib.
     """
     drawing = _drawing()
     parts = [part for part in parts if part[0].condition.by != "pooled"]
     bars = next((part for part in parts if part[0].condition.by == "attack"), parts[-1] if parts else None)
     heights = [max(3.8, 0.95 * len(systems)), 3][: 2 if bars else 1]
-    # The legend stands below everything, where it hides no curve.
+    # The legend is below the axes so that it hides no curve.
     n_columns = int(np.clip(130 // (max(map(len, systems)) + 16), 1, min(len(systems), 3)))
     legend_height = 0.22 * -(-len(systems) // n_columns)
     figure = drawing.Figure(figsize=(11, sum(heights) + 0.8 + legend_height), layout="constrained")
@@ -49,9 +49,9 @@ def draw(
 
 
 def draw_conditions(path: str | os.PathLike, corpus: str, rows: list[Row], systems: list[str]) -> None:
-    """The EER with its interval under each condition, a line a condition, and that of clean as a vertical line.
+    """Draw the EER and its interval under each condition, one line per condition; the clean EER is a vertical line.
 
-    rows: of reports.robustness; the rest as for `draw`.
+    rows: see reports.robustness; the other arguments: see `draw`.
     """
     names = list(dict.fromkeys(row.condition.name for row in rows))
     figure = _drawing().Figure(figsize=(8, 1.4 + len(names) * (0.12 + 0.07 * len(systems))), layout="constrained")
@@ -78,9 +78,10 @@ def draw_conditions(path: str | os.PathLike, corpus: str, rows: list[Row], syste
 def draw_segments(
     path: str | os.PathLike, utt_id: str, step: float, scores: np.ndarray, spans: list[Span], threshold: float
 ) -> None:
-    """The scores of an utterance's frames over time, above what is spoofed in truth and what is decided to be.
+    """Draw the frame scores of an utterance over time; below them, the labels and the decisions.
 
-    step: seconds of a frame; scores: (frames,); spans: its labels; threshold: the highest score of a spoofed frame.
+    step: seconds per frame; scores: (frames,); spans: labels; threshold: frames with at most this score are decided to
+    be spoofed.
     """
     figure = _drawing().Figure(figsize=(11, 4.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -103,7 +104,7 @@ def draw_segments(
 
 
 def mark_time(axis: object, seconds: float, most: int = 12) -> None:
-    """Put up to about `most` ticks at round seconds or minutes along the x axis, from 0 to `seconds`."""
+    """Set up to about `most` ticks at round seconds or minutes on the x axis, from 0 to `seconds`."""
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
     step = next((step for step in steps if seconds <= most * step), 3600 * -(-seconds // (most * 3600)))
     ticks = step * np.arange(int(seconds / step + 1e-9) + 1)
@@ -132,7 +133,7 @@ def _save(figure, path):
 
 
 def _draw_det(axis, classes):
-    """The DET curve of each system, {name: (bona fide, spoof)}; at most some thousand points of each."""
+    """Draw the DET curve of each system, {name: (bona fide, spoof)}, with at most a few thousand points."""
     lowest = 0.5 / max(len(scores) for pair in classes.values() for scores in pair)  # stands for a rate of 0
     clipped = partial(np.clip, a_min=lowest, a_max=1 - lowest)
     least, highest = [], 0.6
@@ -142,7 +143,7 @@ def _draw_det(axis, classes):
         kept = kept_points(curve, len(bonafide), len(spoof), [curves.eer_point], n=1500)
         far, frr = clipped(curve.far[kept]), clipped(curve.frr[kept])
         line, *_ = axis.plot(_probit(far), _probit(frr), drawstyle="steps-post", label=f"{name}, EER {100 * eer:.2f} %")
-        # At the edge of a detector without an error it is seen whole.
+        # Not clipped: for a detector without errors the marker lies on the edge of the axes.
         axis.plot(_probit(clipped(eer)), _probit(clipped(eer)), "o", color=line.get_color(), clip_on=False, zorder=3)
         highest = max(highest, min(1.1 * eer, 0.99))
         least += [
@@ -159,7 +160,7 @@ def _draw_det(axis, classes):
 
 
 def _probit(rates):
-    """The probits of rates between 0 and 1, array or number."""
+    """Probits of rates between 0 and 1, an array or a number."""
     from statistics import NormalDist
 
     return np.vectorize(NormalDist().inv_cdf)(rates)
@@ -178,7 +179,7 @@ def _draw_histogram(axis, bonafide, spoof, colour):
 
 
 def _draw_bars(axis, rows, systems):
-    """The EER of each condition, with its interval."""
+    """Draw the EER of each condition, with its interval."""
     names = list(dict.fromkeys(row.condition.name for row in rows))
     width = 0.8 / len(systems)
     highest, interval = 0, ""

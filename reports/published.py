@@ -1,4 +1,4 @@
-"""Figures as the published programs compute them, slips included, to print theirs again."""
+"""Figures as the published programs compute them, including their errors, to reproduce published numbers."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,8 +9,8 @@ from reports.curves import checked, det_curve
 def published_asvspoof(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """EER, a fraction, as the programs of ASVspoof 2019, 2021 and 5 compute it.
 
-    Their curve has a point for every trial: where scores tie, bona fide trials are rejected first, so that ties make
-    the figure worse, up to 1 where all scores are equal. Raises UserError as compute_eer.
+    Their curve has one point per trial. Among tied scores, bona fide trials are rejected first, so ties raise the EER,
+    up to 1 if all scores are equal. Raises the UserErrors of compute_eer.
     """
     bonafide, spoof = checked(bonafide, spoof)
     order = np.argsort(np.concatenate([bonafide, spoof]), kind="stable")
@@ -22,15 +22,15 @@ def published_asvspoof(bonafide: ArrayLike, spoof: ArrayLike) -> float:
 
 
 def published_ctrsvdd(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[float, float]:
-    """EER, a fraction, and minDCF as the published CtrSVDD script computes them, to print its figures again.
+    """EER, a fraction, and minDCF as the published CtrSVDD script computes them.
 
-    It walks a ROC curve from which scikit-learn has dropped collinear points, so that the EER is the midpoint at
-    what are mostly corners of the staircase, not the point where the rates are nearest; its minDCF is
-    min (FPR + FNR) / 2, not normalised. Raises UserError as compute_eer.
+    The script uses a ROC curve from which scikit-learn has dropped collinear points. Most remaining points are corners
+    of the staircase, so its EER is not always taken at the point where the rates are nearest. Its minDCF is
+    min (FPR + FNR) / 2, without normalisation. Raises the UserErrors of compute_eer.
     """
     curve = det_curve(bonafide, spoof)
     n_bonafide, n_spoof = len(bonafide), len(spoof)
-    # Counts from the highest threshold down, without the point that rejects nothing: the ROC's own order.
+    # Counts in the order of the ROC: from the highest threshold down, without the point that rejects nothing.
     accepted_bonafide = np.rint((1 - curve.frr[::-1]) * n_bonafide)
     accepted_spoof = np.rint(curve.far[::-1] * n_spoof)
     bends = (np.diff(accepted_bonafide[1:], 2) != 0) | (np.diff(accepted_spoof[1:], 2) != 0)
@@ -44,9 +44,9 @@ def published_ctrsvdd(bonafide: ArrayLike, spoof: ArrayLike) -> tuple[float, flo
 def published_in_the_wild(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     """EER, a fraction, as the published In-the-Wild script computes it: interpolated where the rates cross.
 
-    At each trial in turn, itself accepted; FRR is interpolated between the two points around the first change of
-    sign. Tied trials stand in the order of the score file there; here bona fide ones first. Raises UserError as
-    compute_eer.
+    The curve has one point per trial, at which this trial is accepted. FRR is interpolated between the two points
+    around the first sign change of FAR - FRR. Ties: the script keeps the order of the score file; this function puts
+    bona fide trials first. Raises the UserErrors of compute_eer.
     """
     bonafide, spoof = checked(bonafide, spoof)
     is_bonafide = np.argsort(np.concatenate([bonafide, spoof]), kind="stable") < len(bonafide)
@@ -62,7 +62,7 @@ def published_in_the_wild(bonafide: ArrayLike, spoof: ArrayLike) -> float:
     return float(frr[i] + share * (frr[i + 1] - frr[i]))
 
 
-# What a corpus's record names: {figure: function of the scores of bona fide and of spoofed trials}.
+# {program named in a corpus's record: {figure: function of the scores of bona fide and of spoofed trials}}
 PROGRAMS = {
     "asvspoof": {"eer": published_asvspoof},
     "in_the_wild": {"eer": published_in_the_wild},

@@ -1,4 +1,4 @@
-"""Robustness: a row for each condition under which eval.py --condition scored, compared with the clean recordings."""
+"""Robustness report: one row per condition of eval.py --condition, compared with the clean recordings."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -44,19 +44,20 @@ def read_conditions(
     read: Callable = corpora.read_score_columns,
     bonafide: str | None = None,
 ) -> tuple[corpora.TrialTable, dict[tuple[str, str], np.ndarray], dict[str, dict]]:
-    """(table of the trials, {(condition, system): scores (trials,)}, {system: checks}).
+    """Read score files of all conditions: (table of the trials, {(condition, system): scores (trials,)}, checks).
 
-    systems: {name: clean score file}; the other conditions' files are found beside it. The rest as for read_systems,
-    whose errors it raises; also UserError where a file of `clean` is missing or no condition is beside it.
+    systems: {name: clean score file}; the files of the other conditions are looked for next to it. checks: {system:
+    counts of its files}. The other arguments: see read_systems. Raises the UserErrors of read_systems, and UserError if
+    a clean file is missing or has no other condition next to it.
     """
     files = {(CLEAN, system): path for system, path in systems.items()}
     for system, path in systems.items():
         if not os.path.isfile(path):
-            raise UserError(f"--conditions {path}: expected the score file of eval.py --condition clean, found none")
+            raise UserError(f"--conditions {path}: expected the score file of eval.py --condition clean, found no file")
         beside = corpora.condition_files(path)
         if not beside:
             example = corpora.condition_file(path, "mp3_16")
-            raise UserError(f"--conditions {path}: expected score files such as {example} beside it, found none")
+            raise UserError(f"--conditions {path}: expected score files such as {example} next to it, found none")
         files |= {(condition, system): file for condition, file in beside.items()}
     order = list(dict.fromkeys(condition for condition, _ in files))
     files = dict(sorted(files.items(), key=lambda item: order.index(item[0][0])))
@@ -78,18 +79,18 @@ def measure_conditions(
     setting: Setting,
     bootstrap: Bootstrap,
 ) -> tuple[list[Row], dict[str, Figure]]:
-    """A Row per condition and system, and the Figures by key.
+    """One Row per condition and system, and the Figures by key.
 
-    scores: {(condition, system): (trials,)}, with `clean` for every system; pooled: Condition of all trials. A row but
-    for `clean` has the difference of its EER from that of `clean`, the interval of the difference and its p-value, from
-    the same draws of trials for both.
+    scores: {(condition, system): (trials,)}, with `clean` for every system; pooled: Condition of all trials. Every row
+    except `clean` has the difference between its EER and the clean EER, with interval and p-value. Both EERs are
+    computed on the same bootstrap draws. The other arguments: see figures.measure.
     """
-    drawn_with = figures_of(setting._replace(asv=asv_rates(asv, {})))  # as any report: the same draws
-    figures = [figure for figure in drawn_with if not figure.pooled_only]
+    all_figures = figures_of(setting._replace(asv=asv_rates(asv, {})))  # those of any report, hence the same draws
+    figures = [figure for figure in all_figures if not figure.pooled_only]
     of_curve = [figure for figure in figures if figure.of == "curve"]
     rows, least = [], 2 / (bootstrap.n + 1)
     for (condition, system), own in scores.items():
-        drawn = drawn_values(drawn_with, own, pooled, bootstrap)
+        drawn = drawn_values(all_figures, own, pooled, bootstrap)
         values = {figure.key: drawn[figure.key][0] for figure in figures}
         bounds = exact_bounds(figures, values, own, pooled)
         if condition != CLEAN and bootstrap.n:

@@ -1,4 +1,4 @@
-"""EERs of systems that were trained with several seeds: bootstrap over seeds and trials."""
+"""Bootstrap over seeds and trials: EERs of systems that were trained with several seeds."""
 
 import numpy as np
 
@@ -12,11 +12,11 @@ def eers_over_seeds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """EERs (systems, seeds) in one condition, and bootstrap replicates (systems, n) of each system's mean over seeds.
 
-    scores: (systems, seeds, trials), column k of every system trained with the same seed. A replicate draws seeds, then
-    trials, both with replacement. All systems and seeds see the same draws, because all score the same trials: the
-    difference of two rows is a paired comparison. seed: of the draws of seeds.
-    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007 (rows and columns are drawn apart).
-    With K seeds, drawing from the K understates the variance between seeds by (K - 1) / K; with one it is 0.
+    scores: (systems, seeds, trials); seed k is the same training seed in every system. A replicate draws seeds and
+    trials, both with replacement. All systems and seeds score the same trials and share the same draws, so the
+    difference of two rows is a paired comparison. seed: random seed for drawing the training seeds.
+    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007 (rows and columns are drawn
+    independently). Drawing from K seeds understates the variance between seeds by (K - 1) / K; with one seed it is 0.
     """
     n_systems, n_seeds, n_trials = scores.shape
     curves = bootstrap.curves(list(scores.reshape(-1, n_trials)), condition, [eer_point])

@@ -1,13 +1,12 @@
-"""Error rates of frame scores on partially spoofed speech: how well the spoofed stretches are found.
+"""Error rates of frame scores on partially spoofed speech (localisation).
 
-Units of several lengths are trials. A unit is spoofed if more than nothing of it is. The score of a coarser unit is the
-mean or the least of its frames, that of a finer one the score of its frame. Point EER: every unit counts the same.
-Range EER: a stretch of one score and one label counts its length, the last unit being stretched, or cut, to the end of
-the labels. Non-speech counts as bona fide.
+Trials are units of several lengths. A unit is spoofed if any part of it is spoofed; non-speech counts as bona fide. The
+score of a unit longer than a frame is the mean or the minimum of its frames; a shorter unit has the score of its frame.
+Point EER: all units have equal weight. Range EER: a stretch with one score and one label is weighted by its length; the
+last unit is extended or cut to the end of the labels. Precision, recall and F1 use the threshold of a dev set.
 Sources: Zhang et al., "The PartialSpoof database and countermeasures", IEEE/ACM TASLP 31, 2023 (point EER); Zhang et
 al., "Range-based equal error rate for spoof localization", Interspeech 2023; Luong et al., "Robust localization of
-partially fake speech" (arXiv 2507.03468): a threshold must carry over, hence precision, recall and F1 at that of a dev
-set.
+partially fake speech" (arXiv 2507.03468; why thresholds must transfer between sets).
 """
 
 import os
@@ -37,10 +36,10 @@ from reports.curves import curve_eer, det_curve, eer_point
 from reports.figures import NO_VALUE, Figure, Row, Value
 from reports.tables import FORMS, Report, aligned, text_table
 
-MOST_MISSING = 3  # frames by which scores and labels of an utterance may differ: an encoder leaves out one or two
+MOST_MISSING = 3  # frames by which scores and labels of an utterance may differ: encoders drop one or two at the end
 RULES = ("mean", "least")
 
-# Trials of all utterances. scores, bonafide, utterance (its index): (trials,); masses: (trials,) ticks, None: each 1.
+# Trials of all utterances. scores, bonafide, utterance (an index): (trials,); masses: (trials,) ticks, None: all 1.
 Trials = namedtuple("Trials", "scores bonafide utterance masses")
 
 FIGURES = [
@@ -55,8 +54,10 @@ FIGURES = [
 
 @dataclass(frozen=True)
 class Frames:
-    """Frame scores joined with labels. step: ticks of a frame; scores: (frames,) of all utterances in succession;
-    counts: (utterances,) frames of each; spans: a list of spans an utterance.
+    """Frame scores joined with labels.
+
+    step: ticks per frame; scores: (frames,) of all utterances, concatenated; counts: (utterances,) numbers of frames;
+    spans: one list of labelled spans per utterance.
     """
 
     utt_ids: list[str]
@@ -64,45 +65,45 @@ class Frames:
     scores: np.ndarray
     counts: np.ndarray
     spans: list[list[Span]]
-    table: TrialTable | None = None  # of the list that the labels were found around, in the order of utt_ids
+    table: TrialTable | None = None  # the trial list to which the labels belong, in the order of utt_ids
 
     def select(self, mask: np.ndarray) -> "Frames":
-        """The utterances where mask (utterances,) holds."""
+        """The utterances selected by mask (utterances,)."""
         chosen = np.flatnonzero(mask)
         utt_ids, spans = ([values[i] for i in chosen] for values in (self.utt_ids, self.spans))
         return Frames(utt_ids, self.step, self.scores[np.repeat(mask, self.counts)], self.counts[mask], spans)
 
     def units(self, unit: int, rule: str = "mean") -> tuple[np.ndarray, np.ndarray]:
-        """Scores of units of `unit` ticks: (scores of all utterances in succession, counts (utterances,)).
+        """Scores of units of `unit` ticks: (concatenated scores of all utterances, counts (utterances,)).
 
-        rule: of RULES, for coarser units; the last unit of an utterance may have fewer frames.
-        Raises UserError for a unit that is neither a multiple nor a divisor of the step.
+        rule: one of RULES, for units longer than a frame; the last unit of an utterance may have fewer frames.
+        Raises UserError if the unit is neither a multiple nor a divisor of the step.
         """
         if self.step % unit == 0:
             return np.repeat(self.scores, self.step // unit), self.counts * (self.step // unit)
         if unit % self.step:
             step = self.step / TICKS
-            raise UserError(f"--unit {unit / TICKS:g}: expected a multiple or a divisor of {step:g}, a frame's seconds")
+            raise UserError(f"--unit {unit / TICKS:g}: expected a multiple or a divisor of a frame's {step:g} s")
         return self._groups(unit // self.step, rule)
 
     def utterances(self, rule: str) -> Trials:
-        """One trial an utterance, its score the mean or the least of its frames, spoofed if any of it is."""
+        """One trial per utterance. Its score is the mean or minimum of its frames; it is spoofed if any part is."""
         scores, _ = self._groups(int(self.counts.max()), rule)
         bonafide = np.array([all(label != SPOOF for *_, label in spans) for spans in self.spans])
         return Trials(scores, bonafide, np.arange(len(scores)), None)
 
     def _groups(self, n, rule):
-        """Scores of every n successive frames of an utterance, and how many groups each has."""
+        """Scores of groups of n successive frames, and the number of groups per utterance."""
         counts = -(-self.counts // n)
         starts = np.repeat(np.cumsum(self.counts) - self.counts, counts) + n * _within(counts)
         if rule == "least":
             return np.minimum.reduceat(self.scores, starts), counts
         sizes = np.diff(np.append(starts, len(self.scores)))
-        first = self.scores[starts]  # what is left of it is exactly 0 where all are equal, so that ties stay ties
+        first = self.scores[starts]  # subtracted before the mean: equal scores give an exact mean, so ties stay ties
         return first + np.add.reduceat(self.scores - np.repeat(first, sizes), starts) / sizes, counts
 
     def point_trials(self, unit: int, rule: str = "mean") -> Trials:
-        """Every unit of `unit` ticks a trial. Labels without a score, or scores without a label, are cut."""
+        """One trial per unit of `unit` ticks. Units without a score or without a label are dropped."""
         scores, n_scores = self.units(unit, rule)
         labels = [unit_labels(spans, spans[-1][1], unit / TICKS) for spans in self.spans]
         n_labels = np.array([len(own) for own in labels])
@@ -111,9 +112,9 @@ class Frames:
         return Trials(scores[_within(n_scores) < np.repeat(n, n_scores)], bonafide, _owners(n), None)
 
     def range_trials(self, unit: int, rule: str = "mean") -> Trials:
-        """Every stretch of one score and one label a trial that counts its ticks."""
+        """One trial per stretch with one score and one label, weighted by its ticks."""
         scores, counts = self.units(unit, rule)
-        ends = np.cumsum([ticks(spans[-1][1]) for spans in self.spans])  # utterances end to end on one axis
+        ends = np.cumsum([ticks(spans[-1][1]) for spans in self.spans])  # utterances concatenated on one time axis
         begins = np.append(0, ends[:-1])
         of_score = np.repeat(begins, counts) + unit * _within(counts)
         kept = of_score < np.repeat(ends, counts)
@@ -129,12 +130,12 @@ class Frames:
 
 
 def _owners(counts):
-    """The utterance of each of their trials in succession."""
+    """Utterance index of each trial, if utterance i has counts[i] trials."""
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def _within(counts):
-    """0, 1, ... for the trials of each utterance."""
+    """Index of each trial within its utterance: 0, 1, ..."""
     counts = np.asarray(counts)
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
@@ -142,12 +143,12 @@ def _within(counts):
 def read_frames(
     frames: str | os.PathLike, labels: str | os.PathLike, allow_missing: bool = False, bonafide: str | None = None
 ) -> Frames:
-    """Frame scores and labels of segments, joined by utterance, in the order of the scores.
+    """Read frame scores and segment labels and join them by utterance, in the order of the scores.
 
-    labels: of segments, or a trial list that find_segments finds them of; its bona fide trials without spans are so
-    throughout. bonafide: see corpora.read_table.
-    Raises UserError where a file does not fit, utterances of one are not in the other (allow_missing: warns, and takes
-    the rest), steps differ, or scores end elsewhere than labels by more than 3 frames.
+    labels: a file of segment labels, or a trial list next to which find_segments finds them; bona fide trials without
+    spans are bona fide throughout. bonafide: see corpora.read_table.
+    Raises UserError if a file is malformed, an utterance is in one file only (allow_missing: warns and skips it), steps
+    differ, or scores and labels of an utterance differ in length by more than MOST_MISSING frames.
     """
     scored, table = read_frame_scores(frames), None
     if find_segments(labels):
@@ -179,8 +180,8 @@ def read_frames(
             raise UserError(f"{frames}: expected frames of {step:g} s throughout, found {found}")
         if abs(end / step - n) > MOST_MISSING + 0.5:
             raise UserError(
-                f"{frames}: expected scores for the {end:g} s that {labels} labels of {shown(utt_id)}, found {n} of "
-                f"{step:g} s each"
+                f"{frames}: expected scores for {end:g} s, the length of {shown(utt_id)} in {labels}, found {n} frames "
+                f"of {step:g} s"
             )
     scores = [scored[utt_id].scores for utt_id in both]
     counts = np.array(list(map(len, scores)))
@@ -191,8 +192,9 @@ def read_frames(
 
 
 def trials_eer(trials: Trials, weights: np.ndarray | None = None) -> tuple[Value, float]:
-    """(EER with its interval, threshold) of Trials. weights: (replicates, utterances) of cluster_weights; None: no
-    interval. Raises UserError if a class has no trial.
+    """(EER with its interval, threshold) of Trials.
+
+    weights: (replicates, utterances) from cluster_weights; None: no interval. Raises UserError for an empty class.
     """
     masks = trials.bonafide, ~trials.bonafide
     classes = [trials.scores[mask] for mask in masks]
@@ -210,9 +212,9 @@ def trials_eer(trials: Trials, weights: np.ndarray | None = None) -> tuple[Value
 
 
 def decisions(trials: Trials, threshold: float, n_utterances: int, weights: np.ndarray | None = None) -> list[Value]:
-    """Precision, recall and F1 of spoofed trials, with intervals: those are spoofed whose score is not above threshold.
+    """Precision, recall and F1 of spoofed trials, with intervals; NaN if the denominator is 0.
 
-    Without a trial that a rate is a share of it is NaN.
+    A trial is decided to be spoofed if its score is at most `threshold`.
     """
     decided = trials.scores <= threshold
     hits = np.bincount(trials.utterance, decided & ~trials.bonafide, n_utterances)
@@ -234,9 +236,9 @@ def decisions(trials: Trials, threshold: float, n_utterances: int, weights: np.n
 def measure_frames(
     frames: Frames, units: Sequence[int], rule: str, dev: Frames | None, weights: np.ndarray | None, system: str
 ) -> list[Row]:
-    """A Row for units of each of these ticks, and for utterances by each of RULES.
+    """One Row per unit length (in ticks), then one for whole utterances per rule in RULES.
 
-    dev: where thresholds are those of its EER; None: of the same trials. weights: as for trials_eer.
+    dev: frames whose EER thresholds are used; None: the thresholds of the same trials. weights: see trials_eer.
     """
 
     def row(by, name, trials_of, range_trials=None):
@@ -267,7 +269,7 @@ def measure_frames(
 
 
 def _weights(frames, replicates):
-    """Weights of the utterances in every replicate, None without an interval."""
+    """Draw counts of the utterances, (replicates, utterances); None if there are no intervals."""
     if not replicates or len(frames.utt_ids) < FEWEST_CLUSTERS:
         return None
     bonafide = np.array([label != SPOOF for spans in frames.spans for *_, label in spans])
@@ -288,18 +290,18 @@ def report_frames(
     by: Sequence[Sequence[str]] | None = None,
     bonafide: str | None = None,
 ) -> None:
-    """Print the report of EER_minDCF.py --frames, and draw an utterance if `plot` names a file.
+    """Print the report of EER_minDCF.py --frames, and draw one utterance if `plot` names a file.
 
-    path: frame scores; labels: of segments; units: seconds, None: 1, 2, ... 32 frames; dev: scores and labels of
-    the dev set; form: of FORMS, None: text; utt_id: the utterance drawn, None: the first that is spoofed somewhere;
-    by: columns of the list that `labels` is, as for conditions_of, each with the shortest of the units; bonafide: see
-    read_frames.
-    Raises UserError as read_frames.
+    path: frame scores; labels: segment labels, see read_frames; units: seconds, None: 1, 2, ... 32 frames; dev: scores
+    and labels of the dev set; form: one of FORMS, None: text; utt_id: the utterance to draw, None: the first with a
+    spoofed stretch; by: see conditions_of, columns of the trial list that `labels` names (breakdowns use the shortest
+    unit); bonafide: see read_frames.
+    Raises the UserErrors of read_frames, and UserError if a class has no stretch.
     """
     frames = read_frames(path, labels, allow_missing, bonafide)
     dev_frames = read_frames(*dev, allow_missing, bonafide) if dev else None
     if by and not frames.table:
-        raise UserError(f"--by: expected a trial list with labels of segments around it, found labels alone: {labels}")
+        raise UserError(f"--by: expected --labels_file to be a trial list, found only segment labels in {labels}")
     units = [ticks(unit) for unit in units] if units else [frames.step << i for i in range(6)]
     n, weights, intervals = len(frames.utt_ids), _weights(frames, replicates), "no intervals"
     if utt_id is not None and utt_id not in frames.utt_ids:
@@ -315,7 +317,7 @@ def report_frames(
     if not rows[0].figures:
         raise UserError(f"{labels}: expected bona fide and spoofed stretches, found none of one class")
     if rows[0].figures["eer"].value > 0.5:
-        warn(f"{path}: EER above 50 %: are its scores higher for spoofs, or its labels of other utterances?")
+        warn(f"{path}: EER above 50 %: are scores higher for spoofs, or do the labels belong to other utterances?")
     result = Report(
         corpus="segments",
         subset="",

@@ -1,4 +1,4 @@
-"""A report over several evaluation sets: a row a set, the macro mean of the sets, and all their trials pooled."""
+"""Report over several evaluation sets: one row per set, the macro mean over the sets, and all trials pooled."""
 
 import itertools
 from collections import namedtuple
@@ -30,22 +30,25 @@ from reports.figures import (
 )
 from reports.systems import asv_rates, read_asv, read_systems
 
-# A set that is read. table: its trials; asv: as for figures.measure; trials: slice of the pooled trials that they are.
+# A set after reading. table: its trials; asv: see figures.measure; trials: slice of its trials in the pooled ones.
 SetTrials = namedtuple("SetTrials", "name table asv trials")
 
-# Shown for every set, those of one class too; without interval.
+# Shown for every set, including those of one class; without an interval.
 FRR_AT_POOLED = Figure("frr_at_pooled_eer", "FRR % at pooled EER", None, scale=100, digits=3, of="scores")
 FAR_AT_POOLED = Figure("far_at_pooled_eer", "FAR % at pooled EER", None, scale=100, digits=3, of="scores")
 
 
 def sets_of_flags(groups: Sequence[Sequence[str]]) -> list[EvalSet]:
-    """The sets of `--set NAME KEY SCORES [SCORES ...]`. A system's name is that of its score files, without folder and
-    ending, if it is the same in every set; else the systems are numbered. Raises UserError where groups do not fit.
+    """The sets of `--set NAME KEY SCORES [SCORES ...]`.
+
+    A system is named after its score files, without folder and extension, if they have the same name in every set;
+    otherwise the systems are numbered. Raises UserError if the sets differ in their number of score files or share a
+    name.
     """
     files = [scores for _, _, *scores in groups]
     if len(set(map(len, files))) > 1:
         found = ", ".join(f"{len(scores)} in {name}" for (name, *_), scores in zip(groups, files))
-        raise UserError(f"--set: expected as many score files in every set, found {found}")
+        raise UserError(f"--set: expected the same number of score files in every set, found {found}")
     stems = [{Path(path).stem for path in system} for system in zip(*files)]
     names = [min(stem) if len(stem) == 1 else f"system {i}" for i, stem in enumerate(stems, 1)]
     if len(set(names)) < len(names):
@@ -54,7 +57,7 @@ def sets_of_flags(groups: Sequence[Sequence[str]]) -> list[EvalSet]:
     seen = [name for name, *_ in groups]
     for name in seen:
         if seen.count(name) > 1:
-            raise UserError(f"--set {name}: expected a name of its own for every set")
+            raise UserError(f"--set {name}: expected different names, found this one {seen.count(name)} times")
     return [EvalSet(name, key, None, None, dict(zip(names, scores))) for name, key, *scores in groups]
 
 
@@ -67,15 +70,16 @@ def read_set_systems(
     rates: metrics.AsvRates | None = None,
     bonafide: str | None = None,
 ) -> tuple[list[SetTrials], dict[str, np.ndarray], dict[str, dict]]:
-    """(the sets, {system: scores (trials,) of all of them in succession}, {"set, system": checks}).
+    """Read all sets: (the sets, {system: scores (trials,) of all sets, concatenated}, {"set, system": checks}).
 
-    subset: of sets that name none; rates: of the verification of every set, None: of the organisers' scores beside
-    its key; otherwise as read_systems. Raises UserError as that, and if there is no system.
+    subset: for sets without an entry of their own; rates: verification error rates for every set, None: from the
+    organisers' scores next to its key; the other arguments: see read_systems. Raises the UserErrors of read_systems,
+    and UserError if a set has no score file.
     """
     parts, columns, checks, start = [], [], {}, 0
     for one in sets:
         if not one.scores:
-            raise UserError(f"{one.name}: expected a column of score files beside name, key, audio_dir and subset")
+            raise UserError(f"{one.name}: expected a column of score files, found only name, key, audio_dir, subset")
         subset_of_set = one.subset or subset
         table, scores, checks_of_set, _ = read_systems(
             one.key, list(one.scores.values()), subset_of_set, by, allow_missing, read, bonafide, list(one.scores)
@@ -90,12 +94,12 @@ def read_set_systems(
 
 
 def pooled_condition(parts: Sequence[SetTrials]) -> Condition:
-    """All trials of the sets. Raises UserError if they are all of one class."""
+    """Condition of all trials of all sets. Raises UserError if they belong to one class."""
     label = np.concatenate([part.table.label for part in parts])
     classes = [np.flatnonzero(label == wanted) for wanted in (BONAFIDE, SPOOF)]
     for indices, name in zip(classes, ("bona fide", "spoof")):
         if not len(indices):
-            raise UserError(f"the sets together: expected scored trials of both classes, found no {name} one")
+            raise UserError(f"all sets together: expected scored trials of both classes, found no {name} trial")
     return Condition("pooled", "pooled", {}, *classes)
 
 
@@ -106,13 +110,13 @@ def measure_sets(
     setting: Setting,
     by: Sequence[Sequence[str]] = (),
 ) -> tuple[list[Row], dict[str, Figure], list[dict], str]:
-    """Rows of the sets, of their macro mean and of the pooled trials, then those of breakdowns within the sets; the
-    Figures by key; comparisons of systems, as figures.compare, with `over`: which of the two they are of; and how the
-    intervals were made, in words.
+    """Measure all sets: (rows, Figures by key, comparisons, description of the intervals).
 
-    A set of one class has no EER: it joins the pooled trials alone, and its row has its rate of errors at the
-    threshold of the pooled EER, as all have. The macro mean of a figure is there if every set of two classes has it.
-    setting: that of the pooled trials; by: lists of one column, of which at least one set has each.
+    Rows are those of the sets, their macro mean, the pooled trials, and the breakdowns within the sets. Comparisons
+    of systems are those of figures.compare, with `over`: "macro mean" or "pooled". Every row of a set has its error
+    rates at the threshold of the pooled EER. A set with one class has no EER: its trials are pooled, but the macro
+    mean excludes it. The macro mean has the figures that all sets with two classes have.
+    setting: of the pooled trials; by: lists of one column, which at least one set must have.
     """
     pooled = pooled_condition(parts)
     within = BootstrapWithin({part.name: (b, len(part.table)) for part, b in zip(parts, bootstraps)})
@@ -126,7 +130,7 @@ def measure_sets(
     rows, drawn, shown = [], {}, {}
     for part, bootstrap, condition in sets:
         chosen = _figures_of_set(part, setting) if len(condition.bonafide) and len(condition.spoof) else []
-        # A t-DCF is in the tables if it is the form of one set's own challenge.
+        # The tables show a t-DCF if it is the form of at least one set's own challenge.
         shown |= {f.key: f for f in chosen if f.key not in shown or not f.pooled_only}
         for name, scores in systems.items():
             values = drawn_values(chosen, scores[part.trials], condition, bootstrap) if chosen else {}
@@ -161,12 +165,12 @@ def _figures_of_set(part, setting):
     setting = setting._replace(record=part.table.record)
     try:
         return figures_of(setting._replace(asv=asv_rates(part.asv, {})))
-    except UserError:  # its verification leaves a t-DCF no meaning
+    except UserError:  # the t-DCF is undefined for the verification of this set
         return figures_of(setting._replace(asv=None))
 
 
 def _rates_at(threshold, scores, condition):
-    """The error rates of a set's scores at the threshold of the pooled EER, of the classes that it has."""
+    """Error rates of a set at the threshold of the pooled EER, for the classes that it has."""
     values = {}
     if len(condition.bonafide):
         values[FRR_AT_POOLED.key] = NO_VALUE._replace(value=float(np.mean(scores[condition.bonafide] <= threshold)))
@@ -176,7 +180,7 @@ def _rates_at(threshold, scores, condition):
 
 
 def _macro_row(system, drawn, both, rows):
-    """The means of the figures of one system over sets. drawn: of each set as drawn_values gives it."""
+    """Row with the mean over sets of each figure of one system. drawn: results of drawn_values, one per set."""
     values = {}
     for key in drawn[0]:
         if all(key in of_set for of_set in drawn):
@@ -196,7 +200,7 @@ def _macro_row(system, drawn, both, rows):
 
 
 def _compare_macro(systems, both, setting):
-    """As figures.compare, of the mean over sets."""
+    """Comparisons of systems by the mean over sets; see figures.compare."""
     comparisons = []
     of_sets = [
         {f.key: f for f in _figures_of_set(part, setting) if f.of == "curve" and not f.pooled_only} for part, *_ in both
@@ -217,12 +221,12 @@ def _compare_macro(systems, both, setting):
 
 
 def _break_down(parts, systems, bootstraps, setting, columns):
-    """(rows, Figures by key) of a column within each set that has it."""
+    """(rows, Figures by key) of the breakdown by one column, within each set that has it."""
     rows, shown = [], {}
     (column,) = columns
     have = [(part, b) for part, b in zip(parts, bootstraps) if column in part.table.columns]
     if not have:
-        raise UserError(f"--by {column}: no set has such a column")
+        raise UserError(f"--by {column}: expected a column of at least one set's key, found it in none")
     for part, bootstrap in have:
         conditions = [
             c._replace(by=f"set x {column}", name=f"{part.name.replace(' / ', '/')} / {c.name}")

@@ -1,8 +1,8 @@
-"""Submissions to public leader boards: scores in their forms, whole or not at all.
+"""Submissions to public leader boards: complete score files in the boards' formats.
 
-Sources: Speech DF Arena, one file a set with lines `ABSOLUTE_PATH SCORE`; SpeechAntiSpoofingBenchmarks, the README of
-a dataset's submissions (a score file in the repository of the system, an entry with its checksum in the dataset's);
-ASVspoof 5's evaluation package, a table with the columns filename and cm-score.
+Sources: Speech DF Arena, one file per set with lines `ABSOLUTE_PATH SCORE`; SpeechAntiSpoofingBenchmarks, the README of
+a dataset's submissions (a score file in the system's repository, an entry with its checksum in the dataset's
+repository); ASVspoof 5's evaluation package, a table with the columns filename and cm-score.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ DFARENA_SETS = (
     "asvspoof_2021_la asvspoof_2021_df asvspoof_2024 in_the_wild fake_or_real librisevoc sonar"
 ).split()
 ENTRY = """\
-# Of {dataset}: copy into its results_template.yaml, and fill in what is left there.
+# Copy into the results_template.yaml of {dataset}, then fill in the remaining fields there.
 artifact:
   scores_url: null  # fill in: the address of scores.txt, pinned to the commit that holds it
   scores_sha256: {sha256}
@@ -33,12 +33,12 @@ artifact:
 def write_submission(
     kind: str, out: str | os.PathLike, sets: Sequence[EvalSet], read: Callable = corpora.read_score_columns
 ) -> list[str]:
-    """Write the scores of one system on some sets as leader board `kind` takes them. Returns the files' paths.
+    """Write the scores of one system as a submission to a leader board. Returns the paths of the files.
 
-    kind: "dfarena" and "benchmarks", out a folder that is not there yet, or is empty; "asvspoof5", out a file. A set is
-    all trials of its key, or those of its subset, in their order; labels are not needed. read: of a path, its
-    ScoreColumns. Raises UserError, with nothing written, for several systems, a set whose name the leader board does
-    not know, and where score files, keys or (dfarena) audio do not fit.
+    kind: "dfarena" or "benchmarks" (`out` is a new or empty folder), or "asvspoof5" (`out` is a file). A set has all
+    trials of its key, or those of its subset, in the order of the key; labels are not needed. read: function of a path
+    that returns ScoreColumns. Raises UserError, and writes nothing, for several systems, a set name that the leader
+    board does not have, score files that do not match their keys, or (dfarena) missing audio.
     """
     for one in sets:
         if len(one.scores) != 1:
@@ -51,7 +51,7 @@ def write_submission(
             file.write(f"filename\tcm-score\n{lines}")
         return [str(out)]
     if os.path.lexists(out) and (not os.path.isdir(out) or os.listdir(out)):
-        raise UserError(f"--arena {kind} {out}: expected a folder that is not there yet, or is empty")
+        raise UserError(f"--arena {kind} {out}: expected a new or empty folder, found a file or a folder with files")
     contents = {}
     for one in sets:
         contents |= (_dfarena if kind == "dfarena" else _benchmark)(one, read)
@@ -61,7 +61,7 @@ def write_submission(
         for name, content in contents.items():
             with atomic_open(os.path.join(partial, name)) as file:
                 file.write(content)
-        os.replace(partial, out)  # an empty folder is replaced
+        os.replace(partial, out)  # an existing empty folder is replaced
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -85,7 +85,9 @@ def _dfarena(one, read):
     paths = [os.path.abspath(trial.path) for trial in corpora.read_trials(one.key, one.audio_dir, need_labels=False)]
     for path in paths:
         if corpora.name_problem(path) or len(path.split()) > 1:
-            raise UserError(f"{one.name}: {shown(path)}: a path with a blank or line end fits no line `PATH SCORE`")
+            raise UserError(
+                f"{one.name}: {shown(path)}: expected a path without blanks and line breaks, for lines `PATH SCORE`"
+            )
     return {f"{one.name}.txt": "".join(f"{path} {score!r}\n" for _, score, path in _trials(one, read, paths))}
 
 
@@ -94,7 +96,7 @@ def _benchmark(one, read):
         raise UserError(f"{shown(one.name)}: expected the name of a dataset of SpeechAntiSpoofingBenchmarks")
     trials, (system,) = _trials(one, read), one.scores
     if blanks := [utt_id for utt_id, *_ in trials if len(utt_id.split()) > 1]:
-        raise UserError(f"{one.name}: {shown(blanks[0])}: an id with a blank fits no line `UTT SCORE`")
+        raise UserError(f"{one.name}: {shown(blanks[0])}: expected an id without blanks, for lines `UTT SCORE`")
     lines = "".join(f"{utt_id} {score!r}\n" for utt_id, score, _ in trials)
     entry = ENTRY.format(dataset=one.name, sha256=hashlib.sha256(lines.encode()).hexdigest())
     slug = re.sub("[^a-z0-9]+", "-", system.lower()).strip("-") or "system"

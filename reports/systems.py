@@ -1,4 +1,4 @@
-"""Systems to report on: score files joined with a key, and the verification trials beside it."""
+"""Systems to report on: score files joined with a key, and the verification scores next to the key."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,14 +14,16 @@ from reports import metrics
 def join(
     path: str | os.PathLike, scored: corpora.ScoreColumns, table: corpora.TrialTable
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """As corpora.places_of for a score file and a table; says so if ids are alike, not equal.
+    """corpora.places_of for a score file and a table, with a warning if ids match only by the end of their paths.
 
-    Raises UserError where the file has a label and the table another.
+    Raises UserError if a label in the file differs from the table's.
     """
     places, alike = corpora.places_of(path, scored.utt_ids, table.utt_id)
     if alike:
         name, utt_id = next(iter(alike.items()))
-        warn(f"{path}: {len(alike)} ids joined with the key's by the end of their paths (first {name} with {utt_id})")
+        warn(
+            f"{path}: {len(alike)} ids match the key only by the end of their paths (first {name}, matched to {utt_id})"
+        )
     if scored.labels is not None:
         wrong = np.flatnonzero((places >= 0) & (table.label >= 0) & (scored.labels[places] != table.label))
         if len(wrong):
@@ -39,12 +41,12 @@ def align(
     allow_missing: bool | None,
     wanted: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[dict[str, int]]]:
-    """Score files in the order of a table: (scores (trials, files), NaN where there is none; per file places, counts).
+    """Join score files with a table: (scores (trials, files), NaN if missing; places per file; counts per file).
 
-    files: pairs (path, ScoreColumns). places: (trials,) where in it a score stands. wanted: (trials,) mask of the
-    trials that must have one. Raises UserError for labels other than the table's, and one that counts what
-    does not fit, unless allow_missing: then it is counted and printed as a warning. allow_missing None: as False,
-    where the user has no such flag.
+    files: pairs (path, ScoreColumns). wanted: (trials,) mask of the trials that need a score. places: (trials,) index
+    of each trial's score in the file, -1 if missing. Raises UserError for labels that differ from the table's, and for
+    missing, unknown, duplicate, NaN or infinite scores; with allow_missing the latter are warnings. allow_missing None:
+    the same as False, for commands without that flag, which the message then does not suggest.
     """
     wanted = np.ones(len(table), bool) if wanted is None else wanted
     columns, places, counts, problems = zip(*(_align_one(path, scored, table, wanted) for path, scored in files))
@@ -62,7 +64,7 @@ def align(
 
 
 def _align_one(path, scored, table, wanted):
-    """(scores (trials,), places, counts, what does not fit or None) of one file, as for `align`."""
+    """(scores (trials,), places, counts, message about mismatches or None) of one file; see `align`."""
     names, values, lines, _ = scored
     places, alike = join(path, scored, table)
     n_different = len(names) if names == table.utt_id else len(set(names))
@@ -90,11 +92,9 @@ def _align_one(path, scored, table, wanted):
     if n_double:
         seen = set()
         i = next(i for i, name in enumerate(names) if name in seen or seen.add(name))
-        problems.append(f"{n_double} scores of trials that have one already (first {names[i]} in line {lines[i]})")
+        problems.append(f"{n_double} duplicate scores (first {names[i]} in line {lines[i]})")
     if len(broken):
-        problems.append(
-            f"{len(broken)} scores that are NaN or infinite (first {names[broken[0]]} in line {lines[broken[0]]})"
-        )
+        problems.append(f"{len(broken)} NaN or infinite scores (first {names[broken[0]]} in line {lines[broken[0]]})")
     scores[~np.isfinite(scores)] = np.nan
     problem = f"{path} does not match {table.path}: {counts['trials']} trials, {len(names)} scores, "
     return scores, places, counts, problem + ", ".join(problems) if problems else None
@@ -110,12 +110,12 @@ def read_systems(
     bonafide: str | None = None,
     names: Sequence[str] | None = None,
 ) -> tuple[corpora.TrialTable, dict[str, np.ndarray], dict[str, dict[str, str | int]], np.ndarray]:
-    """(table of the trials to report on, {system: scores (trials,)}, {system: checks}, places in the first file).
+    """Read score files and their key: (table, {system: scores (trials,)}, {system: checks}, places in the first file).
 
-    key: path of a key or of a folder of keys; paths: score files; subset: a name of SUBSETS, None: eval; by: columns
-    to read besides those that corpora are broken down by; read: of a path, its ScoreColumns;
-    bonafide: as for corpora.read_table; names: of the systems, None: those of their files.
-    Raises UserError where a file, key or subset does not fit.
+    The table has the trials to report on. key: path of a key or of a folder of keys; paths: score files; subset: one of
+    SUBSETS, None: eval; by: columns to read in addition to the breakdowns of the corpora; read: function of a path that
+    returns ScoreColumns; bonafide: see corpora.read_table; names: of the systems, None: those of their files.
+    Raises UserError for a malformed file, or if score files, key and subset do not match.
     """
     files = [read(path) for path in paths]
     if os.path.isdir(key):
@@ -127,7 +127,7 @@ def read_systems(
     table.check_labels()
     mask = table.subset_mask(subset or "eval")
     scores, (places, *_), counts = align(list(zip(paths, files)), table, allow_missing, mask)
-    mask = mask & np.all(np.isfinite(scores), axis=1)  # every system on the same trials
+    mask = mask & np.all(np.isfinite(scores), axis=1)  # all systems are compared on the same trials
     if not mask.all():
         table, places, scores = table.select(mask), places[mask], scores[mask]
     names = names or system_names(paths)
@@ -136,7 +136,7 @@ def read_systems(
 
 
 def system_names(paths: Sequence[str | os.PathLike]) -> list[str]:
-    """Names of score files: without folder and ending, or as they are if two are then alike."""
+    """Names of systems: their score files without folder and extension, or the full paths if two would be equal."""
     stems = [Path(path).stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
@@ -147,9 +147,9 @@ def read_asv(
     scores: str | os.PathLike | None = None,
     key: str | os.PathLike | None = None,
 ) -> corpora.AsvTrials | None:
-    """AsvTrials of a subset, or None where there is no speaker verification.
+    """Read the AsvTrials of a subset; None if there is no speaker verification.
 
-    scores, key: its files; None: those that the organisers keep beside the key of `table`.
+    scores, key: verification files; None: the organisers' files next to the key of `table`.
     """
     files = (scores, key) if scores else corpora.find_asv(table.path, table.corpus)
     if not files:
@@ -170,8 +170,10 @@ def _choose_asv(asv, mask):
 def asv_rates(
     asv: corpora.AsvTrials | metrics.AsvRates | None, filters: dict[str, set[str]]
 ) -> metrics.AsvRates | None:
-    """AsvRates for a condition, None where there are none: an attack chooses among the spoofs alone, a codec among all
-    trials, as the organisers' package has it; other columns choose none.
+    """AsvRates for a condition; None if a class of verification trials is empty.
+
+    As in the organisers' package, an attack selects among spoofed trials only, and a codec among all trials. Other
+    columns do not select.
     """
     if asv is None or isinstance(asv, metrics.AsvRates):
         return asv

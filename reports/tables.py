@@ -1,4 +1,4 @@
-"""A report as text, csv, json and LaTeX, from one list of columns and one of figures."""
+"""Output of a report as text, csv, json and LaTeX, from one list of columns and one list of figures."""
 
 import csv
 import itertools
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from reports.exact import FEWEST_TRIALS
 from reports.figures import NO_VALUE, Figure, Row
 
-# What a row says besides its figures. key: in csv and json; title: in tables, None if it is not shown there; value: of
-# a figures.Row.
+# A column in addition to the figures. key: name in csv and json; title: name in tables, None to omit it there; value:
+# function of a figures.Row.
 Column = namedtuple("Column", "key title value")
 COLUMNS_LEFT = [
     Column("by", None, lambda row: row.condition.by),
     Column("name", "condition", lambda row: row.condition.name),
-    Column("system", "system", lambda row: row.system),  # in tables, if there are several
+    Column("system", "system", lambda row: row.system),  # in tables only if there are several systems
 ]
 EXACT = "exact bounds"
 COLUMNS_RIGHT = [
@@ -29,10 +29,12 @@ COLUMNS_RIGHT = [
 
 @dataclass(frozen=True)
 class Report:
-    """All that is printed. subset: of the key, "" if it has none; intervals: how they were made, in words; calibrated:
-    whether scores are log-likelihood ratios; checks: {system: counts of its score file}; rows: figures.Row, those of a
-    breakdown in succession; figures: {key: Figure}, all that a row has; comparisons: as figures.compare gives them.
-    sets: {name: {corpus, subset, key}} of a report over several, see reports.sets.
+    """Content of a report.
+
+    subset: of the key, "" without subsets; intervals: description of the method; calibrated: whether scores are
+    log-likelihood ratios; checks: {system: counts of its score file}; rows: figures.Row, grouped by breakdown; figures:
+    {key: Figure} of all rows; comparisons: see figures.compare; sets: {name: {corpus, subset, key}} of a report over
+    several sets, see reports.sets.
     """
 
     corpus: str
@@ -48,15 +50,15 @@ class Report:
 
     @property
     def by_system(self) -> bool:
-        """Whether its tables say which system a row is of."""
+        """Whether tables have a column for the system: there are several."""
         return len({row.system for row in self.rows}) > 1
 
     def table_figures(self) -> list[Figure]:
-        """The figures that its tables have a column for."""
+        """The figures with a column in the tables."""
         return [figure for figure in self.figures.values() if not figure.pooled_only]
 
     def parts(self) -> list[list[Row]]:
-        """Its rows, a list per breakdown; attack groups, sets and conditions that leave trials out join the pooled."""
+        """Rows per breakdown. Attack groups, sets and conditions that exclude trials are listed with the pooled row."""
         with_pooled = dict.fromkeys(("group", "excluding", "set", "macro"), "pooled")
         bys = itertools.groupby(self.rows, key=lambda row: with_pooled.get(row.condition.by, row.condition.by))
         return [list(part) for _, part in bys]
@@ -73,7 +75,7 @@ def _interval(figure, value):
 
 
 def _bounds(figure, bounds):
-    """The exact bounds of a figure in words, "" if it has none. bounds: of a Row."""
+    """Exact bounds of a figure as text, "" without bounds. bounds: see Row."""
     parts = [
         f"{b.rate.upper()} {_shown(figure, b.low)} to {_shown(figure, b.high)}" for b in bounds.get(figure.key, ())
     ]
@@ -81,9 +83,9 @@ def _bounds(figure, bounds):
 
 
 def _layout(rows, figures, by_system, head, cells):
-    """Lines of a table, lists of str, the head first.
+    """Lines of a table, lists of str, starting with the titles.
 
-    head: function of a Figure, the titles of its columns; cells: of a Figure, a Value and a Row, their contents.
+    head: maps a Figure to the titles of its columns; cells: maps a Figure, a Value and a Row to their contents.
     """
     left = [column for column in COLUMNS_LEFT if column.title and (by_system or column.key != "system")]
 
@@ -106,7 +108,7 @@ def _layout(rows, figures, by_system, head, cells):
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table from its cells: the first column to the left, the others to the right."""
+    """Lines of a table from its cells; the first column is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
@@ -157,7 +159,7 @@ def _print_text(report):
 
 
 def text_table(rows: list[Row], figures: list[Figure], by_system: bool) -> list[list[str]]:
-    """Rows of str for one breakdown: name, figures with their intervals, counts of trials."""
+    """Table of one breakdown, rows of str: name, figures with their intervals, numbers of trials."""
     with_intervals = any(not math.isnan(value.low) for row in rows for value in row.figures.values())
 
     def head(figure):
@@ -174,7 +176,7 @@ def text_table(rows: list[Row], figures: list[Figure], by_system: bool) -> list[
 
 
 def _print_pooled_only(row, report):
-    """The figures that are given for all trials alone, one a line."""
+    """Print the figures that exist for all trials only, one per line."""
     pooled_only = [figure for key in row.figures if (figure := report.figures[key]).pooled_only]
     values = [(figure, row.figures[figure.key]) for figure in pooled_only]
     lines = [
@@ -187,7 +189,7 @@ def _print_pooled_only(row, report):
 
 
 def _print_pooled_only_of_sets(report):
-    """The same of every set, a column each, without intervals."""
+    """Print these figures for every set, one column per figure, without intervals."""
     figures = [figure for figure in report.figures.values() if figure.pooled_only]
     lines = _layout(
         report.parts()[0],
@@ -201,7 +203,7 @@ def _print_pooled_only_of_sets(report):
 
 
 def _comparison_lines(report, interval="{} to {}"):
-    """Rows of str: what is compared, difference, interval, p; titles first."""
+    """Table of comparisons, rows of str: name, difference, interval, p; titles first."""
     lines = [["difference", "", "95 % interval", "p"]]
     for c in report.comparisons:
         figure = report.figures[c["figure"]]
@@ -212,7 +214,7 @@ def _comparison_lines(report, interval="{} to {}"):
 
 
 def shown_p(p: float, least: float) -> str:
-    """A p-value in at least three decimals; "< 0.002" if it is the least that the bootstrap can give."""
+    """A p-value with at least three decimals; "< 0.002" if it is the smallest that the bootstrap can resolve."""
     digits = max(3, math.ceil(-math.log10(least)))
     if least < 1 and p <= least:
         return f"< {math.ceil(round(least * 10**digits, 6)) / 10**digits:.{digits}f}"
@@ -220,7 +222,7 @@ def shown_p(p: float, least: float) -> str:
 
 
 def _print_grids(rows, figures):
-    """A grid for each figure and system: the first column's values down, the second's across."""
+    """Print a grid per figure and system: values of the first column down, of the second across."""
     for system, figure in itertools.product(dict.fromkeys(row.system for row in rows), figures):
         cells = {row.condition.name: row.figures.get(figure.key) for row in rows if row.system == system}
         down, across = (list(dict.fromkeys(name.split(" / ")[i] for name in cells)) for i in (0, 1))
@@ -230,7 +232,7 @@ def _print_grids(rows, figures):
             lines.append([name, *(_shown(figure, value and value.value) for value in values)])
         print(*aligned(lines), "", sep="\n")
     counts = {row.condition.name: f"{len(row.condition.bonafide)}+{len(row.condition.spoof)}" for row in rows}
-    counts = {f"{name} / {other}": "-" for name in down for other in across} | counts  # a set need not have all
+    counts = {f"{name} / {other}": "-" for name in down for other in across} | counts  # a set may lack some cells
     lines = [["bona fide+spoof", *across]]
     print(*aligned(lines + [[name, *(counts[f"{name} / {other}"] for other in across)] for name in down]), sep="\n")
 
@@ -268,7 +270,7 @@ def _print_csv(report):
 
 
 def _print_latex(report):
-    """A table for a paper, in the manner of the package booktabs; intervals in brackets."""
+    """Print a LaTeX table in booktabs style, with intervals in brackets."""
 
     def escaped(text):
         special = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}

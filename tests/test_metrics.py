@@ -230,7 +230,7 @@ def test_tdcf_equals_brute_force():
 
 
 def test_tdcf_of_a_useless_verification_is_an_error():
-    with pytest.raises(UserError, match="of use"):
+    with pytest.raises(UserError, match=r"t-DCF: undefined .*\(1\.0, 0\.0, 0\.0\)"):
         compute_min_tdcf([1.0], [0.0], [0.0], [1.0], [-9.0], version="2019")
     with pytest.raises(ValueError, match="2019"):
         compute_min_tdcf([1.0], [0.0], [1.0], [0.0], [1.0], version="2020")

@@ -511,8 +511,8 @@ def test_what_does_not_match_is_counted_before_any_number(la2021, tmp_path, fail
     words = [
         f"1 trials without a score (first {la2021.ids[gone]})",
         "1 scores without a trial (first stranger)",
-        f"1 scores of trials that have one already (first {la2021.ids[double]} in line {len(rows) - 1})",
-        f"1 scores that are NaN or infinite (first {la2021.ids[broken]}",
+        f"1 duplicate scores (first {la2021.ids[double]} in line {len(rows) - 1})",
+        f"1 NaN or infinite scores (first {la2021.ids[broken]}",
         "--allow_missing",
     ]
     fails(EER_minDCF.main, flags, *words)

@@ -128,13 +128,13 @@ def test_the_picture_shows_every_condition_and_system(scored, report, tmp_path, 
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--conditions", "gone.txt"], ["gone.txt: expected the score file of eval.py --condition clean, found none"]),
-        (["--conditions", "alone.txt"], ["expected score files such as", "alone@mp3_16.txt beside it, found none"]),
-        (["--conditions", "a.txt", "--by", "attack"], ["--conditions: --by cannot be given beside it"]),
-        (["--conditions", "a.txt", "--path", "b.txt"], ["--conditions: --path cannot be given beside it"]),
+        (["--conditions", "gone.txt"], ["gone.txt: expected the score file of eval.py --condition clean, "]),
+        (["--conditions", "alone.txt"], ["--conditions alone.txt: ", "alone@mp3_16.txt next to it, found none"]),
+        (["--conditions", "a.txt", "--by", "attack"], ["--conditions cannot be combined with --by"]),
+        (["--conditions", "a.txt", "--path", "b.txt"], ["--conditions cannot be combined with --path"]),
         (["--conditions", "a.txt", "--plot", "a@gsm.png"], []),
         (["--conditions", "a.txt", "--names", "x", "y"], ["--names: expected 1 different names"]),
-        (["--conditions", "a.txt", "--sets", "x"], ["--sets: --conditions cannot be given beside it"]),
+        (["--conditions", "a.txt", "--sets", "x"], ["--sets cannot be combined with --conditions"]),
         (["--conditions", "a.txt", "--plot", "link.png"], ["--plot", "is an input as well"]),
     ],
 )

@@ -215,7 +215,7 @@ def test_paths_that_are_joined_are_said(case, output, capsys):
     folder, rows = case
     path = write(folder / "s.txt", "".join(f"/data/{u}.wav {s}\n" for u, _, s in rows))
     eer_of(output, folder, "--path", str(path))
-    assert "200 ids joined with the key's by the end of their paths" in capsys.readouterr().err
+    assert "200 ids match the key only by the end of their paths" in capsys.readouterr().err
 
 
 def test_a_label_that_is_not_the_keys_is_an_error(case, fails):

@@ -333,8 +333,8 @@ def test_a_reversed_set_is_named(sets, output, capsys):
 
 def test_mistakes_of_sets(sets, fails, tmp_path):
     flags, key, scores = ["--sets", str(sets.table)], str(sets.folder / "set0.txt"), str(sets.folder / "set0_good.txt")
-    fails(EER_minDCF.main, [*flags, "--path", scores], "--path", "beside")
-    fails(EER_minDCF.main, [*flags, "--set", "a", key, scores], "--set", "beside")
+    fails(EER_minDCF.main, [*flags, "--path", scores], "--sets cannot be combined with --path")
+    fails(EER_minDCF.main, [*flags, "--set", "a", key, scores], "--set cannot be combined with --sets")
     fails(EER_minDCF.main, [*flags, "--write_scores", str(tmp_path / "x")], "--write_scores")
     fails(EER_minDCF.main, [*flags, "--by", "attack", "codec"], "--by")
     fails(EER_minDCF.main, [*flags, "--by", "room"], "--by room: ")

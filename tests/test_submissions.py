@@ -108,11 +108,11 @@ def test_a_submission_is_whole_or_not_there(folder, fails):
         assert tree(folder) == before and not [p for p in os.listdir(folder) if p.endswith(".tmp")]
 
     table = (folder / "sets.csv").read_text()
-    refused("dfarena", "expected a folder", out="sonar")
-    refused("benchmarks", "expected a folder", out="sonar.txt")
+    refused("dfarena", "sonar: expected a new or empty folder", out="sonar")
+    refused("benchmarks", "sonar.txt: expected a new or empty folder", out="sonar.txt")
     refused("asvspoof5", "expected one set, found in_the_wild, sonar")
     refused("hugging", "expected one of dfarena, benchmarks, asvspoof5, found hugging")
-    refused("dfarena", "takes none of by", extra=("--by", "attack"))
+    refused("dfarena", "--arena ", "combined with --by", extra=("--by", "attack"))
     refused("dfarena", "my_set: expected a set of Speech DF Arena", table=table.replace("sonar,", "my_set,", 1))
     refused("benchmarks", "a/b: expected the name", table=table.replace("sonar,", "a/b,", 1))
     refused("benchmarks", "one system, found s, t", table="name,key,s,t\na,sonar.csv,sonar.txt,in_the_wild.txt\n")
