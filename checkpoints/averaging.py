@@ -58,8 +58,8 @@ def average(paths: Iterable[Path | str], as_published: bool = False, **flags: ob
             total[key] = (total[key] / len(paths)).to(value.dtype)
         else:
             total[key] = value.clone()
-    known = [epoch for epoch in epochs if epoch is not None]
-    facts = {"epoch": max(known, default=None), "averaged": [path.name for path in paths]}
+    epochs = [epoch for epoch in epochs if epoch is not None]
+    facts = {"epoch": max(epochs, default=None), "averaged": [path.name for path in paths]}
     if len(crops) == 1 and None not in crops:
         facts["crop"] = crops.pop()
     if notes := [note for note in notes if note]:

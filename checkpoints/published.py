@@ -108,19 +108,19 @@ def read_published(path: Path | str, state_dict: dict[str, torch.Tensor], flags:
         found = ", ".join(map(shown, list(state_dict)[:3])) + (" ..." if len(state_dict) > 3 else "")
         prefixes = " or ".join(it.prefix for it in LAYOUTS)
         raise UserError(f"{path}: expected weights under {prefixes}, found {found}")
-    rest = {name: tensor for name, tensor in state_dict.items() if not name.startswith(layout.prefix)}
+    other_weights = {name: tensor for name, tensor in state_dict.items() if not name.startswith(layout.prefix)}
     front_end, encoder, fields = _encoder_of(path, layout.prefix, encoder, flags.get("ssl"))
     kind = FRONT_ENDS[front_end]
     if front_end in layout.normalize:
         fields = fields | {"normalize": layout.normalize[front_end]}
-    aggregation = below("ssl_model.", rest)
-    back_end = {name: tensor for name, tensor in rest.items() if not name.startswith("ssl_model.")}
-    known = {
+    aggregation = below("ssl_model.", other_weights)
+    back_end = {name: tensor for name, tensor in other_weights.items() if not name.startswith("ssl_model.")}
+    settings = {
         "ssl": FROM_FILE,
         "ssl_config": fields,
         "agg": next((name for name, agg in AGGREGATIONS.items() if agg.published_name in aggregation), "last"),
     }
-    config, prefix, weights = _back_end_of(path, front_end, kind.sizes(fields), back_end, known, flags)
+    config, prefix, weights = _back_end_of(path, front_end, kind.sizes(fields), back_end, settings, flags)
     check_flags(path, config, {name: value for name, value in flags.items() if name != "ssl"})
     parts = {"front_end.model.": encoder, "aggregation.": aggregation, "back_end.": weights}
     parts[""] = {
@@ -153,10 +153,10 @@ def _encoder_of(path, prefix, state_dict, ssl):
     raise UserError(f"{path}: expected an encoder for {' or '.join(FRONT_ENDS)} under {prefix}, found another kind")
 
 
-def _back_end_of(path, front_end, sizes, state_dict, known, flags):
+def _back_end_of(path, front_end, sizes, state_dict, settings, flags):
     """Identify a back-end: (ModelConfig, its published prefix, its weights without the prefix).
 
-    sizes: channels and number of hidden states of the front-end. known: settings already inferred.
+    sizes: channels and number of hidden states of the front-end. settings: model settings already inferred.
     """
     fitting, incomplete, closest = [], [], None
     for name, kind in BACK_ENDS.items():
@@ -165,7 +165,7 @@ def _back_end_of(path, front_end, sizes, state_dict, known, flags):
             continue
         prefix = kind.published_prefix
         weights = {n: t for n, t in below(prefix, state_dict).items() if not n.startswith(kind.unused_tensors)}
-        own = known | ({"agg": None} if kind.takes_hidden_states else {})
+        own = settings | ({"agg": None} if kind.takes_hidden_states else {})
         try:
             read_off = kind.read_off(weights)
             n_output_logits = read_off.pop("n_output_logits", None)

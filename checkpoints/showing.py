@@ -34,11 +34,11 @@ def show(path: Path | str, **flags: object) -> dict[str, object]:
         config["back_end_options"] = options_text(config["back_end_options"])
     parts = ("front_end", "aggregation", "back_end")
     if teacher := config.pop("teacher", None):
-        lines["teacher"] = f"{teacher['model_name']}, inside; the score is the agreement with it"
+        lines["teacher"] = f"{teacher['model_name']}, included; the score is the agreement with it"
         parts = (*parts, "teacher")
     if members := config.pop("members", None):
-        names_inside = ", ".join(member["model_name"] for member in members)
-        lines["members"] = f"{names_inside}, inside; the score is the mean of theirs, weighted per utterance"
+        member_names = ", ".join(member["model_name"] for member in members)
+        lines["members"] = f"{member_names}, included; the score is the mean of their scores, weighted per utterance"
         parts = (*parts, "members")
     for name, value in config.items():
         if value is not None:

@@ -151,17 +151,17 @@ class Wav2Vec2(FrontEnd):
         they are as in the published encoders: norm first if the convolutions have layer norms; 12 heads at 768
         channels, otherwise 16 (inferred for WavLM); waveform normalisation as in the published preset.
         """
-        told = pretrained.told_by_weights(state_dict, cls.relative_position)
+        inferred = pretrained.told_by_weights(state_dict, cls.relative_position)
         for preset in cls.presets.values():
-            if cls.complete(preset.fields | told) == cls.complete(preset.fields):
+            if cls.complete(preset.fields | inferred) == cls.complete(preset.fields):
                 return preset.fields
         usual = {
             "normalize": cls.presets[cls.published["ssl"]].fields["normalize"],
-            "layer_norm_first": told["extractor_mode"] == "layer_norm",
-            "encoder_attention_heads": 12 if told["encoder_embed_dim"] == 768 else 16,
+            "layer_norm_first": inferred["extractor_mode"] == "layer_norm",
+            "encoder_attention_heads": 12 if inferred["encoder_embed_dim"] == 768 else 16,
         }
         usual |= {"max_distance": WAVLM_BIAS["max_distance"]} if cls.relative_position else {}
-        fields = {**usual, **told}
+        fields = {**usual, **inferred}
         cls.check_fields(fields)
         return fields
 
