@@ -1,4 +1,4 @@
-"""Corpora: trial lists, keys, score files and where their audio lies; without torch, and without reading audio."""
+"""Corpora: trial lists, keys, score files and the location of audio files. Needs no torch and reads no audio."""
 
 from corpora.archives import find_key, key_places, official_files
 from corpora.asv import ASV_SPOOF, NONTARGET, TARGET, AsvTrials, find_asv, read_asv_trials, read_sasv

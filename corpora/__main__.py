@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     names = {name.lower(): name for name in CORPORA}
     if args.corpus.lower() not in names:
-        known = ", ".join(name for name, record in CORPORA.items() if record.paths)
-        raise UserError(f"{args.corpus}: expected the name of a corpus, one of {known}")
+        names = ", ".join(name for name, record in CORPORA.items() if record.paths)
+        raise UserError(f"{args.corpus}: expected the name of a corpus: {names}")
     corpus = names[args.corpus.lower()]
     record = CORPORA[corpus]
     trials, misplaced, others, places = list_corpus(corpus, args.folder)
@@ -53,17 +53,17 @@ def main(argv: list[str] | None = None) -> None:
     writer.writeheader()
     writer.writerows(trials)
 
-    warn_of_others(args.folder, misplaced, f"are not as {record.layout}, or have names that no list can hold")
-    warn_of_others(args.folder, others, "have no ending of audio, or are links to folders")
+    warn_of_others(args.folder, misplaced, f"do not match {record.layout}, or have names that a list cannot hold")
+    warn_of_others(args.folder, others, "have no audio extension, or are links to folders")
     if len(places) > 1:
-        warn(f"{args.folder}: {corpus} found {len(places)} times, all listed: {', '.join(places[:5])}")
+        warn(f"{args.folder}: found {len(places)} copies of {corpus}, all are listed: {', '.join(places[:5])}")
     n = Counter(trial["label"] for trial in trials)
-    joined = f"; its bona fide speech is that of {record.bonafide_from}" if record.bonafide_from else ""
+    joined = f"; its bona fide speech comes from {record.bonafide_from}" if record.bonafide_from else ""
     print(f"{corpus}: {n['bonafide']} bona fide and {n['spoof']} spoofed trials{joined}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "corpora"  # what messages begin with
+    sys.argv[0] = "corpora"  # the prefix of messages
     if sys.stdout:
-        sys.stdout.reconfigure(encoding="utf-8")  # as lists are, whatever the terminal's encoding
+        sys.stdout.reconfigure(encoding="utf-8")  # lists are UTF-8, whatever the terminal's encoding
     run(main)

@@ -1,4 +1,4 @@
-"""Pickled .npy files: numpy's arrays and plain data are read from them, and no code is run."""
+"""Safe reading of pickled .npy files: numpy arrays and plain data only; no code is run."""
 
 import io
 import os
@@ -11,11 +11,11 @@ import numpy as np
 from common.console import UserError, shown
 from common.safe_pickle import NUMPY, limited_memory
 
-_MEMORY = 1 << 30  # bytes beside twenty times those of the file that reading an array may take
+_MEMORY = 1 << 30  # bytes that reading may take in addition to twenty times the file's size
 
 
 class _Unpickler(pickle.Unpickler):
-    """A pickle of numpy's arrays and plain data, and of nothing else."""
+    """Unpickler that accepts only numpy arrays and plain data."""
 
     allowed = {name: stand_in for stand_in, name in NUMPY}
 
@@ -27,10 +27,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickled(path: str | os.PathLike) -> object:
-    """What the pickle in an .npy file holds.
+    """Content of the pickle in an .npy file.
 
-    Raises UserError for a damaged file, and for a pickle that could run code or takes more memory than its size
-    accounts for.
+    Raises UserError for a damaged file, and for a pickle that could run code or needs too much memory for its size.
     """
     try:
         data = Path(path).read_bytes()
@@ -54,7 +53,7 @@ def unpickled(path: str | os.PathLike) -> object:
             ) from error
         raise UserError(f"{path}: expected arrays of labels, found a damaged file") from error
     except MemoryError as error:
-        raise UserError(f"{path}: refused: reading it takes more memory than its size accounts for") from error
-    except Exception as error:  # whatever a damaged file makes of the reader; the file is at fault, not the program
+        raise UserError(f"{path}: refused: reading it needs too much memory for a file of its size") from error
+    except Exception as error:  # a damaged file can raise anything in numpy and pickle; it is not a bug of this program
         raise UserError(f"{path}: expected arrays of labels, found a damaged file") from error
     return content[()] if isinstance(content, np.ndarray) and content.ndim == 0 else content

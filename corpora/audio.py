@@ -1,4 +1,4 @@
-"""The audio of trials: which files of a folder are audio, and which of them belongs to which trial."""
+"""The audio of trials: lists the audio files of a folder and finds the file of each trial."""
 
 import os
 import re
@@ -12,15 +12,15 @@ from corpora.records import CORPORA
 from corpora.tables import Trial, read_table
 from corpora.text import AUDIO_EXTENSIONS, stem, utterance_names
 
-# No line of a score file can hold a name with one of these: control characters, line ends, bytes that are no UTF-8.
+# Characters that a line of a score file cannot hold: control characters, line ends, bytes that are not UTF-8.
 _NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def list_audio(folder: str | os.PathLike, recursive: bool = False) -> tuple[list[str], list[str]]:
-    """The files of a folder that are audio by the endings of their names, and what else is there, sub-folders too.
+    """List a folder: (audio files, other files and sub-folders), two sorted lists of names relative to the folder.
 
-    Returns two sorted lists of names relative to the folder. Hidden files and folders (macOS writes `._name` beside
-    every file) are in neither. recursive: sub-folders are entered, but not links to folders.
+    Audio files are recognised by their extension. Hidden files and folders (macOS writes `._name` next to every file)
+    are in neither list. recursive: also list sub-folders, but not links to folders.
     Raises UserError if the folder cannot be read.
     """
     audio, others, folders = [], [], [""]
@@ -47,18 +47,18 @@ def list_audio(folder: str | os.PathLike, recursive: bool = False) -> tuple[list
     return sorted(audio), sorted(others)
 
 
-def warn_of_others(folder: str | os.PathLike, others: list[str], reason: str = "have no ending of audio") -> None:
-    """Say how many names of a folder are not read, and which: `others` of list_audio."""
+def warn_of_others(folder: str | os.PathLike, others: list[str], reason: str = "have no audio extension") -> None:
+    """Warn of names in a folder that are skipped: `others` of list_audio."""
     if others:
         names = ", ".join(map(shown, others[:5])) + (", ..." if len(others) > 5 else "")
-        warn(f"{folder}: {len(others)} skipped, they {reason}: {names}")
+        warn(f"{folder}: skipped {len(others)} that {reason}: {names}")
 
 
 def scan_audio(folder: str | os.PathLike) -> dict[str, str]:
-    """Map each audio file's name without its ending to its path; sub-folders not entered.
+    """{name without extension: path} of the audio files of a folder, without sub-folders.
 
-    If several files differ in their ending alone, the name stands for the first of AUDIO_EXTENSIONS, and the names
-    with their endings for each of them. Names stand there as on the disk and composed (Unicode's NFC).
+    If several files differ only in their extension, the name maps to the first of AUDIO_EXTENSIONS, and the names with
+    extensions map to the other files as well. Names are included as on the disk and composed (Unicode NFC).
     Raises UserError if the folder cannot be read.
     """
     return _by_name(folder, list_audio(folder)[0])
@@ -73,44 +73,46 @@ def _by_name(folder, names):
     stems = Counter(stem(name) for name in names)
     found |= {_as_utf8(name): os.path.join(folder, name) for name in names if stems[stem(name)] > 1}
     composed = {unicodedata.normalize("NFC", name): path for name, path in found.items() if not name.isascii()}
-    return composed | found  # macOS decomposes letters, lists seldom do
+    return composed | found  # macOS decomposes letters; lists seldom do
 
 
 def _as_utf8(name):
-    """A file's name as lists spell it, which are UTF-8 whatever the locale; bytes that are not UTF-8 as surrogates."""
+    """A file name decoded as UTF-8, as in lists, whatever the locale; other bytes become surrogates."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def trials_of_folder(folder: str | os.PathLike) -> list[Trial]:
-    """Every audio file of a folder as a trial with an unknown label, in the order of the names.
+    """All audio files of a folder as trials with unknown labels, sorted by name.
 
-    Its id is the file's name without the ending; with it if another file differs in the ending alone.
-    Warns of what it skips but hidden files. Raises UserError if there is no audio.
+    The id is the file name without its extension, or with it if another file differs only in its extension.
+    Warns of skipped names, except hidden files. Raises UserError if there is no audio.
     """
     names, others = list_audio(folder)
-    warn_of_others(folder, others, "are folders or have no ending of audio")
+    warn_of_others(folder, others, "are folders or have no audio extension")
     if not names:
         raise UserError(f"{folder}: expected audio files ({' '.join(AUDIO_EXTENSIONS)}), found none")
     stems = Counter(map(stem, names))
     ids = {_as_utf8(stem(name) if stems[stem(name)] == 1 else name): name for name in names}
-    if len(ids) < len(names):  # beside a.mp3 and a.wav, a.wav.mp3
+    if len(ids) < len(names):  # a.mp3, a.wav and a.wav.mp3
         ids = {_as_utf8(name): name for name in names}
     return [Trial(utt_id=utt_id, path=os.path.join(folder, name)) for utt_id, name in sorted(ids.items())]
 
 
 def name_problem(utt_id: str) -> str | None:
-    """Why a name cannot stand in a line `utt_id score`; None if it can."""
+    """Reason why a name cannot be the id in a line `utt_id score`; None if it can."""
     if _NOT_IN_A_LINE.search(utt_id):
-        return "its name holds a line end, a control character or bytes that are not UTF-8, which a score file cannot"
+        return (
+            "its name has a line end, a control character or bytes that are not UTF-8, which a score file cannot hold"
+        )
     if utt_id != utt_id.strip() or not utt_id:
-        return "its name is empty, or begins or ends with a blank, which a score file cannot tell from none"
+        return "its name is empty, or begins or ends with a blank, which a score file cannot represent"
     return None
 
 
 def read_protocol(path: str | os.PathLike, corpus: str | None = None, **labels: object) -> list[Trial]:
-    """Read a trial list or a key, in the order of the file; `path` of the trials is not set.
+    """Read a trial list or a key, in the order of the file; the `path` of trials is not set.
 
-    Otherwise as read_table. A folder is the list of the audio files in it, with their paths.
+    A folder gives its audio files as trials, with paths. Arguments and errors: see read_table.
     """
     if os.path.isdir(path):
         return trials_of_folder(path)
@@ -126,9 +128,9 @@ def read_trials(
 ) -> list[Trial]:
     """Read a trial list or key and locate its audio: trials with paths.
 
-    audio_dir None: the folder is looked for around the protocol, where the corpus's archives unpack it to.
+    audio_dir None: the folder is searched for around the protocol, where the corpus's archives are unpacked.
     bonafide, need_labels: see read_table.
-    Raises UserError as read_table and locate_audio, and where no folder is found, listing the places looked at.
+    Raises the UserErrors of read_table and locate_audio, and UserError with the places searched if no folder is found.
     """
     if os.path.isdir(protocol):
         return trials_of_folder(protocol)
@@ -140,40 +142,41 @@ def _audio_around(protocol, table):
     names = [_Listed(name, short) for name, short in _names((table.file or table.utt_id)[:10])]
     above = list(Path(protocol).absolute().parents)[:4]
     if names[0].is_absolute:
-        # No folder was named, and a list must not choose one that is not its own.
+        # Without --audio_dir or the like, a list must not choose files outside its own folder.
         if any(name.path_in(above[0]) for name in names):
             return above[0]
         raise UserError(
-            f"{protocol}: its audio not found: its paths are absolute, first {shown(names[0].name)}, and not below "
-            f"{above[0]}; name the folder of the audio that they lie below, or / for any; --help names the flag"
+            f"{protocol}: audio not found: its paths are absolute, first {shown(names[0].name)}, and not below "
+            f"{above[0]}; give a folder of audio above them, or / for any (see --help for the flag)"
         )
-    # A bare list of ids may be of any corpus whose files have no header.
+    # A list of ids alone may belong to any corpus whose files have no header.
     records = [table.record] if table.record.audio else [record for record in CORPORA.values() if not record.header]
     parts = [part for record in records for folders in record.audio.values() for part in folders]
     places = list(dict.fromkeys(base / part for base in above for part in parts))
-    for place in places:  # the folders of several splits lie side by side: a look at the first trials tells
+    for place in places:  # several splits have folders next to each other: the first trials decide
         if place.is_dir() and any(name.path_in(place) for name in names):
             return place
     instead = _instead(above[0], [name for name in names if name.split(above[0])])
     raise UserError(
-        f"{protocol}: its audio not found; looked for {', '.join(map(str, places))}{instead}; --help names the flag"
+        f"{protocol}: audio not found; searched {', '.join(map(str, places))}{instead}; give the folder of audio (see "
+        "--help for the flag)"
     )
 
 
 def _names(names):
-    """(name with its ending, name without) of each name as a list has it; see utterance_names."""
+    """(name with extension, name without) of each name in a list; see utterance_names."""
     return zip(utterance_names(names, endings=True), utterance_names(names))
 
 
 class _Listed:
-    """The audio of a trial as its list calls it. name: with the ending, if there is one; short: without."""
+    """The audio of a trial as its list names it. name: with the extension, if the list has one; short: without."""
 
     def __init__(self, name, short):
         self.name, self.short = name, short
         self.is_absolute = name.startswith("/") or re.match("[A-Za-z]:/", name) is not None
 
     def split(self, folder, roots=None):
-        """(sub-folder of the folder, name, short name); None if it lies outside. roots: see _roots, if known."""
+        """(sub-folder, name, short name) relative to a folder; None if outside. roots: _roots(folder), if computed."""
         name, short = self.name, self.short
         if self.is_absolute:
             root = next((root for root in roots or _roots(folder) if name.startswith(root)), None)
@@ -186,9 +189,9 @@ class _Listed:
         return sub, base, short[len(sub) + bool(sub) :]
 
     def path_in(self, folder, scans=None):
-        """The path of its file in a folder, None if there is none or it would lie outside.
+        """Path of the trial's file in a folder; None if there is none or it would be outside the folder.
 
-        scans: {(folder, sub-folder): scan_audio, folder: _roots} of those that are known; None: asks file by file.
+        scans: cache {(folder, sub-folder): scan_audio, folder: _roots}; None: test single files, list no folder.
         """
         parts = self.split(folder, scans and scans.get(folder))
         if parts is None:
@@ -210,7 +213,7 @@ class _Listed:
 
 
 def _roots(folder):
-    """What absolute paths below a folder begin with."""
+    """Prefixes of absolute paths below a folder: the folder as given and with links resolved."""
     return [os.path.join(root, "") for root in (os.path.abspath(folder), os.path.realpath(folder))]
 
 
@@ -227,11 +230,12 @@ def _scan_sub_folder(folder, sub):
 
 
 def locate_audio(trials: list[Trial], folder: str | os.PathLike) -> list[Trial]:
-    """Set the path of every trial: the file in `folder` of its name in the list, or with another ending.
+    """Set the path of every trial: the file in `folder` with its name in the list, or with another extension.
 
-    A name may have a sub-folder (`sub/name`), or be absolute, but never lead outside the folder; `/` allows any.
-    Raises UserError that names the first trials outside or without a file and counts them; in its details it lists
-    all, if there are others. It says if they lie in a folder above or below, or differ in letter case or ending.
+    A name may have a sub-folder (`sub/name`) or be absolute, but must not lead outside the folder; `/` allows any path.
+    Raises UserError that counts the trials outside the folder or without a file and names the first. Its details list
+    all of them, unless no trial has a file. The message says if the files are in a folder above or below, or differ in
+    letter case or extension.
     """
     names = [_Listed(*pair) for pair in _names([trial.file or trial.utt_id for trial in trials])]
     scans = {(folder, ""): scan_audio(folder), folder: _roots(folder)}
@@ -240,16 +244,16 @@ def locate_audio(trials: list[Trial], folder: str | os.PathLike) -> list[Trial]:
     outside = [name.name for name in missing if name.split(folder) is None]
     if outside:
         raise UserError(
-            f"{folder}: {len(outside)} of {len(trials)} trials lie outside this folder of audio, which is forbidden: "
-            f"{_first(outside)}; an absolute path must lie below it, and none may have `..`"
+            f"{folder}: {len(outside)} of {len(trials)} trials are outside this folder of audio, which is forbidden: "
+            f"{_first(outside)}; expected absolute paths below it, or relative paths without `..`"
         )
     if missing:
         details = [f"missing audio: {os.path.join(folder, shown(name.short))}" for name in missing]
         if len(missing) == len(trials):
-            details = []  # the folder is wrong
+            details = []  # the folder is wrong, not single files
         raise UserError(
             f"{folder}: {len(missing)} of {len(trials)} trials have no audio file{' (listed above)' * bool(details)}, "
-            f"first {_first([name.name for name in missing])}; expected UTTERANCE and an ending "
+            f"first {_first([name.name for name in missing])}; expected UTTERANCE with an extension "
             f"({' '.join(AUDIO_EXTENSIONS)}){_instead(folder, missing)}",
             details=details,
         )
@@ -262,7 +266,7 @@ def _first(names):
 
 
 def _instead(folder, missing):
-    """Where the audio that is missing in a folder seems to be, in words; "" if nowhere near."""
+    """Hint on where missing audio seems to be: in a neighbouring folder, or under another name; "" if not found."""
     names, found = missing[:10], {}
     try:
         folders = [entry.path for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
@@ -280,8 +284,8 @@ def _instead(folder, missing):
             for other in sorted(os.listdir(os.path.join(folder, sub))):
                 if short.lower() in (other.lower(), os.path.splitext(other)[0].lower()):
                     is_audio = other.lower().endswith(AUDIO_EXTENSIONS)
-                    why = "in another letter case" if is_audio else "but its ending is none of audio"
-                    return f"; {shown(other)} is there, {why}"
+                    why = "differs in letter case" if is_audio else "has no audio extension"
+                    return f"; found {shown(other)}, which {why}"
         except OSError:
             pass
     return ""

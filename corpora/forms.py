@@ -1,4 +1,4 @@
-"""The form of a list: the corpus that its first line is of, its columns, and its lines cut into them."""
+"""Forms of trial lists: recognise the corpus from the first line, name the columns, and split the lines."""
 
 import os
 import re
@@ -24,11 +24,11 @@ from corpora.text import (
 def read_form(
     path: str | os.PathLike, corpus: str | None = None, bonafide: str | None = None
 ) -> tuple[str, list[str], Iterator]:
-    """(corpus, names of the columns, pieces of the lines as split_words yields them) of a list or key.
+    """Read a list or key: (corpus, names of the columns, pieces of lines, see split_words).
 
-    The columns utt_id, file and key are the trial's name, its audio and its label, whatever a header calls them; one
-    that is called "-" is unused. corpus: the name of that whose list it is; None: it is recognised. bonafide: the
-    label of bona fide trials, if the user names it. Raises UserError, naming file and line, for an unknown form.
+    The columns of a trial's name, audio and label are renamed to utt_id, file and key, whatever the header calls them;
+    "-" is an unused column. corpus: the name of its corpus; None: recognise it. bonafide: the label of bona fide
+    trials, if the user gives it. Raises UserError, with file and line, for an unknown form.
     """
     if str(path).lower().endswith(".parquet"):
         titles, columns = read_parquet(path)
@@ -37,7 +37,7 @@ def read_form(
     text = read_text(path)
     line = re.search(r"[^\n]*\S[^\n]*", text)
     if not line:
-        raise UserError(f"{path}: expected a trial a line, found none")
+        raise UserError(f"{path}: expected one trial per line, found none")
     place, first = f"{path}:{text.count(chr(10), 0, line.start()) + 1}", line[0].rstrip().lstrip(" ")
     if corpus is None or CORPORA[corpus].header:
         for separator in SEPARATORS:
@@ -49,9 +49,9 @@ def read_form(
                 names = ["utt_id", "key"]
                 return "csv", names, split_csv(path, text, separator, names, header=False)
         words = first.lower().split()
-        if not {*words}.isdisjoint(ID_NAMES) and not {*words}.isdisjoint(LABEL_NAMES):  # a header in blanks
+        if not {*words}.isdisjoint(ID_NAMES) and not {*words}.isdisjoint(LABEL_NAMES):  # a header separated by blanks
             corpus, names = _table(place, first.split(), corpus)
-            below = "\n" * text.count("\n", 0, line.end()) + text[line.end() :]  # lines keep their numbers
+            below = "\n" * text.count("\n", 0, line.end()) + text[line.end() :]  # keeps the line numbers
             return corpus, names, split_words(path, below, len(words), f"the {len(words)} columns {shown(first)}")
         if corpus:
             raise UserError(_no_header(place, first))
@@ -67,7 +67,7 @@ def read_form(
 
 
 def _table(place, titles, corpus):
-    """(corpus, names of the columns) of a table with a header. pandas writes an index, a first column of no name."""
+    """(corpus, names of the columns) of a table with a header; a first column without a name is pandas' index."""
     names = [title.lower() for title in titles]
     if names[0] in ("", "unnamed: 0") and len(names) > 1:
         names[0] = "-"
@@ -76,16 +76,16 @@ def _table(place, titles, corpus):
     corpus = own or corpus or "csv"
     files = [name for name in names if name in FILE_NAMES]
     ids = [name for name in names if name in ID_NAMES and name not in FILE_NAMES]
-    if files and not own:  # beside a file, `id` of a table of the user's own is a column like others
+    if files and not own:  # in a user's own table with a file column, `id` has no meaning
         ids = [name for name in ids if name == "utt_id"]
     labels = [name for name in names if name in LABEL_NAMES]
     for found, expected in ((files, FILE_NAMES), (ids, ID_NAMES), (labels, LABEL_NAMES)):
         if len(found) > 1:
             raise UserError(
-                f"{place}: expected one of the columns {'|'.join(expected)}, found {shown(','.join(titles))}"
+                f"{place}: expected only one of the columns {'|'.join(expected)}, found {shown(','.join(titles))}"
             )
     if len(set(names)) != len(names):
-        raise UserError(f"{place}: expected the name of every column once, found {shown(','.join(titles))}")
+        raise UserError(f"{place}: expected different column names, found {shown(','.join(titles))}")
     if not files and not ids:
         raise UserError(_no_header(place, ",".join(titles)))
     meanings = dict.fromkeys(files, "file" if ids else "utt_id") | dict.fromkeys(ids, "utt_id")
@@ -98,18 +98,18 @@ def _is_label(word, bonafide):
 
 
 def _recognise(place, first, values):
-    """The corpus whose columns and words the values of a first line are; None: two columns of no corpus.
+    """The corpus that matches the values of a first line; None for two columns that match no corpus.
 
-    A corpus that asks for more of the line than others goes before them; if several are left it is an error.
+    Corpora with `first_line` patterns take precedence. If several corpora match, it is an error.
     """
     records = _without_header()
     fits = [name for name, record in records.items() if _misfit(record, values) is None]
     particular = [name for name in fits if records[name].first_line]
     fits = particular or fits
     if len(values) == 1 and any(separator in first for separator in SEPARATORS):
-        raise UserError(_no_header(place, first))  # never taken for an id
+        raise UserError(_no_header(place, first))  # "a,b" is not an id
     if len(fits) > 1:
-        raise UserError(f"{place}: may be of {' or of '.join(fits)}: {shown(first)}")
+        raise UserError(f"{place}: ambiguous, may be a list of {' or '.join(fits)}: {shown(first)}")
     if not fits and len(values) != 2:
         raise UserError(_unknown(place, first, values))
     return fits[0] if fits else None
@@ -124,7 +124,7 @@ def _columns(record: Corpus) -> str:
 
 
 def _misfit(record, values):
-    """What a line of a corpus has and these values have not, in words; None if they fit."""
+    """Why values do not match the lines of a corpus, as a relative clause for messages; None if they match."""
     n = len(record.columns)
     if record.open_ended and len(values) >= n - 1:
         values = [*values[: n - 1], " ".join(values[n - 1 :])]
@@ -133,7 +133,7 @@ def _misfit(record, values):
     line = dict(zip(record.columns, values))
     for column, pattern in record.first_line.items():
         if not re.fullmatch(pattern, line[column]):
-            return f"whose {'last' if column == '-' else column} column is {pattern}, found {shown(line[column])}"
+            return f"whose {'last' if column == '-' else column} column matches {pattern}, found {shown(line[column])}"
     if line.get("key", record.spoof).lower() not in (record.bonafide, record.spoof):
         return f"whose label is {record.bonafide} or {record.spoof}, found {shown(line['key'])}"
     return None
@@ -155,6 +155,7 @@ def _unknown(place, first, values):
         records, key=lambda name: (abs(len(records[name].columns) - len(values)), bool(records[name].first_line))
     )
     return (
-        f"{place}: expected the columns of a known corpus ({forms}) or a header with a column path and commas, found "
-        f"{len(values)}: {shown(' '.join(values))}; closest is {closest}, {_misfit(records[closest], values)}"
+        f"{place}: expected the columns of a known corpus ({forms}), or a header with a column path, separated by "
+        f"commas; found {len(values)} columns: {shown(' '.join(values))}; the closest corpus is {closest}, "
+        f"{_misfit(records[closest], values)}"
     )

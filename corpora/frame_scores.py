@@ -1,7 +1,7 @@
-"""Frame scores: a line `UTT<TAB>STEP<TAB>SCORE SCORE ...` an utterance, what a detector says of each stretch of it.
+"""Frame scores: one line `UTT<TAB>STEP<TAB>SCORE SCORE ...` per utterance, with one score per frame.
 
-STEP: seconds of a frame; score i is of the time from i STEP to (i + 1) STEP. Higher is more bona fide. Ids may hold
-blanks.
+STEP: seconds per frame; score i covers the time from i STEP to (i + 1) STEP. A higher score means bona fide. Ids may
+contain blanks.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from common.atomic import atomic_open
 from common.console import UserError, shown
 from corpora.text import numbers, read_text
 
-# Scores (n,) of the frames of an utterance; step: seconds of a frame.
+# Scores (n,) of the frames of an utterance; step: seconds per frame.
 FrameScores = namedtuple("FrameScores", "step scores")
 
 
 def read_frame_scores(path: str | os.PathLike) -> dict[str, FrameScores]:
     """Read frame scores as {utt_id: FrameScores}, scores float64, in the order of the file.
 
-    Raises UserError, naming file and line, for another form, a score that is not finite, an id that stands twice.
+    Raises UserError, with file and line, for another form, a NaN or infinite score, and a duplicate id.
     """
     frames, text = {}, read_text(path)
     for number, line in enumerate(text.split("\n"), 1):
@@ -34,18 +34,18 @@ def read_frame_scores(path: str | os.PathLike) -> dict[str, FrameScores]:
             raise UserError(f"{path}:{number}: expected UTT<TAB>STEP<TAB>SCORE SCORE ..., found {shown(line, 60)}")
         utt_id = words[0]
         if utt_id in frames:
-            raise UserError(f"{path}:{number}: {shown(utt_id)} has scores already; was the file appended to?")
-        (step,) = numbers(path, [number], words[1:2], "the seconds of a frame", finite=True)
+            raise UserError(f"{path}:{number}: duplicate scores for {shown(utt_id)}; was the file appended to?")
+        (step,) = numbers(path, [number], words[1:2], "the seconds per frame", finite=True)
         if step <= 0:
-            raise UserError(f"{path}:{number}: expected the seconds of a frame above 0, found {step:g}")
+            raise UserError(f"{path}:{number}: expected more than 0 seconds per frame, found {step:g}")
         frames[utt_id] = FrameScores(step, _scores(path, number, utt_id, words[2]))
     if not frames:
-        raise UserError(f"{path}: expected an utterance a line, found none")
+        raise UserError(f"{path}: expected one utterance per line, found none")
     return frames
 
 
 def _scores(path, number, utt_id, text):
-    """Scores (n,) of an utterance. A file may have 14 million: each is converted once, a wrong one looked for."""
+    """Scores (n,) of an utterance. Fast path for files of 14 million scores; only an invalid one is searched for."""
     words = text.split()
     with contextlib.suppress(ValueError):
         scores = np.fromiter(map(float, words), np.float64, len(words))
@@ -55,12 +55,12 @@ def _scores(path, number, utt_id, text):
 
 
 def write_frame_scores(path: str | os.PathLike, frames: Iterable[tuple[str, FrameScores]]) -> None:
-    """Write (utt_id, FrameScores) of each utterance, whole or not at all. Nine digits keep a float32 exactly.
+    """Write (utt_id, FrameScores) of all utterances atomically, with nine digits, which represent a float32 exactly.
 
-    Raises UserError if the file cannot be written, ValueError for an id or scores that no line can hold.
+    Raises UserError if the file cannot be written, ValueError for an id or scores that a line cannot represent.
     """
     with atomic_open(path) as file:
         for utt_id, (step, scores) in frames:
             if not utt_id or any(c in utt_id for c in "\t\n\r") or not len(scores) or not np.all(np.isfinite(scores)):
-                raise ValueError(f"{utt_id!r}: expected an id without tabs and one finite score or more")
+                raise ValueError(f"{utt_id!r}: expected an id without tabs, and at least one score, all finite")
             file.write(f"{utt_id}\t{step:.9g}\t{' '.join([f'{score:.9g}' for score in np.asarray(scores).tolist()])}\n")

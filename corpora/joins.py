@@ -1,4 +1,4 @@
-"""Ids of one file looked for in another: equal, or alike as paths."""
+"""Matching of ids between files: equal ids, or ids that match as paths."""
 
 import itertools
 import os
@@ -15,12 +15,12 @@ from corpora.text import AUDIO_EXTENSIONS, stem
 def places_of(
     path: str | os.PathLike, names: Sequence[str], utt_ids: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """(places (utt_ids,) in `names`, -1 where an id is not there; {name: id} of those that are alike, not equal).
+    """Match names to ids: (places (utt_ids,) in `names`, -1 without a match; {name: id} of path matches).
 
-    Equal ones belong together; of a name that stands twice the last counts. Those left of both are then compared as
-    paths: a name and an id are alike if the last parts of one are the other; first with their endings, then without
-    those of audio files. path: the file that the names are of.
-    Raises UserError where a name is like several ids, or several names like one id.
+    Equal names and ids are matched first; the last of duplicate names is used. The remaining ones are compared as
+    paths: a name matches an id if one is the end of the other, first with extensions, then without audio extensions.
+    path: the file of the names, for messages.
+    Raises UserError if a name matches several ids, or several names match one id.
     """
     if names == utt_ids:
         return np.arange(len(utt_ids)), {}
@@ -49,13 +49,13 @@ def _without_ending(name):
 
 
 def _ends(name):
-    """A path without its first 0, 1, ... parts."""
+    """The ends of a path: without its first 0, 1, ... parts."""
     parts = name.split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def _alike(path, names, utt_ids, form: Callable[[str], str]):
-    """{name: id} of names and ids that are alike in that form."""
+    """{name: id} of names and ids that match as paths, after applying `form` to both."""
     whole, ends = defaultdict(list), defaultdict(list)
     for utt_id in utt_ids:
         whole[form(utt_id)].append(utt_id)
@@ -64,16 +64,16 @@ def _alike(path, names, utt_ids, form: Callable[[str], str]):
     pairs, name_of = {}, {}
     for name in names:
         formed = form(name)
-        # The name is the end of an id, or an id that of the name.
+        # The name is the end of an id, or an id is the end of the name.
         found = dict.fromkeys([*ends.get(formed, ()), *(i for end in _ends(formed) for i in whole.get(end, ()))])
         if not found:
             continue
         utt_id, *others = found
         if others:
             ids = f"{shown(utt_id)} and {shown(others[0])}"
-            raise UserError(f"{path}: {shown(name)} may be either of the trials {ids}; expected their ids")
+            raise UserError(f"{path}: {shown(name)} matches the trials {ids}; expected unambiguous ids")
         if utt_id in name_of:
             both = f"{shown(name_of[utt_id])} and {shown(name)}"
-            raise UserError(f"{path}: {both} may both be the trial {shown(utt_id)}; expected its id")
+            raise UserError(f"{path}: {both} both match the trial {shown(utt_id)}; expected unambiguous ids")
         pairs[name], name_of[utt_id] = utt_id, name
     return pairs

@@ -1,4 +1,4 @@
-"""What a corpus is called, and what its maker says that a detector trained on it is worth."""
+"""Names of corpora, and notes of their makers on detectors trained on them."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from common.console import shown
 
 
 def describe(path: Path | str) -> tuple[str, str | None]:
-    """(name, note) of the corpus that a folder or a list of trials is of; the note None if its maker says nothing.
+    """(name, note) of the corpus of a folder or trial list; the note is None if there is none.
 
-    Both stand in `corpus.json`, as `name` and `note`, in that folder or up to two above the list. Without one the name
-    is that of the folder or list alone: where it lies on this machine is nobody else's business.
+    Both are read from `name` and `note` of a `corpus.json` in that folder, or up to two folders above the list. Without
+    it, the name is the file name of the folder or list, without its path, which is private to this machine.
     """
     path = Path(os.path.abspath(path))
     for folder in [path, *path.parents][:3]:
@@ -27,9 +27,9 @@ def describe(path: Path | str) -> tuple[str, str | None]:
 
 
 def describe_data(trained: Iterable[Path | str], tested: Iterable[Path | str] | None) -> dict[str, str]:
-    """What a checkpoint says of the folders or lists that it was trained and tested on: {trained_on, tested_on, note}.
+    """Description, for a checkpoint, of the folders or lists of its training and test: {trained_on, tested_on, note}.
 
-    tested: lists; None: the dev set of what it was trained on.
+    tested: lists; None: the dev set of the training corpus.
     """
     described = [describe(path) for path in trained]
     names, notes = (", ".join(dict.fromkeys(filter(None, texts))) for texts in zip(*described))

@@ -1,4 +1,4 @@
-"""Provenance of a run: digests of its trials and their audio, the machine's numbers, and how two of them differ."""
+"""Provenance of a run: digests of its trials and their audio, and comparison of data and machines between runs."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ SECOND = 10**9  # ns
 
 
 def data_facts(trials: list[Trial], unit: int = SECOND) -> dict[str, int | str]:
-    """Digests of trials and of the size and time of their audio files, as plain data; paths do not count.
+    """Digests of trials and of the sizes and times of their audio files, as plain data; paths are ignored.
 
-    unit: of the times compared, in ns. A second by default: archives and some file systems keep nothing finer, and
-    audio that moves is the same data.
+    unit: resolution of times in ns. The default is a second because archives and some file systems keep no finer times,
+    and moved audio must count as the same data.
     """
     ids = [trial.utt_id for trial in trials]
     labels = [trial.label for trial in trials]
@@ -35,9 +35,9 @@ def data_facts(trials: list[Trial], unit: int = SECOND) -> dict[str, int | str]:
 
 
 def data_difference(before: dict, now: dict, trials: list[Trial], labels: bool = True) -> str:
-    """What differs between the data_facts of two lists, in words; "" if nothing does.
+    """Description of the difference between the data_facts of two lists; "" if there is none.
 
-    trials: the list of `now`. labels: whether they count.
+    trials: the list of `now`. labels: whether to compare labels.
     """
     if before["ids"] != now["ids"]:
         if before["ids, sorted"] == now["ids, sorted"]:
@@ -50,12 +50,15 @@ def data_difference(before: dict, now: dict, trials: list[Trial], labels: bool =
         return ""
     newer = [trial.path for trial, (_, t) in zip(trials, _sizes_and_times(trials)) if t and t > before["newest"]]
     text = "audio files changed, " + ("same sizes, other modification times" if same_sizes else "other sizes")
-    text += f"; {len(newer)} of {len(trials)} are newer than all were before, first {newer[0]}" if newer else ""
-    return text + ("; a copy that keeps the times (cp -p) is the same data" if same_sizes else "")
+    text += f"; {len(newer)} of {len(trials)} are newer than any before, first {newer[0]}" if newer else ""
+    return text + ("; a copy that preserves times (cp -p) counts as the same data" if same_sizes else "")
 
 
 def machine_difference(before: dict, now: dict) -> str:
-    """What differs between two {name: value} of what rounding depends on, in words; what one lacks is not compared."""
+    """Description of the difference between two {name: value} of machines, on which rounding depends.
+
+    Values that are None or missing in one of them are not compared.
+    """
     both = [name for name in now if None not in (before.get(name), now[name])]
     return ", ".join(f"{name} {before[name]} before, {now[name]} now" for name in both if before[name] != now[name])
 
@@ -65,21 +68,21 @@ def _counts(facts, labels):
 
 
 def _sizes_and_times(trials):
-    """(bytes, modification time in ns) of each trial's audio file; (None, None) where there is none to see."""
+    """(bytes, modification time in ns) of each trial's audio file; (None, None) if it is not accessible."""
 
-    def look(part):
-        found = []
+    def stat_files(part):
+        pairs = []
         for trial in part:
             try:
                 status = os.stat(trial.path)
-                found.append((status.st_size, status.st_mtime_ns))
+                pairs.append((status.st_size, status.st_mtime_ns))
             except (OSError, ValueError):
-                found.append((None, None))
-        return found
+                pairs.append((None, None))
+        return pairs
 
     parts = [trials[start : start + 1024] for start in range(0, len(trials), 1024)]
-    with ThreadPoolExecutor(16) as pool:  # a network's file system answers many at once
-        return [pair for part in pool.map(look, parts) for pair in part]
+    with ThreadPoolExecutor(16) as pool:  # network file systems answer many requests at once
+        return [pair for part in pool.map(stat_files, parts) for pair in part]
 
 
 def _digest(values):

@@ -1,8 +1,8 @@
-"""One record a corpus: all that the rest of this project knows of it by name.
+"""One record per corpus: everything specific to a corpus in this project.
 
-A corpus that gets a record here is recognised, found, trained on, scored, reported and broken down; corpus.py says what
-a record may hold. Places are relative to the folder that a corpus, or its keys, were unpacked to; a list's audio is
-also looked for around the list.
+A corpus with a record here can be recognised, located, trained on, scored and reported on; corpus.py describes the
+fields. Places are relative to the folder to which the corpus, or its keys, were unpacked; audio is also searched for
+around the list.
 Sources: the corpora's own archives, READMEs and evaluation plans, and the released commands of Liu et al. 2025.
 """
 
@@ -31,7 +31,7 @@ SINGING = {
     "crop": 64000,
     "crop_place": "random",
     "validation": "eer",
-    # WavLM comes through s3prl, which sets both.
+    # The published code loads WavLM through s3prl, which sets both.
     "feature_grad_mult": 0.0,
     "encoder_layerdrop": 0.0,
     "seed": 42,
@@ -62,12 +62,12 @@ CORPORA = {
         asv_scores="ASVspoof2019_LA_asv_scores/ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt",
         train_flag="database_path",
         recipe=SPEECH,
-        recipe_of_models={"wav2vec2_AASIST": {"lr": 1e-6}},  # as Liu et al. trained it to compare with
+        recipe_of_models={"wav2vec2_AASIST": {"lr": 1e-6}},  # the baseline of Liu et al.
         tdcf="2019",
     ),
     "ASVspoof2019_PA": Corpus(
         columns=("speaker", "utt_id", "environment", "attack", "key"),
-        first_line={"environment": "[abc]{3}"},  # of LA it is "-"
+        first_line={"environment": "[abc]{3}"},  # "-" in lists of LA
         roots=("", "PA"),
         lists={
             "train": "ASVspoof2019.PA.cm.train.trn.txt",
@@ -88,13 +88,13 @@ CORPORA = {
         keys=tuple(f"{folder}PartialSpoof.LA.cm.eval.trl.txt" for folder in _PARTIAL_FOLDERS),
         segments=(
             *(f"segment_labels/{{split}}_seglab_{unit}.npy" for unit in ("0.01", "0.02")),
-            "segment_labels/{split}.rttm",  # of tools/make_demo_corpus.py --partial
+            "segment_labels/{split}.rttm",  # written by tools/make_demo_corpus.py --partial
         ),
     ),
     "ASVspoof2021_LA": Corpus(
         columns=("speaker", "utt_id", "codec", "transmission", "attack", "key", "trim", "subset"),
         roots=("", "LA"),
-        lists={"eval": "ASVspoof2021.LA.cm.eval.trl.txt"},  # ids alone; the key came later
+        lists={"eval": "ASVspoof2021.LA.cm.eval.trl.txt"},  # ids only; the key was released later
         list_folders=("ASVspoof_LA_cm_protocols", "ASVspoof2021_LA_eval_cm_protocols", "ASVspoof2021_LA_eval", "."),
         audio={"eval": ("ASVspoof2021_LA_eval/flac",)},
         keys=tuple(f"{folder}CM/trial_metadata.txt" for folder in ("LA/", "keys/LA/", "keys/", "")),
@@ -119,8 +119,8 @@ CORPORA = {
         test_protocol="4sec",
         breakdowns={"attack": (), "codec": DF_CODECS, "source": (), "vocoder": DF_VOCODERS},
     ),
-    # Of the replayed: the room and microphone of the verification system, the talker's distance from it; the attacker's
-    # room and microphone, the replay device and its distance.
+    # Columns: room and microphone of the verification system and the talker's distance to it; then, for replayed
+    # trials, the attacker's room and microphone, the replay device and its distance.
     "ASVspoof2021_PA": Corpus(
         columns=(
             *("speaker", "utt_id", "room", "microphone", "talker_distance", "attack_room", "attack_microphone"),
@@ -141,7 +141,7 @@ CORPORA = {
     # The files of ASVspoof 5's challenge phase.
     "ASVspoof5_metainfo": Corpus(
         columns=("speaker", "utt_id", "gender", "-", "attack", "key"),
-        first_line={"gender": "F|M"},  # CtrSVDD has six columns, too
+        first_line={"gender": "F|M"},  # CtrSVDD also has six columns
         lists={split: f"ASVspoof5.{split}.metainfor.txt" for split in ("train", "dev")},
         audio={"train": ("flac_T",), "dev": ("flac_D",), "eval": ("flac_E",)},
         breakdowns={"attack": (), "gender": ()},
@@ -160,7 +160,7 @@ CORPORA = {
         published_report="ctrsvdd",
     ),
     "ASVspoof5": Corpus(
-        # The sixth is the codec's seed, the source utterance; the last is unused.
+        # The sixth column is the codec's seed (the source utterance); the last is unused.
         columns=tuple("speaker utt_id gender codec codec_quality - attack_tag attack key -".split()),
         lists={
             "train": "ASVspoof5.train.tsv",
@@ -186,7 +186,7 @@ CORPORA = {
         breakdowns={},
         published="in_the_wild",
     ),
-    # `UTT DURATION spoof|bonafide START-END-LABEL ...`: PartialSpoof, HAD and LlamaPartialSpoof in one text form.
+    # Lines `UTT DURATION spoof|bonafide START-END-LABEL ...`: one text form for PartialSpoof, HAD, LlamaPartialSpoof.
     "partially_spoofed": Corpus(
         columns=("utt_id", "duration", "key", "-"),
         open_ended=True,
@@ -194,7 +194,7 @@ CORPORA = {
         audio={"eval": ("con_wav", "wav", ".")},
         breakdowns={},
     ),
-    # Codecfake of Xie et al.; the codec of a genuine one is 0.
+    # Codecfake of Xie et al.; the codec of bona fide trials is 0.
     "Codecfake": Corpus(
         columns=("utt_id", "key", "codec"),
         bonafide="real",
@@ -223,7 +223,7 @@ CORPORA = {
         audio={"eval": ("wav", ".")},
         breakdowns={},
     ),
-    # Absolute paths; every set of the arena has such a list.
+    # Every set of the arena has such a list, with absolute paths.
     "SpeechDFArena": Corpus(columns=("file_name", "label"), header=True, audio={"eval": (".",)}, breakdowns={}),
     "AntiDeepfake": Corpus(
         columns=tuple(
@@ -231,7 +231,7 @@ CORPORA = {
             "language".split()
         ),
         header=True,
-        audio={"eval": (".",)},  # of `$ROOT/`, in front of its paths
+        audio={"eval": (".",)},  # the folder that `$ROOT/` in its paths stands for
         breakdowns={"attack": (), "language": ()},
     ),
     "DeepFense": Corpus(
@@ -253,15 +253,14 @@ CORPORA = {
             for split, name in (("train", "train"), ("dev", "development"), ("eval", "evaluation"))
         },
     ),
-    # Any table with a header, and a list of names and labels alone; it is broken down by what it has of the columns of
-    # the others.
+    # Any table with a header, or a list of names and labels; its breakdowns are all columns that other corpora have.
     "csv": Corpus(
         header=True,
         audio={"eval": (".", "release_in_the_wild")},
         breakdowns={**_ANY_COLUMN, "language": (), "split": (), "codec": LA_CODECS + DF_CODECS, "vocoder": DF_VOCODERS},
     ),
-    "list": Corpus(columns=("utt_id",)),  # ids alone: of any corpus, so its audio may lie where that of each does
-    # Corpora of folders; `python -m corpora` writes a table ("csv") of each.
+    "list": Corpus(columns=("utt_id",)),  # ids only, of any corpus: audio is searched for in the places of all corpora
+    # Corpora without lists; `python -m corpora` writes a table ("csv") for each.
     "CodecFake_Wu": Corpus(
         header=True,
         paths=r"(?P<attack>[^/+]+)\+(?P<speaker>[^/+_]+)_[^/]+",
@@ -274,7 +273,7 @@ CORPORA = {
         r"(?:[^/]+/)*(?P<speaker>[^/_]+)_[^/]+",
         layout="DATASET_{GradTTS,VCTK_BONAFIDE}/{train,valid,test}/p345_251.wav",
     ),
-    "Deepfake_Eval_2024": Corpus(  # whole recordings or pieces of them, NAME_seg1, which the bootstrap draws together
+    "Deepfake_Eval_2024": Corpus(  # whole recordings, or their segments NAME_seg1, which the bootstrap draws together
         header=True,
         paths=r"(?P<split>train|test)/(?:[^/]+/)?(?:(?P<bonafide>real)|fake)/(?P<speaker>[^/]+?)(?:_seg_?[0-9]+)?",
         layout="data/{train,test}/{real,fake}/NAME_seg1.wav",
@@ -290,7 +289,7 @@ CORPORA = {
         paths=r"(?P<split>training|validation|testing)/(?:(?P<bonafide>real)|fake)/[^/]+",
         layout="for-norm/{training,validation,testing}/{real,fake}/file1.wav",
     ),
-    "HABLA": Corpus(  # the speaker of a conversion is the pair of source and target
+    "HABLA": Corpus(  # the speaker of a converted trial is the pair of source and target
         header=True,
         paths=r"FinalDataset_16khz/(?:(?P<bonafide>Real)|(?P<attack>[^/]+))/[^/]+/(?P<speaker>[^/]+)/[^/]+",
         layout="FinalDataset_16khz/{Real/Chile/clf_07508,CycleGAN/Chile-Peru/clf_07508-pem_01523}/clf_07508_0079.wav",
@@ -313,28 +312,28 @@ CORPORA = {
         paths=r"SONAR_dataset/(?:(?P<bonafide>real_samples)|(?P<attack>[^/]+))/[^/]+",
         layout="SONAR_dataset/{real_samples,FlashSpeech,OpenAI}/audio1.wav",
     ),
-    "WaveFake": Corpus(  # LJSpeech and JSUT are a speaker each
+    "WaveFake": Corpus(  # LJSpeech and JSUT have one speaker each
         header=True,
         paths=r"generated_audio/(?P<attack>(?:(?P<speaker>ljspeech|jsut)_)?[^/]+)/[^/]+",
         layout="generated_audio/{ljspeech_melgan,jsut_parallel_wavegan}/LJ001-0001_gen.wav",
         bonafide_from="LJSpeech, JSUT",
     ),
-    "BonaFide": Corpus(  # what corpora of spoofed files alone are joined with
+    "BonaFide": Corpus(  # bona fide speech for corpora with only spoofed speech
         header=True,
         paths=r"(?P<bonafide>.+)",
         layout="any folder of genuine speech: VCTK, LJSpeech, JSUT, M-AILABS, LibriSpeech",
     ),
     "SASV": Corpus(header=True, columns=("asv_score", "cm_score", "sasv_label"), breakdowns={}),
 }
-DEFAULT_CORPUS = "ASVspoof2019_LA"  # a training set of none of them is trained on as on this one
+DEFAULT_CORPUS = "ASVspoof2019_LA"  # its recipe is used for training sets of unknown corpora
 
 
 def trained_as(corpus: str | None) -> str:
-    """The corpus by whose recipe a corpus is trained: itself, or DEFAULT_CORPUS for None and one without a recipe."""
+    """The corpus whose recipe applies to a corpus: itself, or DEFAULT_CORPUS for None or a corpus without a recipe."""
     return corpus if corpus in CORPORA and CORPORA[corpus].recipe else DEFAULT_CORPUS
 
 
 def recipe_of(corpus: str | None, model_name: str | None = None) -> dict[str, int | float | str]:
-    """{flag of train.py: value} that a corpus (or None), and a model on it, are trained with by default."""
+    """Default training flags {flag of train.py: value} for a corpus (or None) and a model."""
     record = CORPORA[trained_as(corpus)]
     return SPEECH | record.recipe | record.recipe_of_models.get(model_name, {})

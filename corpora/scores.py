@@ -1,4 +1,4 @@
-"""Score files: a line `utt_id score` a trial, as this project writes them; and those of other programs."""
+"""Score files: lines `utt_id score`, as this project writes them, and the forms of other programs."""
 
 import argparse
 import csv
@@ -16,22 +16,22 @@ from common.console import UserError, shown
 from corpora.labels import WORDS, add_label_flag
 from corpora.text import ID_NAMES, LABEL_NAMES, is_number, numbers, read_text, split_words, utterance_names
 
-# A score file. utt_ids: list of str; scores: (trials,) float64, higher for bona fide; lines: their numbers; labels:
-# (trials,) of its own, 1 bona fide, 0 spoof, or None.
+# A score file. utt_ids: list of str; scores: (trials,) float64, higher for bona fide; lines: line numbers; labels:
+# (trials,) labels in the file, 1 bona fide, 0 spoof, or None.
 ScoreColumns = namedtuple("ScoreColumns", "utt_ids scores lines labels")
 
-SCORE_NAMES = ("score", "scores", "cm_score", "cm_scores", "llr", "cm_llr")  # in any case, - or blank for _
+SCORE_NAMES = ("score", "scores", "cm_score", "cm_scores", "llr", "cm_llr")  # in any case, with - or blank for _
 
 
 def read_score_columns(path: str | os.PathLike, column: str | None = None, higher_is: str = "bonafide") -> ScoreColumns:
-    """Read a score file without judging it, as ScoreColumns.
+    """Read a score file as ScoreColumns, without checking for duplicate ids or non-finite scores (see check_scores).
 
-    A line is `utt_id score`, or has three columns or more in any order: the one of labels is told by its words, the id
-    by being text that differs from line to line, the score by being the only other numbers. Columns are separated by
-    blanks (then ids may hold some), commas, tabs, semicolons or |; with a header they are told by their names first.
-    An index as pandas writes it is skipped. column: the name, or the number from 1, of the scores' column; None: as
-    above. higher_is: "spoof" negates the scores.
-    Raises UserError, naming file and line, for another form, and if several columns may be the scores.
+    A line is `utt_id score`, or has three or more columns in any order: labels are recognised by their words, the id as
+    text that differs between lines, and the score as the only other numeric column. Columns are separated by blanks
+    (ids may then contain blanks), commas, tabs, semicolons or |. With a header, column names take precedence. A pandas
+    index is skipped. column: name, or number from 1, of the score column; None: recognise it. higher_is: "spoof"
+    negates the scores.
+    Raises UserError, with file and line, for another form, and if several columns may be the scores.
     """
     text = read_text(path)
     try:
@@ -43,15 +43,15 @@ def read_score_columns(path: str | os.PathLike, column: str | None = None, highe
         lines = [line for lines, _, _ in pieces for line in lines]
         names = [name for _, names, _ in pieces for name in names]
         scores, labels = np.concatenate([values for _, _, values in pieces] or [[]]), None
-    except ValueError:  # UserError is one, too: not simply a word and a number a line
+    except ValueError:  # includes UserError: the lines are not simply a word and a number
         lines, names, scores, labels = _told_columns(path, text, column)
     if not lines:
-        raise UserError(f"{path}: expected a score a line, found none")
+        raise UserError(f"{path}: expected one score per line, found none")
     return ScoreColumns(utterance_names(names), -scores if higher_is == "spoof" else scores, lines, labels)
 
 
 def _told_columns(path, text, wanted):
-    """(lines, ids, scores, labels or None) of a file whose columns are told by their titles and contents."""
+    """(lines, ids, scores, labels or None) of a file whose columns are recognised by their titles and contents."""
     titles, rows, separated = _rows(path, text)
     if not rows:
         return [], [], np.zeros(0), None
@@ -70,22 +70,22 @@ def _told_columns(path, text, wanted):
     named = [i for i in others if re.sub("[- ]", "_", names[i]) in SCORE_NAMES]
     may_be_id = [i for i in others if i not in named]
     utt_id = next((i for i in may_be_id if names[i] in ID_NAMES), None)
-    if utt_id is None and may_be_id:  # text that differs from line to line: max gives the first of several
+    if utt_id is None and may_be_id:  # text that differs most between lines; max takes the first of several
         utt_id = max(may_be_id, key=lambda i: (is_text[i], is_text[i] and len(set(columns[i]))))
     index = 0 if utt_id != 0 and _is_index(names[0], columns[0], titles) else None
     scores = [i for i in others if i not in (utt_id, index) and not is_text[i]]
     if score is None and not titles and not separated and label is None:
         in_ids = [i for i in scores[:-1] if all(map(str.isdecimal, columns[i])) and not {*columns[i]} <= {"0", "1"}]
         if len(scores) < 2 or in_ids or len(set(columns[utt_id])) < len(lines):
-            return _last_words(path, text)  # ids that hold blanks, and numbers: "take 3"
+            return _last_words(path, text)  # ids with blanks and numbers, such as "take 3"
     candidates = [score] if score is not None else named or scores
     if len(candidates) != 1 or utt_id is None:
         found = f"none in {shown(' '.join(rows[0][1]))}"
         if candidates:
             which = ", ".join(shown(titles[i]) if titles else str(i + 1) for i in candidates)
-            found = f"{len(candidates)}: {which}; --score_column says which"
+            found = f"{len(candidates)}: {which}; --score_column selects one"
         if utt_id is None:
-            found = "no column of ids beside it"
+            found = "no column of ids next to it"
         raise UserError(f"{path}:{lines[0]}: expected one column of scores, found {found}")
     labels = None if label is None else np.array([WORDS[word.lower()] for word in columns[label]], np.int8)
     what = f"the score ({titles[candidates[0]] if titles else f'column {candidates[0] + 1}'})"
@@ -111,11 +111,11 @@ def _rows(path, text):
     titles = rows[0][1] if rows and _is_header(rows[0][1]) else None
     n = len(rows[0][1]) if rows else 0
     wrong = next(((line, cells) for line, cells in rows if len(cells) != n), None) if titles or separator else None
-    if wrong and separator == "\t" and not titles:  # a tab here and there
+    if wrong and separator == "\t" and not titles:  # occasional tabs between words, not a table
         return None, [(number, line.split()) for number, line in enumerate(text.split("\n"), 1) if line.strip()], False
     if wrong:
         line, cells = wrong
-        raise UserError(f"{path}:{line}: expected {n} columns as in the first line, found {len(cells)}")
+        raise UserError(f"{path}:{line}: expected {n} columns, as in the first line, found {len(cells)}")
     return titles, rows[1:] if titles else rows, separator is not None
 
 
@@ -143,19 +143,19 @@ def _column_number(path, wanted, titles, n):
     if wanted.isdecimal() and 1 <= int(wanted) <= n:
         return int(wanted) - 1
     have = f"the columns {', '.join(map(shown, titles))}" if titles else f"{n} columns without a header"
-    raise UserError(f"{path}: --score_column {shown(wanted)}: expected one of its columns, found {have}")
+    raise UserError(f"{path}: --score_column {shown(wanted)}: expected a column of this file, found {have}")
 
 
 def _last_words(path, text):
-    """As _told_columns, where the last word of a line is the score, and all before it the id."""
+    """The same as _told_columns, for lines whose last word is the score; everything before it is the id."""
     lines, names, scores = [], [], []
     for number, line in enumerate(text.split("\n"), 1):
         if not (line := line.strip()):
             continue
         *words, score = line.split()
         if not words:
-            raise UserError(f"{path}:{number}: expected `utt_id score`, found 1 columns: {shown(line)}")
-        # Lines of ASVspoof 2019 among others.
+            raise UserError(f"{path}:{number}: expected `utt_id score`, found one word: {shown(line)}")
+        # Some lines may have the form of ASVspoof 2019.
         name = words[0] if len(words) == 3 and words[2] in ("bonafide", "spoof") else line[: -len(score)].strip()
         lines.append(number)
         names.append(name)
@@ -164,7 +164,7 @@ def _last_words(path, text):
 
 
 def add_score_flags(group: argparse._ActionsContainer) -> None:
-    """Add the flags of read_score_columns, and that of read_table for the key, to a command that reads score files."""
+    """Add the flags of read_score_columns, and --bonafide for the key, to a command that reads score files."""
     add_label_flag(group)
     group.add_argument(
         "--score_column", metavar="NAME|NUMBER", help="the scores' column in score files that have several (told)"
@@ -175,12 +175,12 @@ def add_score_flags(group: argparse._ActionsContainer) -> None:
 
 
 def condition_file(path: str | os.PathLike, condition: str) -> Path:
-    """The score file of a condition beside the clean one: scores.txt and mp3_16 to scores@mp3_16.txt."""
+    """Path of a condition's score file, next to the clean one: scores.txt and mp3_16 give scores@mp3_16.txt."""
     return Path(path).with_name(f"{Path(path).stem}@{condition}{Path(path).suffix}")
 
 
 def condition_files(path: str | os.PathLike) -> dict[str, Path]:
-    """{condition: score file} of all that lie beside a clean score file, by name, numbers by value."""
+    """{condition: score file} of all conditions next to a clean score file, sorted by name, numbers by value."""
     stem, suffix = Path(path).stem, Path(path).suffix
     beside = Path(path).parent.glob(f"{glob.escape(stem)}@*{glob.escape(suffix)}")
     files = {file.name.removeprefix(f"{stem}@").removesuffix(suffix): file for file in beside}
@@ -189,20 +189,20 @@ def condition_files(path: str | os.PathLike) -> dict[str, Path]:
 
 
 def check_scores(path: str | os.PathLike, scored: ScoreColumns) -> None:
-    """Raise UserError, naming file and line, for a score that is no finite number or an id that stands twice."""
+    """Raise UserError, with file and line, for a NaN or infinite score or a duplicate id."""
     seen = set()
     for number, utt_id, score in zip(scored.lines, scored.utt_ids, scored.scores.tolist()):
-        if score - score != 0:  # infinite or not a number
+        if score - score != 0:  # infinite or NaN
             raise UserError(f"{path}:{number}: expected a finite score for {shown(utt_id)}, found {score}")
         if utt_id in seen:
-            raise UserError(f"{path}:{number}: {shown(utt_id)} has a score already; was the file appended to?")
+            raise UserError(f"{path}:{number}: duplicate score for {shown(utt_id)}; was the file appended to?")
         seen.add(utt_id)
 
 
 def read_scores(path: str | os.PathLike) -> dict[str, float]:
-    """Read a score file. Returns {utt_id: score}, in the order of the file.
+    """Read a score file as {utt_id: score}, in the order of the file.
 
-    Raises UserError as read_score_columns and check_scores.
+    Raises the UserErrors of read_score_columns and check_scores.
     """
     scored = read_score_columns(path)
     check_scores(path, scored)
@@ -210,6 +210,6 @@ def read_scores(path: str | os.PathLike) -> dict[str, float]:
 
 
 def write_scores(path: str | os.PathLike, scores: dict[str, float]) -> None:
-    """Write {utt_id: score} as a score file, whole or not at all. Nine digits keep a float32 exactly."""
+    """Write {utt_id: score} atomically as a score file, with nine digits, which represent a float32 exactly."""
     with atomic_open(path) as file:
         file.writelines(f"{utt_id} {score:.9g}\n" for utt_id, score in scores.items())

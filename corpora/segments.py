@@ -1,8 +1,9 @@
-"""Labels of partially spoofed speech: which stretches of a recording are spoofed.
+"""Segment labels of partially spoofed speech: which stretches of a recording are spoofed.
 
-A label is a span (start, end, label) in seconds, its label BONAFIDE, SPOOF or NON_SPEECH. The spans of an utterance are
-sorted and leave no gap from 0 to its end; what a file leaves unlabelled is NON_SPEECH. Times count in ticks of 1e-7 s,
-which a decimal of a file and a sample at 16 kHz are whole numbers of: the edges of units are exact.
+A label is a span (start, end, label): times in seconds, and BONAFIDE, SPOOF or NON_SPEECH. The spans of an utterance
+are sorted and cover it from 0 to its end without gaps; stretches without a label in the file are NON_SPEECH. Times are
+rounded to ticks of 1e-7 s. The decimals in files and samples at 16 kHz are integer numbers of ticks, so unit edges are
+exact.
 Sources: Zhang et al., "The PartialSpoof database and countermeasures", IEEE/ACM TASLP 31, 2023, and its archive;
 Luong et al., "LlamaPartialSpoof" (arXiv 2409.14743), and its metrics.
 """
@@ -25,8 +26,8 @@ from corpora.text import numbers, read_text, utterance_names
 
 Span = tuple[float, float, int]  # start and end in seconds, label
 NON_SPEECH = 2
-TICKS = 10_000_000  # a second
-TOLERANCE = TICKS // 1000  # by which spans may overlap or pass the end: files round their times
+TICKS = 10_000_000  # per second
+TOLERANCE = TICKS // 1000  # spans may overlap or pass the end by this much because files round times
 
 _WORDS = {"bonafide": BONAFIDE, "bona-fide": BONAFIDE, "spoof": SPOOF}
 _WORDS |= {"nonspeech": NON_SPEECH, "non-speech": NON_SPEECH}
@@ -36,20 +37,20 @@ _NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 
 
 def ticks(seconds: float) -> int:
-    """Seconds as a whole number of ticks."""
+    """Convert seconds to an integer number of ticks."""
     return round(seconds * TICKS)
 
 
 def read_segments(path: str | os.PathLike) -> dict[str, list[Span]]:
-    """Labels of any form as {utt_id: spans}, see above; the form is told by the content.
+    """Read segment labels as {utt_id: spans}. The form is recognised from the content.
 
     - a folder of files UTT.vad, each with lines `START END LABEL`: 0 spoof, 1 bona fide, 2 non-speech
     - RTTM: lines `SPEAKER UTT 1 START DURATION <NA> <NA> LABEL <NA> <NA>`
-    - lines `UTT DURATION spoof|bonafide START-END-LABEL ...`; without spans the utterance is of its label throughout
-    - {split}_seglab_0.02.npy: a pickled dictionary of an array of labels, 0 or 1, an utterance; the unit of its labels,
-      in seconds, is told by its name. No code is run from it.
-    Spans in any order; empty ones count for nothing. Raises UserError, naming file and line, for a form that is none of
-    these, a span that ends before its start, and spans that overlap or pass the duration by more than 1 ms.
+    - lines `UTT DURATION spoof|bonafide START-END-LABEL ...`; without spans, the label holds for the whole utterance
+    - {split}_seglab_0.02.npy: a pickled dictionary with an array of labels, 0 or 1, per utterance; its name gives the
+      unit of the labels in seconds. No code in it is run.
+    Spans may be in any order; empty spans are ignored. Raises UserError, with file and line, for another form, a span
+    that ends before its start, and spans that overlap or pass the duration by more than 1 ms.
     Names of utterances: see utterance_names.
     """
     segments = _read_form(path)
@@ -68,7 +69,7 @@ def _read_form(path):
         return _read_arrays(path)
     lines = _word_lines(path)
     if not lines:
-        raise UserError(f"{path}: expected labels of segments, found none")
+        raise UserError(f"{path}: expected segment labels, found an empty file")
     number, words = lines[0]
     if words[0] == "SPEAKER" or words[0].startswith(";;"):
         return _read_rttm(path, lines)
@@ -81,14 +82,14 @@ def _read_form(path):
 
 
 def write_rttm(path: str | os.PathLike, segments: Mapping[str, Sequence[Span]]) -> None:
-    """Write {utt_id: spans} as RTTM, whole or not at all; labels are bonafide, spoof and nonspeech.
+    """Write {utt_id: spans} atomically as RTTM, with the labels bonafide, spoof and nonspeech.
 
-    Raises UserError for an id with a blank, which RTTM cannot hold.
+    Raises UserError for an id with a blank, which RTTM cannot represent.
     """
     with atomic_open(path) as file:
         for utt_id, spans in segments.items():
             if utt_id.split() != [utt_id]:
-                raise UserError(f"{path}: expected ids without blanks, which RTTM cannot hold, found {shown(utt_id)}")
+                raise UserError(f"{path}: RTTM: expected ids without blanks, found {shown(utt_id)}")
             for start, end, label in spans:
                 times = f"{start:.7f} {(ticks(end) - ticks(start)) / TICKS:.7f}"
                 file.write(f"SPEAKER {utt_id} 1 {times} <NA> <NA> {_NAMES[label]} <NA> <NA>\n")
@@ -97,36 +98,38 @@ def write_rttm(path: str | os.PathLike, segments: Mapping[str, Sequence[Span]]) 
 def with_spans(
     trials: Sequence[Trial], protocol: str | os.PathLike, segments: str | os.PathLike | None = None
 ) -> list[Trial]:
-    """The trials of a list, those that its labels of segments name with their spans; see read_segments.
+    """Add spans to the trials of a list that has segment labels; see read_segments.
 
-    segments: where these labels are; None: the list itself if its lines have spans, or where the archive of its corpus
-    keeps them, or nowhere: then every trial is of one class from end to end, as a bona fide one is that has no spans.
-    Raises UserError as read_segments, for a spoofed trial without spans, and where spans contradict a trial's label.
+    segments: path of the segment labels; None: found by find_segments. Without segment labels, trials are returned as
+    they are, each of one class throughout. Bona fide trials may have no spans.
+    Raises the UserErrors of read_segments, and UserError for a spoofed trial without spans and for spans that
+    contradict a trial's label.
     """
     segments = segments or find_segments(protocol)
     if not segments:
         return list(trials)
     spans = read_segments(segments)
-    found = []
+    labelled = []
     for trial in trials:
         own = spans.get(trial.utt_id) or spans.get(trial.utt_id.rpartition("/")[2])
         if own is None and trial.label == SPOOF:
             raise UserError(
-                f"{segments}: expected where {shown(trial.utt_id)} of {protocol} is spoofed, found no spans"
+                f"{segments}: expected spans for {shown(trial.utt_id)}, which is spoofed in {protocol}, found none"
             )
         if own and trial.label is not None and (trial.label == SPOOF) != any(label == SPOOF for *_, label in own):
-            expected, there = ("a", "none") if trial.label == SPOOF else ("no", "one")
+            expected, count, label = ("a", "none", "spoofed") if trial.label == SPOOF else ("no", "one", "bona fide")
             raise UserError(
-                f"{segments}: expected {expected} spoofed span of {shown(trial.utt_id)}, as {protocol} labels it, "
-                f"found {there}"
+                f"{segments}: expected {expected} spoofed span for {shown(trial.utt_id)}, which is {label} in "
+                f"{protocol}, found {count}"
             )
-        found.append(replace(trial, spans=tuple(own)) if own else trial)
-    return found
+        labelled.append(replace(trial, spans=tuple(own)) if own else trial)
+    return labelled
 
 
 def find_segments(protocol: str | os.PathLike) -> str | os.PathLike | None:
-    """Where the labels of segments of a list are: itself, if its lines have spans, or where the archive of its corpus
-    keeps them around it; None where there are none.
+    """Path of a list's segment labels; None if it has none.
+
+    The list itself if its lines have spans, or the place around the list where its corpus's archive has them.
     """
     if os.path.isdir(protocol):
         return None
@@ -144,21 +147,21 @@ def find_segments(protocol: str | os.PathLike) -> str | os.PathLike | None:
 
 
 def _begins_with_spans(words):
-    """Whether these are the words of a line UTT DURATION spoof|bonafide START-END-LABEL ..."""
+    """Whether words are a line UTT DURATION spoof|bonafide START-END-LABEL ..."""
     return len(words) >= 3 and bool(re.fullmatch(_NUMBER, words[1])) and words[2] in _WORDS
 
 
 def spans_of_labels(labels: np.ndarray, unit: float) -> list[Span]:
-    """Labels (n,) of successive units of `unit` seconds as spans, equal neighbours in one. No label: no span."""
+    """Convert labels (n,) of successive units of `unit` seconds to spans, merging equal neighbours; [] if n is 0."""
     starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] + 1))
     edges = [int(edge) * ticks(unit) / TICKS for edge in [*starts, len(labels)]]
     return [(edges[i], edges[i + 1], int(labels[start])) for i, start in enumerate(starts)]
 
 
 def unit_labels(spans: Sequence[Span], duration: float, unit: float) -> np.ndarray:
-    """Labels (n,) int8 of units of `unit` seconds, n = int(duration / unit + 0.5): SPOOF where more than 0 of the unit
-    is spoofed, else BONAFIDE.
+    """Convert spans to labels (n,) int8 of units of `unit` seconds, n = int(duration / unit + 0.5).
 
+    A unit is SPOOF if any part of it is spoofed, else BONAFIDE.
     Source: the metrics of LlamaPartialSpoof, sensitivity 0.
     """
     size = ticks(unit)
@@ -170,16 +173,16 @@ def unit_labels(spans: Sequence[Span], duration: float, unit: float) -> np.ndarr
 
 
 def fit_spans(spans: Sequence[Span], duration: float) -> list[Span]:
-    """Spans for a recording of `duration` seconds: cut there, or the last one stretched to it."""
+    """Fit spans to a recording of `duration` seconds: cut them there, or extend the last one to it."""
     end = ticks(duration)
     cut = [(start, min(stop, duration), label) for start, stop, label in spans if ticks(start) < end]
     return cut and [*cut[:-1], (cut[-1][0], duration, cut[-1][2])]
 
 
 def crop_spans(spans: Sequence[Span], start: float, length: float, duration: float | None = None) -> list[Span]:
-    """The spans of `length` seconds from `start` on of a recording that is repeated without end, from 0 on.
+    """Spans of a crop: `length` seconds from `start` of a recording repeated end to end; times start at 0.
 
-    duration: of the recording in seconds, to which spans are fitted first; None: the end of its last span.
+    duration: seconds of the recording, to which spans are fitted first; None: the end of its last span.
     """
     fitted = fit_spans(spans, spans[-1][1] if duration is None else duration)
     period, first, last = ticks(fitted[-1][1]), ticks(start), ticks(start) + ticks(length)
@@ -193,8 +196,10 @@ def crop_spans(spans: Sequence[Span], start: float, length: float, duration: flo
 
 
 def _whole(where, spans, duration=None):
-    """Spans [(place, start, end, label)] in ticks as the spans of an utterance. place: file and line of each, for
-    errors; where: of the utterance. duration: in ticks, None: the end of the last span.
+    """Sort, check and complete spans [(place, start, end, label)] in ticks: the spans of an utterance in seconds.
+
+    place: file and line of a span, where: of the utterance, both for messages. duration: in ticks, None: the end of the
+    last span.
     """
     whole, at = [], 0
 
@@ -206,11 +211,11 @@ def _whole(where, spans, duration=None):
     for place, start, end, label in sorted(spans, key=lambda span: span[1:3]):
         shape = f"{start / TICKS:g} to {end / TICKS:g} s"
         if start < 0 or end < start:
-            raise UserError(f"{place}: expected a span that ends after its start, from 0 on, found {shape}")
+            raise UserError(f"{place}: expected 0 <= start <= end of a span, found {shape}")
         if start == end:
             continue
         if start < at - TOLERANCE:
-            raise UserError(f"{place}: expected spans that do not overlap, found {shape} after one to {at / TICKS:g} s")
+            raise UserError(f"{place}: expected no overlap, found {shape} after a span that ends at {at / TICKS:g} s")
         if duration is not None and end > duration + TOLERANCE:
             raise UserError(f"{place}: expected spans within {duration / TICKS:g} s, found {shape}")
         end = end if duration is None else min(end, duration)
@@ -222,12 +227,12 @@ def _whole(where, spans, duration=None):
     if duration is not None and at < duration:
         add(at, duration, NON_SPEECH)
     if not whole:
-        raise UserError(f"{where}: expected spans that last, found none")
+        raise UserError(f"{where}: expected spans longer than 0 s, found none")
     return [(start / TICKS, end / TICKS, label) for start, end, label in whole]
 
 
 def _word_lines(path):
-    """[(line number, words)] of a text file, blank lines left out."""
+    """[(line number, words)] of a text file, without blank lines."""
     return [(i, words) for i, line in enumerate(read_text(path).split("\n"), 1) if (words := line.split())]
 
 
@@ -281,7 +286,7 @@ def _read_lines(path, lines):
         if len(words) < 2:
             raise UserError(f"{place}: expected UTT DURATION spoof|bonafide START-END-LABEL ..., found {shown(utt_id)}")
         if utt_id in segments:
-            raise UserError(f"{place}: {shown(utt_id)} has labels already")
+            raise UserError(f"{place}: duplicate labels for {shown(utt_id)}")
         (duration,) = _times(path, number, words[0])
         label, spans = _label(path, number, words[1], {"bonafide": BONAFIDE, "spoof": SPOOF}), []
         for word in words[2:]:
@@ -298,11 +303,11 @@ def _read_lines(path, lines):
 def _read_arrays(path):
     unit = re.search(r"_seglab_(\d*\.?\d+)\.npy$", os.path.basename(path))
     if not unit or not ticks(float(unit[1])):
-        raise UserError(f"{path}: expected a name in _seglab_UNIT.npy, UNIT being the seconds of a label, as 0.02")
+        raise UserError(f"{path}: expected a name that ends in _seglab_UNIT.npy, UNIT in seconds per label (0.02)")
     unit = float(unit[1])
     arrays = unpickled(path)
     if not isinstance(arrays, dict) or not arrays or not all(isinstance(utt_id, str) for utt_id in arrays):
-        raise UserError(f"{path}: expected a dictionary of an array of labels an utterance, found {shown(arrays)}")
+        raise UserError(f"{path}: expected a dictionary with an array of labels per utterance, found {shown(arrays)}")
     segments = {}
     for utt_id, values in arrays.items():
         try:

@@ -1,4 +1,4 @@
-"""Several evaluation sets in one table: a line a set, which eval.py scores and EER_minDCF.py reports on."""
+"""Table of several evaluation sets, one per line, for eval.py --sets and EER_minDCF.py --sets."""
 
 import csv
 import io
@@ -15,8 +15,10 @@ COLUMNS = ("name", "key", "audio_dir", "subset")  # every other column is a syst
 
 @dataclass(frozen=True)
 class EvalSet:
-    """One set. key: path of its key or list; audio_dir: folder of its audio, None: around the key; subset: a name of
-    SUBSETS, or None; scores: {system: path of its score file}.
+    """One evaluation set.
+
+    key: path of its key or list; audio_dir: folder of its audio, None: search around the key; subset: one of SUBSETS,
+    or None; scores: {system: path of its score file}.
     """
 
     name: str
@@ -27,13 +29,13 @@ class EvalSet:
 
 
 def read_sets(path: str | os.PathLike) -> list[EvalSet]:
-    """The sets of a table with a header, separated by commas, tabs, semicolons or |, in its order.
+    """Read a table of sets with a header, separated by commas, tabs, semicolons or |, in its order.
 
-    Columns: name, key, and perhaps audio_dir, subset; every other column is a system, named by its title, with the
-    set's score file in its cells. A path is looked for from the working directory, then beside the table; one that is
-    at neither place (a score file that is yet to be written) is of the working directory.
-    Raises UserError, naming file, line and column, for a column that is missing or stands twice, an empty cell, a
-    name that stands twice, an unknown subset and a key that is not there.
+    Columns: name, key, optional audio_dir and subset. Every other column is a system, named by its title, with one
+    score file per set. Paths are relative to the working directory, or else to the table if they exist there. A file
+    that does not exist yet (a score file to be written) is relative to the working directory.
+    Raises UserError, with file, line and column, for a missing or duplicate column, an empty cell, a duplicate name,
+    an unknown subset and a missing key.
     """
     text = read_text(path)
     head = next((line for line in text.splitlines() if line.strip()), "")
@@ -43,12 +45,13 @@ def read_sets(path: str | os.PathLike) -> list[EvalSet]:
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}") from error
     if len(rows) < 2:
-        raise UserError(f"{path}: expected a header with the columns name and key, and a line a set; found {len(rows)}")
+        found = "only one line" if rows else "no line"
+        raise UserError(f"{path}: expected a header with name and key, then one line per set; found {found}")
     (number, titles), *rows = rows
     titles = [title.lower() if title.lower() in COLUMNS else title for title in titles]
     for title in titles:
         if not title or titles.count(title) > 1:
-            raise UserError(f"{path}:{number}: expected the name of every column once, found {shown(head)}")
+            raise UserError(f"{path}:{number}: expected different, non-empty column names, found {shown(head)}")
     if not {"name", "key"} <= set(titles):
         raise UserError(f"{path}:{number}: expected the columns name and key, found {shown(head)}")
     sets, lines = [], {}
@@ -62,7 +65,7 @@ def read_sets(path: str | os.PathLike) -> list[EvalSet]:
             if not cells[title] and title not in ("audio_dir", "subset"):
                 raise UserError(f"{path}:{number}: the column {shown(title)} is empty")
         if cells["name"] in lines:
-            problem = f"{shown(cells['name'])} stands already in line {lines[cells['name']]}"
+            problem = f"duplicate name {shown(cells['name'])}, first in line {lines[cells['name']]}"
             raise UserError(f"{path}:{number}: the column name: {problem}")
         lines[cells["name"]] = number
         subset = cells.get("subset") or None
@@ -73,8 +76,8 @@ def read_sets(path: str | os.PathLike) -> list[EvalSet]:
             title: _placed(cell, path) for title, cell in cells.items() if cell and title not in ("name", "subset")
         }
         if not os.path.exists(paths["key"]):
-            places = f"neither from the working directory nor beside {path}"
-            raise UserError(f"{path}:{number}: the column key: {shown(cells['key'])} is not there, {places}")
+            places = f"neither in the working directory nor next to {path}"
+            raise UserError(f"{path}:{number}: the column key: {shown(cells['key'])} does not exist, {places}")
         scores = {title: place for title, place in paths.items() if title not in COLUMNS}
         sets.append(EvalSet(cells["name"], paths["key"], paths.get("audio_dir"), subset, scores))
     return sets

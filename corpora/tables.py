@@ -1,4 +1,4 @@
-"""Text to trials: the trial lists and keys of every corpus as columns."""
+"""Reading of trial lists and keys of all corpora, as columns (TrialTable) or as Trials."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from corpora.text import LABEL_NAMES, Column, Index, utterance_names
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One utterance to be judged. label: 1 bona fide, 0 spoof, None unknown. `-` stands for a value not given."""
+    """One utterance of a list. label: 1 bona fide, 0 spoof, None unknown. `-` means that a value is not given."""
 
     utt_id: str
     label: int | None = None
@@ -27,17 +27,17 @@ class Trial:
     dataset: str = "-"
     path: str | None = None
     codec: str = "-"
-    file: str | None = field(default=None, compare=False)  # how its list calls its audio, if not by the name alone
-    spans: tuple | None = None  # if parts of it are spoofed: see segments.py
-    corpus: str = field(default="-", compare=False)  # where several lists are joined, what its list is called
+    file: str | None = field(default=None, compare=False)  # its audio as named in the list, if this is not utt_id
+    spans: tuple | None = None  # segment labels of a partially spoofed utterance, see segments.py
+    corpus: str = field(default="-", compare=False)  # name of its list, if several lists are joined
 
 
 @dataclass
 class TrialTable:
-    """The trials of a list or key as columns, which is how 600,000 of them are read and counted in seconds.
+    """The trials of a list or key as columns: 600,000 trials are read and counted in seconds.
 
-    label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: by name. names: those of all columns that the file
-    has. file: how the list calls the audio of each, None if that is by their names alone.
+    label: (trials,) int8, 1 bona fide, 0 spoof, -1 unknown. columns: {name: Column}. names: all columns of the file.
+    file: the audio of each trial as named in the list, None if these are the utt_ids.
     """
 
     path: str
@@ -50,14 +50,14 @@ class TrialTable:
 
     @property
     def record(self) -> Corpus:
-        """The corpora.Corpus that it is of."""
+        """The record of its corpus."""
         return CORPORA[self.corpus]
 
     def __len__(self):
         return len(self.utt_id)
 
     def select(self, mask: np.ndarray) -> "TrialTable":
-        """The trials where mask (trials,) holds, in their order."""
+        """The trials selected by mask (trials,), in their order."""
         chosen = np.flatnonzero(mask)
         return TrialTable(
             self.path,
@@ -70,7 +70,7 @@ class TrialTable:
         )
 
     def subset_mask(self, name: str) -> np.ndarray:
-        """(trials,) where an ASVspoof 2021 subset is, a name of SUBSETS; other corpora have none and are whole."""
+        """Mask (trials,) of an ASVspoof 2021 subset, one of SUBSETS; all trials for corpora without subsets."""
         if "subset" not in self.columns or SUBSETS[name] is None:
             return np.ones(len(self), bool)
         codes, values = self.columns["subset"]
@@ -79,7 +79,7 @@ class TrialTable:
         return codes == values.index(SUBSETS[name])
 
     def in_order(self, name: str, values: Iterable[str]) -> list[str]:
-        """Values of a column sorted: the published order first, then numbers by value, so that A2 is before A10."""
+        """Sort values of a column: published order first, then the others, with numbers by value (A2 before A10)."""
         published = {value: i for i, value in enumerate(self.record.breakdowns.get(name, ()))}
 
         def key(value):
@@ -89,20 +89,20 @@ class TrialTable:
         return sorted(values, key=key)
 
     def check_labels(self) -> None:
-        """Raise UserError if no trial has a label, with the columns that it has instead."""
+        """Raise UserError if no trial has a label; the message names the columns of the file."""
         if np.all(self.label == UNKNOWN):
-            found = f"the columns {shown(', '.join(self.names))}" if self.names else "names alone"
+            found = f"the columns {shown(', '.join(self.names))}" if self.names else "only names"
             raise UserError(f"{self.path}: expected labels, in a column {'|'.join(LABEL_NAMES)}; found {found}")
 
     def has(self, marks: dict[str, Collection[str]]) -> bool:
-        """Whether it has each of these columns, {name: values}, and in it one of those values."""
+        """Whether each of these columns, {name: values}, exists and has at least one of the values."""
         return all(
             name in self.columns and not set(values).isdisjoint(self.columns[name].values)
             for name, values in marks.items()
         )
 
     def trials(self) -> list[Trial]:
-        """The same as a list of Trial."""
+        """The table as a list of Trials."""
         names = [name for name in ("attack", "speaker", "dataset", "codec") if name in self.columns]
         words = [[self.columns[name].values[code] for code in self.columns[name].codes] for name in names]
         if self.file:
@@ -123,14 +123,14 @@ def read_table(
 ) -> TrialTable:
     """Read a trial list or a key of any corpus as a TrialTable.
 
-    path: a text file with one trial a line, its columns separated by blanks; or a table with a header, separated by
-    commas, tabs, semicolons or `|`, or in a .parquet file, of which path (or file, filename, utt_id ...) and label have
-    a meaning and every other column is kept; or names and labels. corpus: a name from CORPORA; None: it is recognised
-    from the first line. columns: names of those that are wanted, if the file has them; None: all. The word for bona
-    fide as an attack, codec or vocoder is read as `-`. Names of utterances: see utterance_names.
-    bonafide: the label that means bona fide, if the user says; need_labels: False takes labels of an unknown meaning in
-    tables as unknown. Raises UserError, naming file and line, for a wrong column count, an unknown label, a duplicate
-    id, no trial.
+    path: a text file with one trial per line and columns separated by blanks; or a table with a header, separated by
+    commas, tabs, semicolons or `|`, or in a .parquet file; or lines of a name and a label. In a table, path (or file,
+    filename, utt_id ...) and label are interpreted, and all other columns are kept. corpus: a name in CORPORA; None:
+    recognise it from the first line. columns: names of the columns to read, if the file has them; None: all. The word
+    for bona fide in a column such as attack, codec or vocoder is read as `-`. Names of utterances: see utterance_names.
+    bonafide: the label that means bona fide, if the user gives it. need_labels False: ambiguous labels in tables are
+    read as unknown. Raises UserError, with file and line, for a wrong number of columns, an unknown label, a duplicate
+    id, or an empty list.
     """
     corpus, names, pieces = read_form(path, corpus, bonafide)
     record = CORPORA[corpus]
@@ -153,7 +153,7 @@ def read_table(
         for name, index in indices.items():
             codes[name].append(np.fromiter(map(index.__getitem__, piece[name]), np.int32))
     if not utt_ids:
-        raise UserError(f"{path}: expected a trial a line, found none")
+        raise UserError(f"{path}: expected one trial per line, found none")
 
     def line_of(i):
         return next(itertools.islice(itertools.chain(*line_numbers), int(i), None))
@@ -174,7 +174,9 @@ def read_table(
         seen = {}
         for i, utt_id in enumerate(utt_ids):
             if utt_id in seen:
-                raise UserError(f"{path}:{line_of(i)}: {shown(utt_id)} stands already in line {line_of(seen[utt_id])}")
+                raise UserError(
+                    f"{path}:{line_of(i)}: duplicate id {shown(utt_id)}, first in line {line_of(seen[utt_id])}"
+                )
             seen[utt_id] = i
     table = TrialTable(
         str(path),

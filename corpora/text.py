@@ -1,4 +1,4 @@
-"""Text files of corpora: read whole, cut into columns of words, with the line of whatever is wrong."""
+"""Text files of corpora: reading, splitting into columns of words, and errors with line numbers."""
 
 import csv
 import io
@@ -15,29 +15,29 @@ import numpy as np
 
 from common.console import UserError, shown
 
-# Of the formats that common/audio.py reads. If a folder has a name with several of them, the first is its audio.
+# Extensions of the formats that common/audio.py reads. If files of a folder differ only in these, the first is used.
 AUDIO_EXTENSIONS = tuple(
     ".flac .wav .mp3 .ogg .opus .m4a .oga .spx .mp4 .m4b .m4v .mov .3gp .3g2 .aac .webm .mkv .mka .wma .wmv .asf .avi "
     ".flv .ts .mpg .mpeg .mp2 .aiff .aif .aifc .caf .au .snd .w64 .rf64 .amr .ac3 .eac3 .sph .nist .voc".split()
 )
 
-# What separates the columns of a table, and how headers call a trial's audio, its name and its label, in any case.
+# Separators of tables, and the names of the columns of audio, id and label in headers, in any letter case.
 SEPARATORS = (",", "\t", ";", "|")
 FILE_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "audio_path")
 ID_NAMES = (*FILE_NAMES, "utt_id", "id", "utt", "utterance")
 LABEL_NAMES = ("label", "key", "cm-label", "cm_label")
 
-_PIECE = 1 << 18  # characters that are split at once: bounds the memory, and stays in the cache
-_LINE_END = "\0"  # no text file holds it
+_PIECE = 1 << 18  # characters to split at once: limits memory and fits the cache
+_LINE_END = "\0"  # does not occur in text files, see read_text
 
-# A column with few different values: codes (trials,) into values, a list of str in the order of their appearance.
+# A column with few distinct values: codes (trials,) into values, a list of str in order of appearance.
 Column = namedtuple("Column", "codes values")
 
 
 class Index(dict):
-    """word -> its code; a new word gets the next one. `words` lists them by code.
+    """Mapping of words to codes; a new word gets the next code. `words` lists the words by code.
 
-    absent: words that count as "-": those for bona fide trials, which some keys have as their attack.
+    absent: words to be read as "-", such as the word for bona fide, which some keys have as the attack.
     """
 
     def __init__(self, absent: Collection[str] = ("bonafide", "bona-fide", "")) -> None:
@@ -53,12 +53,12 @@ class Index(dict):
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a file, its line ends, of whichever system, as "\n".
+    """Text of a file, with line ends of any system converted to "\n".
 
-    Raises UserError for one that is missing, not a regular file, or no text.
+    Raises UserError if the file is missing, not a regular file, or not text.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would be waited for, perhaps for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a FIFO could block forever
             raise UserError(f"{path}: cannot be read: expected a regular file")
         data = Path(path).read_bytes()
     except OSError as error:
@@ -75,16 +75,17 @@ def read_text(path: str | os.PathLike) -> str:
 def split_words(
     path: str | os.PathLike, text: str, n: int, expected: str
 ) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
-    """Cut a text into n columns of words. Yields (line numbers, the columns) piece by piece.
+    """Split a text into n columns of words. Yields (line numbers, columns) for successive pieces of the text.
 
-    Blank lines are skipped. Raises UserError for a line with another number of words.
+    Blank lines are skipped. expected: description of the columns, for messages. Raises UserError for a line with
+    another number of words.
     """
     start, number = 0, 1
     while start < len(text):
         end = text.find("\n", start + _PIECE) + 1 or len(text)
         piece = text[start:end] if text[end - 1] == "\n" else text[start:end] + "\n"
         n_lines = piece.count("\n")
-        # All lines at once, the line ends being words too, take half the time of line by line.
+        # Splitting all lines at once, with line ends as words, takes half the time of splitting line by line.
         words = piece.replace("\n", f" {_LINE_END} ").split()
         if len(words) == n_lines * (n + 1) and words[n :: n + 1].count(_LINE_END) == n_lines:
             yield range(number, number + n_lines), [words[i :: n + 1] for i in range(n)]
@@ -101,7 +102,7 @@ def split_words(
 def split_csv(
     path: str | os.PathLike, text: str, separator: str, columns: Sequence[str], header: bool = True
 ) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
-    """As split_words, for the lines of a table, without its header if it has one."""
+    """The same as split_words, for the lines of a table, skipping its header if it has one."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         rows = [(reader.line_num, [word.strip() for word in row]) for row in reader if any(map(str.strip, row))]
@@ -122,7 +123,7 @@ def split_csv(
 def split_open_ended(
     path: str | os.PathLike, text: str, n: int, expected: str
 ) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
-    """As split_words, for lines whose last column is any number of words, none included."""
+    """The same as split_words, for lines whose last column has any number of words, including none."""
     rows = [(i, line.split(None, n - 1)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     for i, words in rows:
         if len(words) < n - 1:
@@ -133,12 +134,12 @@ def split_open_ended(
 
 
 def read_parquet(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
-    """(names, columns) of a parquet file's columns of numbers and text, as text. Raises UserError for another file."""
+    """(names, columns) of the numeric and text columns of a parquet file, as text. Raises UserError for other files."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UserError(f"{path}: parquet files are read by pyarrow; expected it (pip install pyarrow)") from None
+        raise UserError(f"{path}: reading parquet files needs pyarrow (pip install pyarrow)") from None
     if not os.path.isfile(path):
         raise UserError(f"{path}: cannot be read: expected a regular file")
     try:
@@ -160,9 +161,9 @@ def read_parquet(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
 def numbers(
     path: str | os.PathLike, lines: Sequence[int], words: Sequence[str], what: str = "the score", finite: bool = False
 ) -> list[float]:
-    """Words as numbers. Raises UserError, naming the line, for one that is none; finite: or is NaN or infinite.
+    """Convert words to numbers. Raises UserError, with the line, for other words; finite: also for NaN and infinity.
 
-    Python's own float() takes 1_000 and the digits of every script, too.
+    Python's float() alone would accept 1_000 and non-ASCII digits.
     """
     joined = "".join(words)
     try:
@@ -187,11 +188,11 @@ def is_number(word: str, finite: bool = False) -> bool:
 
 
 def utterance_names(names: list[str], endings: bool = False) -> list[str]:
-    """Names of audio files, as lists and score files have them, as the names of their utterances.
+    """Convert names of audio files in lists and score files to ids of utterances.
 
-    Folders are separated by `/`, `./` and `$ROOT/` in front are dropped, letters are composed (Unicode's NFC) and the
-    ending of an audio file is dropped. Names that differ in their ending, or in their form in Unicode, alone keep it.
-    endings: True keeps all endings.
+    Backslashes become `/`, the prefixes `./` and `$ROOT/` are dropped, letters are composed (Unicode NFC), and audio
+    extensions are dropped. Names that differ only in extension, or only in Unicode form, keep these.
+    endings: True keeps all extensions.
     """
     joined = "\n".join(names)
     if "\\" in joined:

@@ -30,7 +30,7 @@ def relabelled(line):
 # {name: (what becomes of the lines, the number of the line that is named, words)}
 LISTS_DAMAGED = {
     "unknown label": (edit(3, relabelled), 4, ["label", "found perhaps"]),
-    "duplicate line": (lambda lines: [*lines, lines[2]], -1, ["stands already in line 3"]),
+    "duplicate line": (lambda lines: [*lines, lines[2]], -1, ["duplicate id", "first in line 3"]),
     "a column too few": (
         edit(2, lambda line: [line.replace(",", "", 1) if "," in line else line.split(" ", 1)[1]]),
         3,

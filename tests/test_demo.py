@@ -342,7 +342,7 @@ def test_a_folder_of_mixed_things(tmp_path, untrained, capsys):
     assert main(["--model_path", str(untrained), "--file_to_test", str(folder), *tables]) == 1
     captured = capsys.readouterr()
     assert "2 of 7 files could not be read" in captured.err
-    assert "mixed: 1 skipped, they have no ending of audio: notes.txt\n" in captured.err
+    assert "mixed: skipped 1 that have no audio extension: notes.txt\n" in captured.err
     for name in ("empty.wav: cannot be read as audio: it is empty", "half.flac: "):
         assert re.search(f"^error: .*{name}", captured.out, re.M)
     assert len(re.findall("^(?:likely genuine|likely synthetic|cannot tell) +score: ", captured.out, re.M)) == 5

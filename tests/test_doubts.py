@@ -111,7 +111,7 @@ def test_calibrating_keeps_what_the_recordings_of_its_key_look_like(tmp_path, un
     (tmp_path / "key.txt").write_text(key.read_text())
     capsys.readouterr()
     output(checkpoint.main, [*command, str(tmp_path / "key.txt")])
-    assert "its audio not found" in capsys.readouterr().err
+    assert "audio not found" in capsys.readouterr().err
     assert "seen" not in checkpoints.read_checkpoint(tmp_path / "out.pth")
 
 

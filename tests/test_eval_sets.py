@@ -166,8 +166,8 @@ def test_subsets_of_a_key_share_a_score_file(folder, untrained, expected, tmp_pa
 
 MISTAKES = [
     ({"wild": {"audio_dir": "EMPTY"}}, [], ["wild: ", "4 of 4 trials have no audio file"]),
-    ({"wild": {"key": "LOST"}}, [], ["LOST", "is not there"]),
-    ({"wild": {"key": "LIST"}}, [], ["wild: ", "list.txt: its audio not found"]),
+    ({"wild": {"key": "LOST"}}, [], ["LOST", "does not exist"]),
+    ({"wild": {"key": "LIST"}}, [], ["wild: ", "list.txt: audio not found"]),
     ({"wild": {"name": "a/b"}}, [], ["the column name: expected the name of a file, found a/b"]),
     ({"wild": {"name": ".."}}, [], ["the column name: expected the name of a file, found .."]),
     ({"wild": {"name": "x" * 300}}, [], ["cannot be written: File name too long"]),

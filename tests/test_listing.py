@@ -77,10 +77,10 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path, output, capsys):
     plant(tmp_path, ["FoR/for-norm/testing/real/line\nend.wav", os.fsdecode(b"FoR/for-norm/testing/real/\xff.wav")])
     assert rows_of(output, "FoR", tmp_path) == TREES["FoR"]
     told = capsys.readouterr().err
-    assert "4 skipped, they are not as for-norm/{training,validation,testing}/{real,fake}/file1.wav" in told
+    assert "skipped 4 that do not match for-norm/{training,validation,testing}/{real,fake}/file1.wav" in told
     for name in ("reel/x.wav", "for-norm/y.mp3", "line end.wav", "\\udcff.wav"):
         assert name in told
-    assert "1 skipped, they have no ending of audio, or are links to folders: FoR/for-norm/readme.txt" in told
+    assert "skipped 1 that have no audio extension, or are links to folders: FoR/for-norm/readme.txt" in told
 
     plant(tmp_path, [*TREES["MLAAD"], "MLAAD_v5/fake/en/suno_bark/meta.csv"])
     output(command.main, ["MLAAD", str(tmp_path / "MLAAD_v5")])
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path, output, capsys):
 
     plant(tmp_path, [path.replace("for-norm", "for-2sec") for path in TREES["FoR"]])
     assert len(rows_of(output, "FoR", tmp_path)) == 2 * len(TREES["FoR"])
-    assert "FoR found 2 times, all listed: " in capsys.readouterr().err
+    assert "found 2 copies of FoR, all are listed: " in capsys.readouterr().err
 
 
 def test_the_list_is_sorted_naturally_and_read_as_it_is(tmp_path, output):
@@ -110,7 +110,7 @@ def test_mistakes_end_in_a_line_that_says_what_was_expected(tmp_path, fails):
     fails(command.main, ["MLAAD", str(tmp_path / "empty")], str(tmp_path / "empty"))
     fails(command.main, ["FoR", str(tmp_path / "absent")], "absent", "No such file")
     fails(command.main, ["ForReal", str(tmp_path)], "ForReal", *WITHOUT_LISTS)
-    words = ("ASVspoof5: expected a corpus without a list", "ASVspoof5.train.tsv", "ASVspoof5_protocols")
+    words = ("ASVspoof5: expected a corpus without lists", "ASVspoof5.train.tsv", "ASVspoof5_protocols")
     fails(command.main, ["asvspoof5", str(tmp_path)], *words)
     fails(command.main, ["in_the_wild", str(tmp_path)], "meta.csv")
 

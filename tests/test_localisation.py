@@ -189,7 +189,7 @@ def test_frame_scores_are_read_as_written(tmp_path):
         assert step == 0.02 and scores.dtype == np.float64
         assert scores.astype(np.float32).tolist() == frames[utt_id].scores.tolist()
     for utt_id, scores in (("a\tb", [1.0]), ("", [1.0]), ("a", []), ("a", [np.nan])):
-        with pytest.raises(ValueError, match="expected an id without tabs and one finite score or more"):
+        with pytest.raises(ValueError, match="expected an id without tabs, and at least one score"):
             write_frame_scores(tmp_path / "other", [("x", FrameScores(1, [1.0])), (utt_id, FrameScores(1, scores))])
     assert not (tmp_path / "other").exists()
 
@@ -197,12 +197,12 @@ def test_frame_scores_are_read_as_written(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", ": expected an utterance a line, found none"),
+        ("", ": expected one utterance per line, found none"),
         ("a 0.02 1 2\n", ":1: expected UTT<TAB>STEP<TAB>SCORE SCORE ..., found a 0.02 1 2"),
         ("a\t0.02\t\n", ":1: expected UTT<TAB>STEP"),
-        ("a\t0.02\t1\n\na\t0.02\t1\n", ":3: a has scores already"),
-        ("a\t0\t1\n", ":1: expected the seconds of a frame above 0, found 0"),
-        ("a\tx\t1\n", ":1: expected a finite number as the seconds of a frame, found x"),
+        ("a\t0.02\t1\n\na\t0.02\t1\n", ":3: duplicate scores for a"),
+        ("a\t0\t1\n", ":1: expected more than 0 seconds per frame, found 0"),
+        ("a\tx\t1\n", ":1: expected a finite number as the seconds per frame, found x"),
         ("a\t1\t1 nan\n", ":1: expected a finite number as a score of a, found nan"),
         ("a\t1\t1 1_0\n", ":1: expected a finite number as a score of a, found 1_0"),
         ("a\t1\t1 ٣\n", ":1: expected a finite number as a score of a, found ٣"),

@@ -110,7 +110,7 @@ def test_two_columns_of_numbers_ask_which(tmp_path, text, column, number):
         ("score\n1\n2\n", [":2: ", "no column of ids"]),
         ("a 0,5\nb 0,7\n", [":1: ", "found 0,5"]),  # a decimal comma separates nothing
         ("a spoof 0,5\nb spoof 0,7\n", [":1: ", "found none in a spoof 0,5"]),
-        ("a;0,5\nb;0,7\n", [":1: ", "found 1 columns: a;0,5"]),
+        ("a;0,5\nb;0,7\n", [":1: ", "found one word: a;0,5"]),
         ("a;spoof;0,5\nb;spoof;0,7\n", [":1: "]),
         ('file,score\n"a,1\n', [":"]),
         ("file,score\n", ["found none"]),

@@ -40,16 +40,16 @@ def test_a_table_without_systems(tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("", ["sets.csv: ", "name and key", "found 0"]),
-        ("name,key\n", ["sets.csv: ", "a line a set"]),
+        ("", ["sets.csv: ", "name and key", "found no line"]),
+        ("name,key\n", ["sets.csv: ", "found only one line"]),
         ("name,scores\na,b\n", ["sets.csv:1: ", "name and key", "name,scores"]),
-        ("name,key,\na,k.txt,x\n", ["sets.csv:1: ", "every column once"]),
-        ("name,key,key\na,k.txt,k.txt\n", ["sets.csv:1: ", "every column once"]),
+        ("name,key,\na,k.txt,x\n", ["sets.csv:1: ", "different", "column names"]),
+        ("name,key,key\na,k.txt,k.txt\n", ["sets.csv:1: ", "different", "column names"]),
         ("\nname,key,s\n\na,k.txt\n", ["sets.csv:4: ", "name, key, s", "found 2"]),
         ("name,key,s\na,k.txt,\n", ["sets.csv:2: ", "column s is empty"]),
-        ("name,key\na,k.txt\na,k.txt\n", ["sets.csv:3: ", "column name", "a stands already in line 2"]),
+        ("name,key\na,k.txt\na,k.txt\n", ["sets.csv:3: ", "column name", "duplicate name a, first in line 2"]),
         ("name,key,subset\na,k.txt,dev\n", ["sets.csv:2: ", "column subset", "progress", "found dev"]),
-        ("name,key\na,gone.txt\n", ["sets.csv:2: ", "column key", "gone.txt is not there", "beside"]),
+        ("name,key\na,gone.txt\n", ["sets.csv:2: ", "column key", "gone.txt does not exist", "next to"]),
     ],
 )
 def test_mistakes_in_a_table_of_sets(tmp_path, text, words):

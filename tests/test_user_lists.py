@@ -57,7 +57,7 @@ def test_labels_in_a_column_of_another_name(write, tmp_path):
     found = refusal(EER_minDCF.main, ["--labels_file", str(key), "--path", str(scores)])
     assert "a column label|key" in found and "is_fake" in found
     found = refusal(EER_minDCF.main, ["--labels_file", str(write("a\nb\n")), "--path", str(scores)])
-    assert "found names alone" in found
+    assert "found only names" in found
 
 
 def test_audio_one_folder_below_the_list_is_told(write, tmp_path):
@@ -79,9 +79,9 @@ def test_labels_of_ones_own(write, words):
     found = refusal(corpora.read_table, path)
     assert found.startswith(f"{path}:2: ")
     if first[-1].isdecimal():
-        assert f"--bonafide {first} if it does, --bonafide {second} if that one does" in found
+        assert f"--bonafide {first} if it means bona fide, --bonafide {second} if {second} does" in found
     else:
-        assert f"found {first}; --bonafide WORD names" in found
+        assert f"found {first}; --bonafide WORD sets" in found
 
 
 def test_numbers_are_told_in_either_spelling(write):
@@ -91,7 +91,7 @@ def test_numbers_are_told_in_either_spelling(write):
 
 def test_three_labels_are_two_too_many_for_one_word(write):
     text = "path,label\na.wav,0\nb.wav,1\nc.wav,2\n"
-    assert refusal(corpora.read_table, write(text)).endswith("--bonafide 0 if it does")
+    assert refusal(corpora.read_table, write(text)).endswith("--bonafide 0 if it means bona fide")
     assert "list.csv:4: " in refusal(corpora.read_table, write(text), bonafide="1")
 
 
