@@ -1,4 +1,4 @@
-"""Output files: whole or absent, never over an input. Devices and pipes are written to as they are."""
+"""Atomic output files that never overwrite an input. Devices and pipes are written to directly."""
 
 import contextlib
 import os
@@ -16,20 +16,20 @@ from common.console import UserError
 def atomic_open(path: str | os.PathLike, mode: str = "w", previous: str | None = None) -> Iterator[IO]:
     """Open a file for writing that appears under `path` only when the block ends without an error.
 
-    It is written under a temporary name, flushed to disk, then renamed: a crash or a full disk leaves the previous
-    file of that name as it was. A symbolic link stays, and its target is written; the mode of an existing file stays.
+    It is written under a temporary name, flushed to disk and renamed, so a crash or a full disk leaves the previous
+    file unchanged. A symbolic link is kept and its target is written; the mode of an existing file is kept.
     A device, a pipe or this process's own standard output is written to directly.
-    mode: "w" or "wb". previous: a name beside `path` under which its previous file is then kept; None: it is replaced.
-    Raises UserError when the file cannot be written (no such folder, no permission, disk full).
+    mode: "w" or "wb". previous: keep the previous file next to `path` under this name; None: replace it.
+    Raises UserError if the file cannot be written (no such folder, no permission, disk full).
     """
-    # A name of a file may hold bytes that are not UTF-8: they are written as escapes.
+    # File names may contain bytes that are not UTF-8; these are written as escapes.
     options = {"mode": mode} if "b" in mode else {"mode": mode, "encoding": "utf-8", "errors": "backslashreplace"}
     try:
         with _written_to(path, options) if is_stream(path) else _replaced(path, options, previous) as file:
             yield file
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _standard_stream(path):
-            raise  # `... | head`: see console.run
+            raise  # `... | head`: handled by console.run
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
@@ -40,7 +40,7 @@ def _replaced(path, options, previous):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for other in path.parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", other.name):  # left behind by a run that was killed
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", other.name):  # left by a killed process
                 other.unlink(missing_ok=True)
         with open(temporary, **options) as file:
             _take_mode(file.fileno(), path)
@@ -51,12 +51,12 @@ def _replaced(path, options, previous):
             os.replace(path, path.with_name(previous))
         os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # the error that is being told matters, not that there is nothing to remove
+        with contextlib.suppress(OSError):  # must not hide the error that is being raised
             temporary.unlink(missing_ok=True)
 
 
 def _take_mode(descriptor, path):
-    """Give a new file the mode, and as far as we may the owner and group, of the one that it will replace."""
+    """Copy the mode, and if permitted the owner and group, of the file that a new file will replace."""
     with contextlib.suppress(FileNotFoundError):
         old = os.stat(path)
         for owner, group in ((old.st_uid, -1), (-1, old.st_gid)):
@@ -75,11 +75,9 @@ def _written_to(path, options):
 
 
 def _standard_stream(path):
-    """sys.__stdout__ or sys.__stderr__ if `path` is the file that it goes to (/dev/stdout, or what the shell redirected
-    it to), else None.
-    """
+    """sys.__stdout__ or sys.__stderr__ if `path` is its file (/dev/stdout, or a redirection's target), else None."""
     for stream in (sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(OSError, AttributeError, ValueError):  # closed by whoever started us
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # closed by the parent process
             if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
                 return stream
     return None
@@ -91,7 +89,7 @@ def is_standard_output(path: str | os.PathLike) -> bool:
 
 
 def is_stream(path: str | os.PathLike) -> bool:
-    """Whether `path` is written to as it is, with nothing beside it: a device, a pipe, our own standard output."""
+    """Whether `path` is written to directly, without a temporary file: a device, a pipe, our own standard output."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -102,11 +100,11 @@ def is_stream(path: str | os.PathLike) -> bool:
 def check_outputs(
     outputs: Iterable[tuple[str, str | os.PathLike | None]], inputs: Iterable[str | os.PathLike | None] = ()
 ) -> None:
-    """Raise UserError if an output cannot be written, is an input as well, or is two outputs at once.
+    """Raise UserError if an output cannot be written, is also an input, or is the same file as another output.
 
-    For every command to call before it starts to work. outputs: pairs (what to call it, path), the path None if it is
-    not asked for. inputs: paths, or None; of a folder its files count. Files are compared by inode, so that links are
-    seen through; outputs that do not exist yet by the path behind all links.
+    Every command calls this before it starts to work. outputs: pairs (name for messages, path or None). inputs: paths
+    or None; a folder stands for its files. Files are compared by inode, so links are resolved; outputs that do not
+    exist yet are compared by their resolved path.
     """
     written = {}
     for name, path in outputs:
@@ -116,7 +114,7 @@ def check_outputs(
         identity = _identity(path)
         if identity in written:
             other, its_path = written[identity]
-            raise UserError(f"{name} {path}: {other} {its_path} is the same file; name another one")
+            raise UserError(f"{name} {path}: expected a different file from {other} {its_path}, found the same file")
         if identity is not None:
             written[identity] = (name, path)
     if not any(isinstance(identity, tuple) for identity in written):
@@ -125,11 +123,11 @@ def check_outputs(
         for file in _files_of(path):
             if (identity := _identity(file)) in written:
                 name, output = written[identity]
-                raise UserError(f"{name} {output}: is an input as well ({file}); name another file to write")
+                raise UserError(f"{name} {output}: expected a file that is not an input, found the input {file}")
 
 
 def check_folder(name: str, folder: str | os.PathLike) -> None:
-    """Raise UserError, which begins with `name`, if files cannot be written in a folder, existing or to be made."""
+    """Raise UserError, prefixed with `name`, if files cannot be written in a folder that exists or is to be created."""
     place = Path(os.path.realpath(folder))
     while not os.path.lexists(place):
         place = place.parent
@@ -155,19 +153,19 @@ def _check_writable(name, path):
 
 
 def _identity(path):
-    """What two names of one file share: (device, inode), or the path of a file that is not there. None: /dev/null."""
+    """Identity of a file under any name: (device, inode), or the resolved path of a new file; None for /dev/null."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return os.path.realpath(path)
-    return None if os.path.samestat(found, os.stat(os.devnull)) else (found.st_dev, found.st_ino)
+    return None if os.path.samestat(status, os.stat(os.devnull)) else (status.st_dev, status.st_ino)
 
 
 def _files_of(path):
-    """The files that an input stands for: itself, or of a folder all directly in it."""
+    """The files of an input: itself, or all files directly in a folder."""
     if path is None:
         return []
     try:
         return [entry.path for entry in os.scandir(path)] if stat.S_ISDIR(os.stat(path).st_mode) else [path]
-    except OSError:  # who reads it says so
+    except OSError:  # reading it will raise the error
         return []

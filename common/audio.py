@@ -1,7 +1,8 @@
-"""Audio files to waveforms: the one reader of every command. A file's content decides how it is decoded, not its name.
+"""Reading audio files as waveforms, for all commands. The content of a file decides how it is decoded, not its name.
 
-libsndfile decodes what it knows (WAV, FLAC, MP3, Ogg, AIFF, CAF, AU, ...), FFmpeg's libraries, by PyAV, the rest (MP4,
-WebM, AAC, WMA, AMR, video). Both get an open file without a name, so that no content can lead them to another file.
+libsndfile decodes the formats that it knows (WAV, FLAC, MP3, Ogg, AIFF, CAF, AU, ...); FFmpeg's libraries, through
+PyAV, decode the others (MP4, WebM, AAC, WMA, AMR, video). Both get an open file without a name, so that no content can
+refer them to another file.
 """
 
 import contextlib
@@ -22,33 +23,33 @@ from common.console import OF_THE_MACHINE, UserError, warn
 from common.decoder_noise import caught
 
 SAMPLE_RATE = 16000
-LONGEST = 4 * 3600  # seconds of audio that are read into the memory, a GB; a small file may claim any length
-RATES = (1000, 1_000_000)
-PATIENCE = 30  # seconds that FFmpeg's libraries may take, and one more for each second that they have decoded
-_BLOCK = 1 << 20  # samples of all channels that are read at once
-# Containers of audio and video: no playlist, no list of pictures, no script, no raw samples.
+LONGEST = 4 * 3600  # seconds of audio read into memory (1 GB); small files can decode to any length
+RATES = (1000, 1_000_000)  # Hz
+PATIENCE = 30  # time limit for FFmpeg's libraries in seconds, plus one second per second of decoded audio
+_BLOCK = 1 << 20  # samples of all channels read at once
+# Containers of audio and video, without playlists, image lists, scripts and raw samples.
 _CONTAINERS = "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
-_SAY_DURATION = ("matroska,webm", "asf", "flv", "avi", "flac")  # of the whole file; the others say it in bytes
-_SAY_PACKET_SIZES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "flv", "avi")  # a shorter one was cut
+_SAY_DURATION = ("matroska,webm", "asf", "flv", "avi", "flac")  # headers with a duration; others have bytes
+_SAY_PACKET_SIZES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf", "flv", "avi")  # a shorter packet was cut
 
 
 def load_audio(path: str | os.PathLike) -> np.ndarray:
     """Read an audio file as float32 (samples,), 16 kHz, full scale 1; channels are averaged.
 
-    Any format that libsndfile or FFmpeg's libraries decode; of a video its first sound track. Other rates are
-    resampled by soxr at its high quality, librosa's default. Raises UserError for a file that is missing, no regular
-    file, no audio, truncated or damaged, or that holds no sample, samples that are no number, or more than LONGEST.
+    Reads all formats of libsndfile and FFmpeg's libraries, and the first audio track of a video. Other sample rates are
+    resampled by soxr in high quality, librosa's default. Raises UserError for a file that is missing, not a regular
+    file, not audio, truncated or damaged, without samples, with NaN or infinite samples, or longer than LONGEST.
     """
-    out = bytearray()  # grows without a second copy of hours of audio
+    out = bytearray()  # grows in place: no second copy of hours of audio
     for block in audio_blocks(path, longest=LONGEST):
         out += block.tobytes()
     return np.frombuffer(out, dtype=np.float32)
 
 
 def audio_blocks(path: str | os.PathLike, longest: float | None = None) -> Iterator[np.ndarray]:
-    """Read an audio file as load_audio does, in blocks: yields float32 (samples,). Memory does not grow with the file.
+    """Read an audio file in blocks, float32 (samples,), in constant memory; see load_audio.
 
-    longest: seconds; None is any length. Raises UserError as load_audio.
+    longest: seconds; None: any length. Raises the UserErrors of load_audio.
     """
     n_samples, noise = 0, []
     try:
@@ -58,19 +59,19 @@ def audio_blocks(path: str | os.PathLike, longest: float | None = None) -> Itera
                 yield block
     except UserError:
         raise
-    except (OSError, ValueError) as error:  # the disk; a path or samples of a kind that nobody reads
-        if getattr(error, "errno", None) in OF_THE_MACHINE:  # no fault of the file, which is not skipped for it
+    except (OSError, ValueError) as error:  # errors of the disk; unsupported paths or samples
+        if getattr(error, "errno", None) in OF_THE_MACHINE:  # not the file's fault: --skip_bad_audio must not skip it
             raise
         raise UserError(f"{path}: cannot be read as audio: {getattr(error, 'strerror', None) or error}") from error
     if not n_samples:
-        raise UserError(f"{path}: expected audio, found a file without a single sample")
-    if noise:  # of a file that cannot be read, the error says enough
-        more = f", and {len(noise) - 1} lines more" if len(noise) > 1 else ""
-        warn(f"{path}: read in spite of what the MP3 decoder says: {noise[0]}{more}")
+        raise UserError(f"{path}: expected audio, found a file without samples")
+    if noise:  # only for files that were read: otherwise the error says enough
+        more = f", and {len(noise) - 1} more lines" if len(noise) > 1 else ""
+        warn(f"{path}: read despite messages of the MP3 decoder: {noise[0]}{more}")
 
 
 def header_seconds(path: str | os.PathLike) -> float | None:
-    """Seconds of audio by a file's header, about; None if it does not tell or cannot be read."""
+    """Approximate duration in seconds from a file's header; None if the header has none or cannot be read."""
     try:
         with _open(path) as file:
             sound, _ = _libsndfile(file, [])
@@ -87,7 +88,7 @@ def header_seconds(path: str | os.PathLike) -> float | None:
 def _open(path):
     """Open a regular file for reading, unbuffered."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
-        raise UserError(f"{path}: expected an audio file, found no regular file")
+        raise UserError(f"{path}: expected an audio file, found something that is not a regular file")
     with open(path, "rb", buffering=0) as file:
         if not os.fstat(file.fileno()).st_size:
             raise UserError(f"{path}: cannot be read as audio: it is empty")
@@ -97,7 +98,7 @@ def _open(path):
 def _checked(path, file, longest, noise):
     """Decode an open file: yields (sample rate, float32 (samples,)), channels averaged. Raises UserError.
 
-    noise: list that what the decoder prints is added to.
+    noise: list that collects the messages of the decoder.
     """
     sound, why = _libsndfile(file, noise)
     blocks = _by_libsndfile(sound, noise) if sound else _by_ffmpeg(path, file, why)
@@ -107,10 +108,10 @@ def _checked(path, file, longest, noise):
             if not RATES[0] <= rate <= RATES[1]:
                 raise UserError(f"{path}: expected a sample rate of {RATES[0]} to {RATES[1]} Hz, found {rate}")
             if not np.isfinite(block).all():
-                raise UserError(f"{path}: expected audio, found samples that are no finite number")
+                raise UserError(f"{path}: expected audio, found NaN or infinite samples")
             seconds += len(block) / rate
             if longest and seconds > longest:
-                raise UserError(f"{path}: expected audio of at most {longest // 3600} hours; cut it")
+                raise UserError(f"{path}: expected at most {longest // 3600} hours of audio, found more")
             yield rate, block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
     except _DecodingError as error:
         _check_bytes(path, file)
@@ -121,13 +122,13 @@ def _checked(path, file, longest, noise):
 
 
 class _DecodingError(Exception):
-    """What a decoder says of a file that it had begun to decode."""
+    """Error of a decoder in the middle of a file."""
 
 
 def _resampled(pieces):
-    """Pieces of a waveform, (sample rate, (samples,)), at 16 kHz. The rate may change from piece to piece.
+    """Resample pieces of a waveform, (sample rate, (samples,)), to 16 kHz. The rate may differ between pieces.
 
-    n samples become ceil(n * 16000 / rate), as with librosa: a zero stands where soxr gives one sample fewer.
+    n samples become ceil(n * 16000 / rate), as in librosa; a zero is appended if soxr returns one sample fewer.
     """
     for rate, group in groupby(pieces, key=lambda piece: piece[0]):
         waveforms = (x for _, x in group)
@@ -135,7 +136,7 @@ def _resampled(pieces):
 
 
 def _resample(waveforms, rate):
-    """The pieces of one waveform at 16 kHz."""
+    """Resample the pieces of one waveform to 16 kHz."""
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     n_in = n_out = 0
     for x in waveforms:
@@ -152,29 +153,29 @@ def _resample(waveforms, rate):
 
 
 def _libsndfile(file, noise):
-    """(SoundFile of an open file, "") or (None, why libsndfile does not read it)."""
+    """(SoundFile of an open file, "") or (None, the reason why libsndfile cannot read it)."""
     try:
         with caught(noise):
-            sound = soundfile.SoundFile(file.fileno(), closefd=False)  # by a name it would go by its ending, too
+            sound = soundfile.SoundFile(file.fileno(), closefd=False)  # given a name, it would also use the extension
     except soundfile.SoundFileError as error:
         return None, getattr(error, "error_string", str(error)).strip()
     if _counts_samples(file, sound):
         return sound, ""
-    sound.close()  # libsndfile fails at the end of such a FLAC file, guesses in MP3, and finds a WAV file empty
+    sound.close()  # without a length, libsndfile fails at the end of FLAC, guesses for MP3, and takes WAV for empty
     return None, "no length in the header"
 
 
 def _counts_samples(file, sound):
     if sound.format == "MP3":
         return mp3_count(file)[0] == b"Xing"
-    if sound.format == "WAV" and not sound.frames:  # 0 is what a recorder writes before it knows better
+    if sound.format == "WAV" and not sound.frames:  # recorders write 0 first, and may be stopped before they correct it
         (riff,) = struct.unpack("<I", os.pread(file.fileno(), 4, 4))
         return riff + 8 == os.fstat(file.fileno()).st_size
     return sound.format != "FLAC" or 0 < sound.frames < 1 << 62
 
 
 def _by_libsndfile(sound, noise):
-    """Yields (sample rate, float32 (samples, channels))."""
+    """Yield blocks (sample rate, float32 (samples, channels)) of a SoundFile."""
     with sound:
         n_block = max(_BLOCK // sound.channels, 1)
         try:
@@ -192,9 +193,9 @@ def _by_libsndfile(sound, noise):
 
 
 class _Source:
-    """An open file as FFmpeg's libraries may read it: without a name or a size, up to a deadline.
+    """Wrapper of an open file for FFmpeg's libraries: no name, no size, and a time limit.
 
-    If it knew the size, a container that does not say its duration would be given an estimate.
+    From the size, FFmpeg would estimate a duration for containers that have none.
     """
 
     def __init__(self, path, file):
@@ -207,7 +208,7 @@ class _Source:
             raise UserError(f"{self.path}: cannot be read as audio: {took:.0f} s gave {self.seconds:.0f} s of audio")
 
     def hand_over(self, rate, held):
-        """Yield decoded blocks as one; what is done with it takes none of the time."""
+        """Yield decoded blocks as one. The time that the caller takes does not count towards the limit."""
         handed_over = time.monotonic()
         yield rate, np.concatenate(held)
         self.started += time.monotonic() - handed_over
@@ -219,7 +220,7 @@ class _Source:
     def seek(self, offset, whence=os.SEEK_SET):
         try:
             return -1 if whence == os.SEEK_END else self.file.seek(offset, whence)
-        except (OSError, OverflowError):  # a place that no file has
+        except (OSError, OverflowError):  # an impossible position
             return -1
 
     def tell(self):
@@ -228,7 +229,7 @@ class _Source:
 
 @functools.cache
 def _audio_codecs():
-    """Names of all decoders of audio, with commas: no other is opened, not even to look at a video."""
+    """Names of all audio decoders, separated by commas. No other decoder is opened, not even to probe a video."""
     import av
 
     codecs = [av.codec.Codec(name, "r") for name in sorted(av.codecs_available) if _is_decoder(name)]
@@ -244,8 +245,8 @@ def _is_decoder(name):
         return False
 
 
-def _ffmpeg(path, source, why="libsndfile does not read it"):
-    """Open a file with FFmpeg's libraries. Raises UserError; why: what libsndfile had said."""
+def _ffmpeg(path, source, why="cannot read it"):
+    """Open a file with FFmpeg's libraries. Raises UserError. why: the error of libsndfile, for the message."""
     import av
 
     def refuse(url, flags, options):
@@ -256,21 +257,21 @@ def _ffmpeg(path, source, why="libsndfile does not read it"):
         return av.open(source, "r", options=options, metadata_errors="replace", buffer_size=1 << 16, io_open=refuse)
     except av.FFmpegError as error:
         _check_bytes(path, source.file)
-        reason = "not one of the formats that are read" if error.errno == 22 else error.strerror
+        reason = "not a supported format" if error.errno == 22 else error.strerror
         raise UserError(f"{path}: cannot be read as audio: FFmpeg: {reason}; libsndfile: {why}") from error
 
 
 def _by_ffmpeg(path, file, why):
-    """Yields (sample rate, float32 (samples, channels)) of the first stream of audio."""
+    """Yield blocks (sample rate, float32 (samples, channels)) of the first audio stream."""
     import av
 
     source = _Source(path, file)
     with _ffmpeg(path, source, why) as container:
         if not container.streams.audio:
-            raise UserError(f"{path}: expected audio, found a {container.format.name} file without any")
+            raise UserError(f"{path}: expected audio, found a {container.format.name} file without an audio track")
         stream = container.streams.audio[0]
         if stream.codec_context is None:
-            raise UserError(f"{path}: cannot be read as audio: its codec is not known")
+            raise UserError(f"{path}: cannot be read as audio: unknown codec")
         stream.codec_context.thread_count = 1
         held, rate = [], None
         try:
@@ -291,10 +292,10 @@ def _by_ffmpeg(path, file, why):
 
 
 def _frames(path, source, container, stream):
-    """Yields the decoded frames of a stream, none of them empty.
+    """Yield the decoded, non-empty frames of a stream.
 
-    What cannot be decoded is an error, except a first packet, cut where a recording of a broadcast began, and what
-    follows the last frame of an MP3 file, such as tags. Raises UserError for a file that ends too early.
+    A packet that cannot be decoded is an error, except the first one, which may be cut (recordings of broadcasts), and
+    data after the last frame of an MP3 file, such as tags. Raises UserError for a file that ends too early.
     """
     import av
 
@@ -302,7 +303,7 @@ def _frames(path, source, container, stream):
     for packet in container.demux():
         source.check_time()
         if packet.is_corrupt and container.format.name in _SAY_PACKET_SIZES:
-            raise UserError(f"{path}: truncated: expected more than the {source.seconds:.2f} s of audio that are there")
+            raise UserError(f"{path}: truncated: expected more audio, found {source.seconds:.2f} s")
         if packet.pts is not None:
             reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream is not stream:
@@ -321,11 +322,11 @@ def _frames(path, source, container, stream):
     if failure and (container.format.name != "mp3" or not source.seconds):
         raise failure
     if container.format.name in _SAY_DURATION and container.duration:
-        _check_length(path, container.duration / 1e6, reached, 0.25)  # not every packet says how long it lasts
+        _check_length(path, container.duration / 1e6, reached, 0.25)  # some packets have no duration
 
 
 def _samples(frame):
-    """A decoded frame as float32 (samples, channels), full scale 1."""
+    """Convert a decoded frame to float32 (samples, channels), full scale 1."""
     x = frame.to_ndarray()
     x = x.T if frame.format.is_planar else x.reshape(frame.samples, -1)
     if x.dtype.kind == "u":
@@ -342,17 +343,17 @@ def _check_length(path, expected, found, tolerance):
 
 
 def _check_end(path, file, seconds, rate):
-    """Raises UserError for a file that ends before its header says. seconds, rate: of what was decoded."""
+    """Raise UserError if a file is shorter than its header says. seconds, rate: of the decoded audio."""
     kind, n_frames = mp3_count(file)
     if kind == b"VBRI" and rate:
         _check_length(path, n_frames * (1152 if rate >= 32000 else 576) / rate, seconds, 0.15)
     if not ogg_ends(file):
         raise UserError(f"{path}: truncated: expected the last page of an Ogg stream after {seconds:.2f} s")
-    _check_bytes(path, file, (1 / 20) / seconds if seconds else 1)  # headers that are off by some bytes are common
+    _check_bytes(path, file, (1 / 20) / seconds if seconds else 1)  # headers are often off by a few bytes
 
 
 def _check_bytes(path, file, tolerance=0):
-    """tolerance: as a share of those that are there."""
+    """Raise UserError if audio bytes are missing. tolerance: allowed share of the present bytes."""
     whole, present = bytes_of_audio(file)
     if whole - present > tolerance * present:
         raise UserError(f"{path}: truncated: expected {whole} bytes of data, found {present}")

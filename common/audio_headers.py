@@ -1,15 +1,15 @@
-"""What an audio file says of its own length, which tells a file that was cut from a whole one."""
+"""Lengths in the headers of audio files, to detect truncated files."""
 
 import os
 import re
 import struct
 from io import FileIO
 
-_UNKNOWN = 0x7FF00000  # sizes from here on stand for "unknown" where a size has 32 bits
+_UNKNOWN = 0x7FF00000  # 32-bit sizes from here on mean "unknown"
 
 
 def mp3_count(file: FileIO) -> tuple[bytes | None, int]:
-    """(b"Xing" or b"VBRI", number of frames) by the first frame of an MP3 file; (None, 0) of files without."""
+    """(b"Xing" or b"VBRI", number of frames) from the first frame of an MP3 file; (None, 0) without such a header."""
     at, head = 0, os.pread(file.fileno(), 10, 0)
     while head[:3] == b"ID3" and len(head) == 10:
         at += 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0)))
@@ -24,7 +24,7 @@ def mp3_count(file: FileIO) -> tuple[bytes | None, int]:
 
 
 def ogg_ends(file: FileIO) -> bool:
-    """Whether the last page of an Ogg file is whole and is the last of its stream; True for other files."""
+    """Whether the last page of an Ogg file is complete and marked as the end of its stream; True for other files."""
     size = os.fstat(file.fileno()).st_size
     tail = os.pread(file.fileno(), 1 << 17, max(size - (1 << 17), 0))
     if os.pread(file.fileno(), 4, 0) != b"OggS" or (at := tail.rfind(b"OggS")) < 0:
@@ -34,7 +34,7 @@ def ogg_ends(file: FileIO) -> bool:
     return len(page) >= 27 + n + sum(page[27 : 27 + n]) and bool(page[5] & 4)
 
 
-# Containers in chunks: magic -> (where the first begins, layout of its header, alignment, ids of what holds the audio).
+# Containers in chunks: {magic: (offset of the first chunk, layout of chunk headers, alignment, ids of audio chunks)}.
 _CHUNKS = {magic: (12, struct.Struct("<4sI"), 2, (b"data", b"movi")) for magic in (b"RIFF", b"RF64", b"BW64")}
 _CHUNKS |= {
     b"FORM": (12, struct.Struct(">4sI"), 2, (b"SSND", b"BODY")),
@@ -45,7 +45,7 @@ _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide"
 
 
 def bytes_of_audio(file: FileIO) -> tuple[int, int]:
-    """(bytes that the header of an open file says its audio has, bytes that are there); (0, 0) if it does not say."""
+    """(bytes of audio according to the header of an open file, bytes present); (0, 0) if the header has no size."""
 
     def read(layout, at):
         data = os.pread(file.fileno(), layout.size, at)
@@ -66,13 +66,13 @@ def bytes_of_audio(file: FileIO) -> tuple[int, int]:
         name, n = read(layout, at)
         at += layout.size
         n -= layout.size if magic == b"riff" else 0
-        if name == b"ds64":  # the sizes that RF64 has no room for elsewhere
+        if name == b"ds64":  # 64-bit sizes of RF64
             (data64,) = read(struct.Struct("<q"), at + 8)[-1:]
         if name == b"LIST":
             (name,) = read(struct.Struct("4s"), at)[:1]
         if name in audio:
             n = data64 if data64 and n == 0xFFFFFFFF else n
-            # Programs that write to a pipe cannot go back and put 0 or the highest number.
+            # Programs that write to a pipe cannot correct the size later and write 0 or the highest number.
             known = 0 < n < (_UNKNOWN if layout.size == 8 and not data64 else 1 << 62)
             return (n, max(size - at, 0)) if known else (0, 0)
         if not name or n < 0:
@@ -82,13 +82,13 @@ def bytes_of_audio(file: FileIO) -> tuple[int, int]:
 
 
 def _bytes_of_boxes(read, size):
-    """bytes_of_audio of the MP4 family."""
+    """bytes_of_audio for the MP4 family."""
     at = 0
     while at < size:
         n, name = read(struct.Struct(">I4s"), at)[::1] if at + 8 <= size else (0, b"")
         if n == 1:
             (n,) = read(struct.Struct(">Q"), at + 8)[-1:]
-        if name not in _BOXES or n < 8:  # 0: up to the end
+        if name not in _BOXES or n < 8:  # size 0: up to the end of the file
             break
         if at + n > size and name in (b"moov", b"moof", b"mdat"):
             return n, size - at

@@ -1,4 +1,4 @@
-"""What a command says to the person at the terminal: the user's mistakes, exit status 2 for them, progress bars."""
+"""Terminal output of commands: errors of the user (exit status 2), notes, warnings, progress bars; and signals."""
 
 import argparse
 import errno
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# Errors of the machine, not of the file that is opened or read: that one may be sound.
+# Errors of the machine (open files, memory), not of the file being read, which may be valid.
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class UserError(ValueError):
-    """Something that the user can mend; the message names the file, line or flag, what was expected and found.
+    """Error that the user can fix. The message names the file, line or flag, what was expected and what was found.
 
-    details: further lines, such as every missing file, that are printed above the message.
+    details: further lines to print above the message, such as all missing files.
     """
 
     def __init__(self, message: str, details: Iterable[str] = ()) -> None:
@@ -31,11 +31,11 @@ class UserError(ValueError):
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised where the process stands, so that what is half-written is removed on the way out."""
+    """SIGTERM or SIGHUP, raised as an exception so that partly written files are removed on the way out."""
 
 
 class _Stream(io.FileIO):
-    """File descriptor of a standard stream. What standard error cannot take is dropped: the work matters more."""
+    """File descriptor of a standard stream. Output that standard error cannot take is dropped: the work continues."""
 
     def write(self, data):
         try:
@@ -47,8 +47,8 @@ class _Stream(io.FileIO):
 
 
 def _mend_streams():
-    """Let failures of standard output be told from others, and standard error fail silently. Raises UserError."""
-    for descriptor in range(3):  # a file that is opened in the place of a closed stream would get what others print
+    """Mark failures of standard output as such, and ignore failures of standard error. Raises UserError."""
+    for descriptor in range(3):  # a file opened in place of a closed stream would receive other code's output
         try:
             os.fstat(descriptor)
         except OSError:
@@ -61,7 +61,7 @@ def _mend_streams():
         elif stream is getattr(sys, f"__{name}__"):
             options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
             file = io.BufferedWriter(_Stream(descriptor, "w", closefd=False))
-            # What the terminal's encoding does not have, names of files above all, is printed as escapes.
+            # Characters that the terminal's encoding lacks, such as in file names, are printed as escapes.
             stream = io.TextIOWrapper(file, stream.encoding, "backslashreplace", **options)
             setattr(sys, f"__{name}__", stream)
         setattr(sys, name, stream)
@@ -74,22 +74,22 @@ def _stop(number, frame):
 
 
 def signal_name(number: int) -> str:
-    """A signal as people call it."""
+    """Name of a signal for messages: Ctrl-C for SIGINT."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call `main()` and end the process as a command should.
+    """Run the `main()` of a command, print its errors and exit with the matching status.
 
-    A UserError becomes one line on stderr (below its details) and exit status 2; so do a standard output that takes
-    no more, too many open files and no memory left. A reader that went away (`... | head`) ends the command with
-    status 1, Ctrl-C with 130, SIGTERM and SIGHUP with 143 and 129. Any other exception is a bug and keeps its
+    A UserError becomes one line on stderr (below its details) and exit status 2; so do a failure to write standard
+    output, too many open files and lack of memory. The status is 1 if the reader of standard output is gone
+    (`... | head`), 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP. Any other exception is a bug and keeps its
     traceback.
     """
     try:
         try:
             for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and that stays
+                if signal.getsignal(number) == signal.SIG_DFL:  # keep SIGHUP ignored under nohup
                     signal.signal(number, _stop)
             _mend_streams()
             status = main()
@@ -103,16 +103,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = _say(f"stopped by {signal_name(signal.SIGINT)}", status=130)
         except MemoryError as error:
             status = _say(f"out of memory{f': {error}' if str(error) else ''}")
-        sys.stdout.flush()  # at the interpreter's end nobody could tell what to do if it fails
+        sys.stdout.flush()  # here, because a failure at interpreter exit could not be handled
     except OSError as error:
         gone = isinstance(error, BrokenPipeError)
         if gone or error.filename == "standard output":
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes what is still in the buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the rest of the buffer
             text = "its reader is gone" if gone else f"cannot be written: {error.strerror}"
             status = _say(f"standard output: {text}", status=1 if gone else 2)
         elif error.errno in OF_THE_MACHINE:
             where = f"{error.filename}: " if error.filename else ""
-            limit = "; ulimit -n is their limit" if error.errno == errno.EMFILE else ""
+            limit = "; ulimit -n sets the limit" if error.errno == errno.EMFILE else ""
             status = _say(f"{where}{error.strerror}{limit}")
         else:
             raise
@@ -126,31 +126,31 @@ def _say(text, details=(), status=2):
 
 
 def note(message: str) -> None:
-    """Say on stderr, in one line, what the user may want to know."""
+    """Print a line of information on stderr."""
     print(printable(f"{os.path.basename(sys.argv[0])}: {message}"), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
-    """Say on stderr, in one line, what may be wrong with something that goes on."""
+    """Print a warning line on stderr; the command continues."""
     note(f"warning: {message}")
 
 
 def printable(text: str) -> str:
-    """A text whose control, invisible and line-breaking characters are escaped, so that none acts on a terminal."""
+    """Escape control, invisible and line-breaking characters of a text, so that none affects the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object, limit: int = 100) -> str:
-    """Foreign data, from a file or its name, made short enough for one line of a message, and printable."""
+    """Untrusted data, such as from a file or its name, shortened for one line of a message and made printable."""
     text = " ".join((value if isinstance(value, str) else reprlib.repr(value)).split())
     text, more = text[:limit], "..." if len(text) > limit else ""
     return printable(text) + more
 
 
 class Number:
-    """A kind of number that a flag or a file may hold: finite, from low to high, or above `above`.
+    """Type and range of a number in a flag or a file: finite, from low to high, or above `above`.
 
-    As an argparse type it reads ASCII digits alone: Python's own int() and float() take 1_000 and nan, too.
+    As an argparse type it accepts ASCII digits only; Python's int() and float() would also accept 1_000 and nan.
     """
 
     def __init__(
@@ -185,11 +185,11 @@ class Number:
 
 
 AT_LEAST_0, AT_LEAST_1, ABOVE_0 = Number(int, 0), Number(int, 1), Number(above=0)
-SEED = Number(int, 0, 2**32 - 1)  # what numpy takes
+SEED = Number(int, 0, 2**32 - 1)  # numpy's range
 
 
 def unfit(value: object, expected: Number | Collection) -> str | None:
-    """What is expected of a value, in words, if it is not that, else None. expected: a Number or the values allowed."""
+    """Description of the expected value if `value` does not match, else None. expected: Number, or allowed values."""
     if isinstance(expected, Number):
         return None if value in expected else str(expected)
     if any(type(value) is type(choice) and value == choice for choice in expected):
@@ -198,17 +198,17 @@ def unfit(value: object, expected: Number | Collection) -> str | None:
 
 
 def check(name: str, value: object, expected: Number | Collection) -> None:
-    """Raises ValueError where a value is not what is expected, see unfit."""
+    """Raise ValueError if a value does not match `expected`; see unfit."""
     if words := unfit(value, expected):
         raise ValueError(f"{name} {shown(value)}, expected {words}")
 
 
 class StopSignals:
-    """Within a `with` block SIGTERM (a cluster's pre-emption), SIGHUP (a terminal that is closed) and SIGINT (Ctrl-C)
-    end nothing at once. A SIGHUP that is ignored, as under nohup, stays so.
+    """Context manager that records SIGTERM (cluster pre-emption), SIGHUP (closed terminal) and SIGINT (Ctrl-C).
 
-    received: 0, or the number of the first signal that came; the exit status is then 128 + received. A second Ctrl-C
-    ends the command at once.
+    The signals do not end the process, so that it can finish a step and save. An ignored SIGHUP (nohup) stays ignored.
+    received: 0, or the number of the first signal; the exit status is then 128 + received. A second Ctrl-C ends the
+    command at once.
     """
 
     def __enter__(self):
@@ -229,15 +229,15 @@ class StopSignals:
 
 
 def progress(iterable: Iterable | None = None, **options: object) -> "tqdm":
-    """A tqdm bar on a terminal; in a log, a line of it every ten seconds of what takes longer than that."""
-    from tqdm import tqdm  # here, so that reports run without it
+    """tqdm bar on a terminal; in a log, one line per ten seconds, if the work takes longer than that."""
+    from tqdm import tqdm  # imported here: reports run without it
 
     pace = {} if sys.stderr.isatty() else {"mininterval": 10, "delay": 10}
     return tqdm(iterable, leave=False, dynamic_ncols=True, **pace, **options)
 
 
 def audio_progress(seconds: float | None, desc: str, **options: object) -> "tqdm":
-    """A `progress` of audio, to be updated in minutes. seconds: of all of it; None: not known, no percentage."""
+    """Progress bar of audio, updated in minutes. seconds: of all audio; None: unknown, no percentage."""
     counted = "{n:.1f} min of audio [{elapsed}]"
     if seconds is not None:
         counted = "{percentage:3.0f} %|{bar}| {n:.1f} of {total:.1f} min of audio [{elapsed}<{remaining}]"

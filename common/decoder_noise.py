@@ -1,6 +1,6 @@
-"""What decoders in C print on standard error, caught: libmpg123, in libsndfile, has lines for every damaged MP3 frame.
+"""Capture of messages that C decoders print on standard error: libmpg123 (in libsndfile) prints on damaged MP3 frames.
 
-PyAV keeps FFmpeg's libraries silent by itself.
+PyAV already keeps FFmpeg's libraries silent.
 """
 
 import contextlib
@@ -10,21 +10,21 @@ import threading
 from collections.abc import Iterator
 
 _LINE = re.compile(rb"(?:\[[^\]\n]*libmpg123[^\]\n]*\] (?:\w+: )?|(?:Note|Warning|Error): )([^\n]*)\n*", re.IGNORECASE)
-_lock = threading.Lock()  # there is one standard error for all threads
-# A process that is forked meanwhile by another thread would have neither a free lock nor its standard error.
+_lock = threading.Lock()  # all threads share one standard error
+# A process forked by another thread during a capture would have a held lock and a redirected standard error.
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @contextlib.contextmanager
 def caught(lines: list[str]) -> Iterator[None]:
-    """Within a `with` block, for a call of a decoder alone, what it prints is added to `lines`, not printed.
+    """Context manager around a decoder call that adds the decoder's messages to `lines` instead of printing them.
 
-    What others print meanwhile, on the same descriptor, is printed behind the block. It goes through memory, not a
-    pipe, so that no amount of it can block. Without a descriptor to spare nothing is caught.
+    Other output on standard error is printed after the block. The capture uses a memory file, not a pipe, so that any
+    amount of output fits without blocking. If no file descriptor is free, nothing is captured.
     """
     with _lock, contextlib.ExitStack() as stack:
         descriptors = []
-        with contextlib.suppress(OSError, AttributeError):  # AttributeError: another system than Linux
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: not Linux
             for make in (lambda: os.dup(2), lambda: os.memfd_create("standard error")):
                 descriptors.append(make())
                 stack.callback(os.close, descriptors[-1])
@@ -46,5 +46,5 @@ def caught(lines: list[str]) -> Iterator[None]:
                 else:
                     others.append(line)
             if others:
-                with contextlib.suppress(OSError):  # a standard error that takes no more
+                with contextlib.suppress(OSError):  # standard error cannot be written
                     os.write(2, b"".join(others))

@@ -1,4 +1,4 @@
-"""Lengths of waveforms: cut, repeated, put into batches of equal ones."""
+"""Lengths of waveforms: cutting, repeating, and batches of equal length."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from common.audio import SAMPLE_RATE
 
-# Samples in a batch: the first convolution of a large encoder gives out 0.4 kB a sample in float32, several times.
+# Samples per batch: the first convolution of a large encoder needs several times 0.4 kB per sample in float32.
 BATCH_SAMPLES = {"cpu": 20 * SAMPLE_RATE, "cuda": 120 * SAMPLE_RATE}
 
 
@@ -16,14 +16,15 @@ def repeat_pad(x: np.ndarray, length: int) -> np.ndarray:
 
 
 def first_samples(x: np.ndarray, length: int) -> np.ndarray:
-    """The first `length` samples of a waveform, repeated from its start where it is shorter."""
+    """The first `length` samples of a waveform; a shorter one is repeated from its start."""
     return repeat_pad(x, length)[..., :length]
 
 
 def batches_of(lengths: Iterable[int], batch_samples: int) -> list[list[int]]:
-    """Which waveforms are scored together: lists of indexes into `lengths`, each of one length, the longest first.
+    """Group waveforms of equal length into batches: lists of indexes into `lengths`, the longest first.
 
-    lengths: samples of each. batch_samples: samples that a batch may hold; one waveform is a batch whatever its length.
+    lengths: samples of each waveform. batch_samples: largest number of samples per batch; a longer waveform is a batch
+    of its own.
     """
     same_length = {}
     for index, n in enumerate(lengths):

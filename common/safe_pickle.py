@@ -1,4 +1,4 @@
-"""Pickles from strangers: stand-ins for numpy's classes while one is read, and a limit to the memory it takes."""
+"""Safe reading of untrusted pickles: stand-ins for numpy's classes, and a memory limit."""
 
 import contextlib
 import math
@@ -10,8 +10,10 @@ import numpy as np
 
 
 class _Dtype:
-    """numpy.dtype while a pickle is read. Numpy's own takes sizes and flags from the pickle on trust, and then bytes
-    of the file for addresses; here they are numbers, texts, dates and bytes alone.
+    """Stand-in for numpy.dtype while a pickle is read.
+
+    numpy.dtype trusts the sizes and flags in a pickle and may then use bytes of the file as addresses. This class
+    allows only numbers, text, dates and bytes.
     """
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
@@ -31,7 +33,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """numpy.ndarray while a pickle is read, and after; saved it is numpy's own."""
+    """Stand-in for numpy.ndarray during and after reading a pickle; it is saved as numpy.ndarray."""
 
     def __new__(cls):
         return super().__new__(cls, 0)
@@ -54,15 +56,15 @@ def _array(kind, shape, code):
 
 
 def _scalar(dtype, value):
-    """The plain Python number or text of a numpy scalar."""
+    """Convert a numpy scalar to a Python number or text."""
     return value if dtype.dtype.hasobject else np.frombuffer(value, dtype.dtype, count=1)[0].item()
 
 
 def _no_bytes():
-    return b""  # which the protocol of torch.save has no other way to write
+    return b""  # the pickle protocol of torch.save writes empty bytes as a call of bytes()
 
 
-# (what may be built, the name that it stands for in a pickle)
+# (allowed stand-in, the name in a pickle that it replaces)
 NUMPY = [
     (_Dtype, "numpy.dtype"),
     (_Array, "numpy.ndarray"),
@@ -75,7 +77,7 @@ NUMPY = [
 
 @contextlib.contextmanager
 def limited_memory(n_bytes: int) -> Iterator[None]:
-    """Let an allocation beyond n_bytes more than now fail with MemoryError, where the system can (Linux)."""
+    """Limit the memory within the block to n_bytes more than now; beyond it, MemoryError is raised. Linux only."""
     try:
         import resource
 

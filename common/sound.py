@@ -1,22 +1,22 @@
-"""Level and bandwidth of a recording, read block by block."""
+"""Level and bandwidth of a recording, measured block by block."""
 
 import numpy as np
 
 from common.audio import SAMPLE_RATE
 
 FRAME = 512  # samples, 32 ms
-BELOW_PEAK = 1e-6  # of the spectrum's peak: 60 dB; steep filters and resampling leave less, breath and room more
-SPEECH = 1e-3  # of the power of the louder frames: 30 dB; pauses have less
+BELOW_PEAK = 1e-6  # 60 dB below the spectrum's peak: filters and resampling leave less, breath and room noise more
+SPEECH = 1e-3  # 30 dB below the power of the louder frames; pauses have less
 
 
 class Meter:
-    """The level and the bandwidth of a recording. Holds one number per 32 ms."""
+    """Meter of level and bandwidth of a recording; stores one number per 32 ms."""
 
     def __init__(self) -> None:
         self.powers, self.spectrum, self.left = [], np.zeros(FRAME // 2 + 1), np.zeros(0, np.float32)
 
     def add(self, x: np.ndarray) -> None:
-        """The next block (samples,) at 16 kHz."""
+        """Add the next block, (samples,) at 16 kHz."""
         x = np.concatenate([self.left, x])
         n = len(x) // FRAME * FRAME
         self._add_frames(x[:n].reshape(-1, FRAME))
@@ -28,10 +28,10 @@ class Meter:
             self.spectrum += np.sum(np.abs(np.fft.rfft(part * np.hanning(FRAME))) ** 2, axis=0)
 
     def figures(self) -> tuple[float, float] | None:
-        """(RMS level of speech in dBFS, bandwidth in Hz) of all blocks, at least 32 ms of them; None for silence.
+        """(RMS level of speech in dBFS, bandwidth in Hz) of all blocks; None for silence or less than 32 ms.
 
-        Level: of the frames within 30 dB of the louder ones, so that pauses count for nothing. Bandwidth: the highest
-        frequency where the long-term spectrum is within 60 dB of its peak.
+        Level: of the frames within 30 dB of the louder ones, so that pauses are ignored. Bandwidth: the highest
+        frequency at which the long-term spectrum is within 60 dB of its peak.
         """
         powers = np.concatenate(self.powers) if self.powers else np.zeros(0)
         loud = np.percentile(powers, 95) if len(powers) else 0.0

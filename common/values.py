@@ -1,4 +1,4 @@
-"""Options by name, KEY=VALUE: their text, and values of a declared kind."""
+"""Options KEY=VALUE: parsing, formatting, and checking against a declared type."""
 
 import argparse
 import contextlib
@@ -10,7 +10,7 @@ Plain = int | float | bool | str | tuple
 
 
 def key_value(text: str) -> tuple[str, Plain]:
-    """KEY=VALUE as (key, plain value): a number, true or false, a word, or a tuple of these, between commas."""
+    """Parse KEY=VALUE as (key, value): a number, true or false, a word, or a tuple of these, separated by commas."""
     key, _, value = text.partition("=")
     if not key or not value:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {shown(text)}")
@@ -26,16 +26,16 @@ def _plain(word):
 
 
 def options_text(options: dict[str, object]) -> str:
-    """Options {name: value} as the words that key_value reads."""
+    """Format options {name: value} as words for key_value."""
     lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in options.items()}
     return " ".join(f"{name}={','.join(map(str, values))}" for name, values in lists.items())
 
 
 def fitted(value: object, default: Plain, kind: object) -> Plain:
-    """A value of the kind int, float, bool, str, Literal[...], or tuple[...] of these. Raises ValueError for another.
+    """Check a value against the type int, float, bool, str, Literal[...], or tuple[...] of these, and convert it.
 
-    default: a value of that kind. Whole numbers are from 1 to 10,000 if the default is: what a stranger's checkpoint
-    asks for must have an end.
+    default: a value of that type. Whole numbers must be from 1 to 10,000 if the default is, to limit the demands of
+    untrusted checkpoints. Raises ValueError for other values.
     """
     if get_origin(kind) is tuple:
         values = value if isinstance(value, list | tuple) else [value]

@@ -1,8 +1,8 @@
-"""Processes that read audio while the detector computes.
+"""Worker processes that read audio while the detector computes (prefetch).
 
-Each has a socket of its own to the main process. Its death ends a read at the other end, even one that has begun, so
-that nothing waits for ever. Waveforms pass through it: not through /dev/shm, of which a container may have little, nor
-as open files, whose number is limited.
+Each worker has its own socket to the main process. If one end dies, reads at the other end stop, so nothing waits
+forever. Waveforms are sent through the socket, not through /dev/shm, which is small in some containers, and not as open
+files, whose number is limited.
 """
 
 import contextlib
@@ -26,35 +26,35 @@ from common.console import UserError
 if TYPE_CHECKING:
     import torch
 
-AHEAD = 2  # tasks per process that are asked for before their turn
+AHEAD = 2  # prefetched tasks per process
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: of the machine, of its affinity, of its container's share."""
+    """Number of cores that this process may use, given the machine, its CPU affinity and its container's limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:
             share, period = file.read().split()
         return max(min(cores, math.ceil(int(share) / int(period))), 1)
-    except (OSError, ValueError):  # none, or "max"
+    except (OSError, ValueError):  # no limit: no such file, or "max"
         return cores
 
 
 def share_of_cores(most: int) -> int:
-    """Processes that read audio for this process: its share of the usable cores, from 1 to `most`.
+    """Number of audio workers for this process: its share of the usable cores, from 1 to `most`.
 
-    One is worth it even on one core: a GPU then never waits for a file.
+    One worker pays off even on one core, because the GPU then does not wait for files.
     """
-    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine, as torchrun says
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine, set by torchrun
     return min(most, max(usable_cores() // n_processes, 1))
 
 
 class Workers:
-    """n processes that compute make(task), started at the first use; n = 0: this process does.
+    """Pool of n processes that compute make(task), started on first use; n = 0: compute in this process.
 
-    make: a function of a task to (float32 arrays, anything small that pickles). pin_memory: give their tensors in
-    memory from which a GPU copies fastest.
+    make: maps a task to (float32 arrays, other small picklable data). pin_memory: put the tensors into pinned memory,
+    from which copies to the GPU are fastest.
     """
 
     def __init__(self, make: Callable[..., tuple[list[np.ndarray], object]], n: int, pin_memory: bool = False) -> None:
@@ -64,9 +64,9 @@ class Workers:
         self.processes, self.end = [], None
 
     def results(self, tasks: Iterable) -> Iterator[tuple[list["torch.Tensor"], object]]:
-        """Yields (tensors, the rest) for each task, in order.
+        """Yield (tensors, other data) of each task, in order.
 
-        Raises what make raises, and UserError where a process cannot be started or dies.
+        Raises the exceptions of make, and UserError if a process cannot be started or dies.
         """
         if not self.n:
             import torch
@@ -92,19 +92,19 @@ class Workers:
                     raise rest
                 yield tensors, rest
         finally:
-            if asked:  # the pass was broken off: what is still made is of no use to the next
+            if asked:  # the pass was interrupted: discard results that are still pending
                 self.close()
 
     def close(self) -> None:
-        """End the processes; the next use starts others."""
+        """End the processes; the next use starts new ones."""
         if self.end:
             self.end()
         self.processes = []
 
     def _start(self):
-        # Ctrl-C and other signals reach all processes of a terminal or a cluster's job: the main process decides.
+        # Signals such as Ctrl-C reach all processes of a terminal or a cluster's job; only the main process reacts.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        # At the interpreter's end too, before multiprocessing waits for its processes.
+        # Also runs at interpreter exit, before multiprocessing joins its processes.
         self.end = util.Finalize(self, _end, [self.processes], exitpriority=10)
         try:
             for _ in range(self.n):
@@ -115,9 +115,11 @@ class Workers:
                 self.processes.append((here, process))
         except OSError as error:
             self.close()
-            if error.filename:  # standard output, which is flushed before
+            if error.filename:  # standard output, which is flushed before the fork
                 raise
-            raise UserError(f"--num_workers {self.n}: cannot be started: {error.strerror}; 0 needs none") from error
+            raise UserError(
+                f"--num_workers {self.n}: cannot start processes: {error.strerror}; --num_workers 0 needs none"
+            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
@@ -131,12 +133,12 @@ class Workers:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             advice = ""
             if code == -signal.SIGKILL:
-                advice = ", as the system does when memory runs out; fewer need less, --num_workers 0 least"
-            who = f"process {process.pid}, which read audio,"
+                advice = ", probably because memory ran out; fewer workers need less, --num_workers 0 the least"
+            who = f"process {process.pid}, an audio worker,"
             raise UserError(f"--num_workers {self.n}: {who} {how}{advice}") from error
 
     def _receive(self, connection):
-        import torch  # here, so that what needs no torch may import this folder
+        import torch  # imported here: programs without torch import this folder
 
         shapes, rest = connection.recv()
         tensors = [torch.empty(shape, pin_memory=self.pin_memory) for shape in shapes]
@@ -151,10 +153,10 @@ class Workers:
 
 
 def _serve(connection, other_end, make):
-    """What a process does until the main process closes its end of the connection or is gone."""
+    """Main loop of a worker, until the main process closes its end of the connection or is gone."""
     import torch
 
-    other_end.close()  # a copy; the main process's is to be the only one
+    other_end.close()  # a copy; only the main process may hold this end
     torch.set_num_threads(1)
     while True:
         try:
@@ -165,8 +167,8 @@ def _serve(connection, other_end, make):
             arrays, rest = make(task)
         except UserError as error:
             arrays, rest = [], error
-        except Exception as error:  # a bug, which is raised in the main process
-            error.add_note(f"In a process that reads audio:\n{traceback.format_exc()}")
+        except Exception as error:  # a bug; raised again in the main process
+            error.add_note(f"In an audio worker:\n{traceback.format_exc()}")
             arrays, rest = [], error
         arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
         try:
@@ -181,7 +183,7 @@ def _serve(connection, other_end, make):
 
 def _end(processes):
     for connection, _ in processes:
-        # Closing alone ends nothing while processes that were started later hold copies.
+        # close() alone would not end the connection, because workers started later hold copies of it.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
         connection.close()

@@ -95,7 +95,7 @@ def test_what_is_no_audio_is_an_error_that_names_the_file(tmp_path, content, nam
 def test_samples_that_are_not_numbers_are_refused(tmp_path):
     x = np.zeros(1000)
     x[500] = np.nan
-    with pytest.raises(UserError, match="no finite number"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         list(audio_blocks(wav(tmp_path / "x.wav", x, subtype="FLOAT")))
 
 

@@ -198,11 +198,11 @@ def test_outputs_that_collide_are_refused(folder, untrained, tmp_path, fails):
     for flags, cells, words in [
         ([], {}, ["expected --outputname and one of its columns of score files: A, B"]),
         (["--outputname", "C"], {}, ["--outputname C: expected a column of score files in", "has A, B"]),
-        (["--outputname", "B"], {"LA": {"B": tmp_path / "b" / "link.txt"}}, ["wild: scores", "is the same file"]),
-        (["--outputname", "B"], {"LA": {"B": folder / "one.csv"}}, ["LA: scores", "is an input as well"]),
-        (["--outputname", "B"], {"LA": {"B": folder / "one" / "one_0.wav"}}, ["LA: scores", "is an input as well"]),
-        (["--outputname", "B"], {"LA": {"B": tmp_path / "sets.csv"}}, ["LA: scores", "is an input as well"]),
-        (["--outputname", "B"], {"LA": {"B": untrained}}, ["LA: scores", "is an input as well"]),
+        (["--outputname", "B"], {"LA": {"B": tmp_path / "b" / "link.txt"}}, ["wild: scores", "found the same file"]),
+        (["--outputname", "B"], {"LA": {"B": folder / "one.csv"}}, ["LA: scores", "found the input "]),
+        (["--outputname", "B"], {"LA": {"B": folder / "one" / "one_0.wav"}}, ["LA: scores", "found the input "]),
+        (["--outputname", "B"], {"LA": {"B": tmp_path / "sets.csv"}}, ["LA: scores", "found the input "]),
+        (["--outputname", "B"], {"LA": {"B": untrained}}, ["LA: scores", "found the input "]),
     ]:
         fails(scoring.main, command(untrained, table(tmp_path / "sets.csv", folder, systems, **cells), *flags), *words)
     assert (folder / "one.csv").read_bytes() == key

@@ -168,7 +168,7 @@ def test_files_that_no_export_wrote_and_flags_that_an_onnx_file_has_are_refused(
     model = onnx.load(exported[2])
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
-    for name, words in {"bad": "cannot be read", "other": "checkpoint.py export", "none": "found none"}.items():
+    for name, words in {"bad": "cannot be read", "other": "checkpoint.py export", "none": "found no file"}.items():
         flags = ["--model_path", str(tmp_path / f"{name}.onnx"), files["2s.wav"]]
         fails(easy_inference_demo.main, flags, f"{name}.onnx", words)
     flags = ["--model_path", str(exported[2]), files["2s.wav"]]

@@ -147,7 +147,7 @@ def test_inputs_that_no_flag_names_are_refused(folder, fails):
         done = subprocess.run(
             [sys.executable, ROOT / "easy_inference_demo.py", *flags], stdin=standard_input, capture_output=True
         )
-    assert done.returncode == 2 and b"is an input as well" in done.stderr and wave.read_bytes() == before
+    assert done.returncode == 2 and b"found the input " in done.stderr and wave.read_bytes() == before
 
 
 def test_two_outputs_on_one_path_are_refused(folder, fails):

@@ -135,7 +135,7 @@ def test_the_picture_shows_every_condition_and_system(scored, report, tmp_path, 
         (["--conditions", "a.txt", "--plot", "a@gsm.png"], []),
         (["--conditions", "a.txt", "--names", "x", "y"], ["--names: expected 1 different names"]),
         (["--conditions", "a.txt", "--sets", "x"], ["--sets cannot be combined with --conditions"]),
-        (["--conditions", "a.txt", "--plot", "link.png"], ["--plot", "is an input as well"]),
+        (["--conditions", "a.txt", "--plot", "link.png"], ["--plot", "found the input "]),
     ],
 )
 def test_mistakes(scored, fails, monkeypatch, tmp_path, flags, words):

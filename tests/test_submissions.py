@@ -118,7 +118,7 @@ def test_a_submission_is_whole_or_not_there(folder, fails):
     refused("benchmarks", "one system, found s, t", table="name,key,s,t\na,sonar.csv,sonar.txt,in_the_wild.txt\n")
     refused("benchmarks", "one system, found none", table="name,key\na,sonar.csv\n")
     one = "name,key,s\na,sonar.csv,sonar.txt\n"
-    refused("asvspoof5", "--arena", "is an input as well", out="sonar.txt", table=one)
+    refused("asvspoof5", "--arena", "found the input ", out="sonar.txt", table=one)
     (folder / "sonar" / "u3.wav").unlink()
     refused("dfarena", "u3", table=table)
     scores = (folder / "sonar.txt").read_text()
