@@ -8,7 +8,6 @@ python checkpoint.py calibrate IN OUT SCORES KEY
     write a checkpoint with the threshold and calibration of its scores on a dev set, as eval.py made them
 """
 
-import argparse
 from pathlib import Path
 
 import common.threads  # noqa: F401
@@ -18,17 +17,18 @@ import corpora
 from checkpoints import average_checkpoints, load_detector, save_checkpoint  # noqa: F401  (scripts of users call them here)
 from common.atomic import check_outputs
 from common.console import UserError, printable, run
+from common.flags import CommandParser
 from model import ModelConfig, add_model_flags, given_model_flags
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="What a checkpoint is; convert, average and export checkpoints.")
+    parser = CommandParser(description="What a checkpoint is; convert, average and export checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("show", help="what a file is", allow_abbrev=False)
     command.add_argument(
         "file", help=f"a checkpoint, or a Hugging Face folder of an encoder; or {checkpoints.FORM}, hf://OWNER/NAME"
     )
-    add_model_flags(command, required=False)
+    add_model_flags(command)
     command = commands.add_parser(
         "convert", help="write a published checkpoint, or one of LoRA adapters, as a whole one of this project"
     )
@@ -40,7 +40,7 @@ def parse_args(argv=None):
         help="IN holds LoRA adapters: the encoder, or detector, that they were trained on; not given: the file of that "
         "name beside IN or in this folder",
     )
-    add_model_flags(command, required=False)
+    add_model_flags(command)
     command = commands.add_parser("average", help="write the mean of checkpoints of one network")
     command.add_argument("out", metavar="OUT")
     command.add_argument("sources", metavar="IN", nargs="+")
@@ -49,18 +49,18 @@ def parse_args(argv=None):
         action="store_true",
         help=f"IN c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}",
     )
-    add_model_flags(command, required=False)
+    add_model_flags(command)
     command = commands.add_parser("export", help="write a detector as an ONNX file, which runs without torch")
     command.add_argument("source", metavar="IN")
     command.add_argument("out", metavar="OUT.onnx")
-    add_model_flags(command, required=False)
+    add_model_flags(command)
     command = commands.add_parser("calibrate", help="write a checkpoint with threshold and calibration of a dev set")
     command.add_argument("source", metavar="IN")
     command.add_argument("out", metavar="OUT")
     command.add_argument("scores", metavar="SCORES", help="its scores of the dev set, by eval.py")
     command.add_argument("key", metavar="KEY", help="the dev set's key")
     corpora.add_score_flags(command)
-    add_model_flags(command, required=False)
+    add_model_flags(command)
     return parser.parse_args(argv)
 
 

@@ -22,6 +22,7 @@ import common.threads  # noqa: F401
 
 from common.atomic import atomic_open, check_outputs, is_standard_output
 from common.console import Number, UserError, note, printable, run
+from common.flags import CommandParser
 from common.workers import usable_cores
 from inference.files import find_detector, find_files
 from inference.judging import LONGEST_WHOLE, SAMPLE_RATE, Judge
@@ -42,7 +43,7 @@ except ModuleNotFoundError as error:
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Judge recordings: is this genuine speech, and where in the file is it not?", allow_abbrev=False
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="audio, video, folders, patterns; - is standard input")
@@ -65,7 +66,7 @@ def parse_args(argv=None):
             default="fp32",
             help="of the detector (%(default)s)",
         )
-        add_model_flags(parser, required=False)
+        add_model_flags(parser)
 
     where = parser.add_argument_group("where in the file")
     where.add_argument("--timeline", action="store_true", help="score windows and name the suspicious stretches")

@@ -32,6 +32,7 @@ from augmentation import conditions
 from back_ends import BACK_ENDS
 from common.atomic import is_standard_output
 from common.console import AT_LEAST_0, AT_LEAST_1, UserError, progress, run, shown, warn
+from common.flags import CommandParser
 from corpora import provenance
 from data_utils import plan_batches
 from inference.evaluation_sets import EvaluationSet, check_files, in_conditions, read_evaluation_sets, report_command
@@ -52,7 +53,7 @@ OF_TRAINING += tuple(field.name for field in dataclasses.fields(RawBoostParams) 
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Score a list of trials with one checkpoint, or with the average of several.", allow_abbrev=False
     )
     data = parser.add_argument_group("trials: one of --base_dir, --track, --protocol and --sets")
@@ -110,7 +111,7 @@ def parse_args(argv=None):
         action="store_true",
         help=f"c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}; not given: their mean",
     )
-    add_model_flags(parser, required=False)
+    add_model_flags(parser)
 
     out = parser.add_argument_group("output")
     out.add_argument("--eval_output", help="score file")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from back_ends import BACK_ENDS, build_back_end
 from common.console import Number, UserError, shown, unfit, warn
+from common.flags import CommandParser, did_you_mean
 from common.values import fitted, key_value, options_text
 from front_ends import AGGREGATIONS, FROM_FILE, FRONT_ENDS, build_aggregation, build_front_end, empty_weights, n_units
 from front_ends.lora import has_adapters, is_adapter
@@ -68,7 +69,8 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.model_name not in model_names():
-            raise UserError(f"--model_name: expected {MODEL_NAME}, found {shown(self.model_name)}")
+            near = did_you_mean(self.model_name, model_names())
+            raise UserError(f"--model_name: expected {MODEL_NAME}, found {shown(self.model_name)}{near}")
         front_end, back_end = FRONT_ENDS[self.front_end], BACK_ENDS[self.back_end]
         self._set_options(back_end, front_end.published)
         names = {"ssl", "agg", *back_end.set_by_front_end}
@@ -233,40 +235,51 @@ def option_value(back_end: str, name: str, value: object) -> int | float | bool 
         raise UserError(f"{flag}: {error}") from error
 
 
-def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add the flags that shape the network. None, the default of all but --model_name, means not given."""
-    group = parser.add_argument_group("model")
+def add_model_flags(parser: CommandParser, required: bool = False, rare: bool = True) -> None:
+    """Add the flags that shape the network. Their default, None, means not given.
+
+    required: a model must be named. rare: --help leaves them out.
+    """
+    group = parser.add_argument_group(
+        "model" if not rare else "model (default: that of the checkpoint)",
+        f"front-ends: {', '.join(FRONT_ENDS)}; back-ends: {', '.join(BACK_ENDS)}",
+    )
     flags = {
-        "model_name": dict(required=required, type=_model_name, metavar="FRONT-END_BACK-END", help=MODEL_NAME),
-        "ssl": dict(help="encoder; not given: the published one of the front-end, or that of --ssl_path"),
+        "model_name": dict(
+            required=required,
+            rare=rare,
+            type=_model_name,
+            metavar="NAME",
+            help="FRONT-END_BACK-END, such as wav2vec2_Nes2Net_X",
+        ),
+        "ssl": dict(help="encoder; default: that of --ssl_path, or the published one of the front-end"),
         "agg": dict(
-            help="aggregation of the encoder's hidden states; not given: SEA for WavLM, else last; some "
-            "back-ends take all hidden states and have none"
+            help="aggregation of the encoder's hidden states (SEA for WavLM, else last); back-ends that take all "
+            "hidden states have none"
         ),
-        "pool_func": dict(help="Nes2Net's pooling over time, mean or ASTP; not given: mean"),
-        "dilation": dict(
-            type=Number(int), help="dilation of Nes2Net's inner convolutions; not given: 1 for WavLM, else 2"
-        ),
-        "Nes_ratio": dict(type=Number(int), nargs=2, help="splits of Nes2Net, outer and inner; not given: 8 8"),
-        "SE_ratio": dict(type=Number(int), nargs="+", help="channels over width of Nes2Net's gates; not given: 1"),
+        "pool_func": dict(help="Nes2Net: pooling over time, mean or ASTP (mean)"),
+        "dilation": dict(type=Number(int), help="Nes2Net: dilation of the inner convolutions (1 for WavLM, else 2)"),
+        "Nes_ratio": dict(type=Number(int), nargs=2, help="Nes2Net: outer and inner number of splits (8 8)"),
+        "SE_ratio": dict(type=Number(int), nargs="+", help="Nes2Net: channels divided by width, of the SE gates (1)"),
         "back_end_options": dict(
             type=key_value,
             nargs="+",
             metavar="KEY=VALUE",
-            help="options of the back-end, such as heads=8 of MHFA, or filters=16,32 of AASIST; an unknown KEY prints "
-            "all of a back-end with their defaults",
+            help="options of the back-end, such as heads=8 for MHFA or filters=16,32 for AASIST; an unknown KEY prints "
+            "all of them with their defaults",
         ),
         "n_output_logits": dict(
-            type=Number(int), help="outputs; 2: spoof and bona fide; not given: 1 for Nes2Net on WavLM, else 2"
+            type=Number(int), help="outputs; 2: spoof and bona fide (1 for Nes2Net on WavLM, else 2)"
         ),
     }
     for name, options in flags.items():
-        group.add_argument(f"--{name}", choices=CHOICES.get(name), **options)
+        group.add_argument(f"--{name}", choices=CHOICES.get(name), **{"rare": True, **options})
 
 
 def _model_name(text):
     if text not in model_names():
-        raise argparse.ArgumentTypeError(f"expected {MODEL_NAME}, found {shown(text)}")
+        near = did_you_mean(text, model_names())
+        raise argparse.ArgumentTypeError(f"expected {MODEL_NAME}, found {shown(text)}{near}")
     return text
 
 

@@ -6,7 +6,7 @@ Speech (ASVspoof 2019 LA: DB holds ASVspoof2019_LA_{train,dev}/flac, PROTO the p
     python train.py --database_path DB --protocols_path PROTO --model_name wav2vec2_Nes2Net_X
 A detector is trained on: --model_path CKPT.
 As the authors of a system trained it: `python train.py --recipe NAME --database_path DB`; `--recipe list` lists them.
-A flag that is not given takes the value of the recipe, or else of the corpus's; `python train.py --help` lists those.
+A flag that is not given takes the value of the recipe, or else of the corpus's (`python train.py --help-all`).
 A run is LOG_DIR/FOLDERNAME/DATE-TIME: config.json, environment.json, console.log, TensorBoard's log, checkpoints/.
 Several GPUs, same batch: `torchrun --nproc_per_node 8 train.py ...`; what is killed goes on with --resume auto.
 """
@@ -29,7 +29,8 @@ import corpora
 from augmentation import chain
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_folder
-from common.console import StopSignals, UserError, run, warn
+from common.console import StopSignals, UserError, run, shown, warn
+from common.flags import CommandParser, did_you_mean
 from corpora import BONAFIDE, provenance
 from data_utils import (
     BATCH_SAMPLES,
@@ -69,9 +70,13 @@ def parse_args(argv=None):
     """(TrainingConfig, {model flag: value} of those given). A flag that is given counts more than the recipe's value,
     that more than the corpus's, and that more than the field's default.
     """
-    parser = argparse.ArgumentParser(
-        description="Train a detector.",
-        epilog="published recipes: "
+    parser = CommandParser(
+        description="Train a detector of spoofed speech or singing.",
+        examples=[
+            "python train.py --recipe small --train_protocol TRAIN --dev_protocol DEV",
+            "python train.py --database_path DB --model_name wav2vec2_Nes2Net_X",
+        ],
+        epilog="recipes of the corpora: "
         + "; ".join(
             f"{name}: " + " ".join(f"--{k} {v}" for k, v in record.recipe.items())
             for name, record in corpora.CORPORA.items()
@@ -80,7 +85,7 @@ def parse_args(argv=None):
         allow_abbrev=False,
     )
     recipe = chosen_recipe(argv)
-    add_model_flags(parser, required="model_name" not in recipe)
+    add_model_flags(parser, required="model_name" not in recipe, rare=False)
     add_flags(parser, TrainingConfig, GROUPS, recipe)
     for name, n in IGNORED.items():
         parser.add_argument(f"--{name}", nargs=n, help=argparse.SUPPRESS)
@@ -120,11 +125,11 @@ def corpus_of(args):
 
 
 def chosen_recipe(argv):
-    """{flag: value} of the recipe that --recipe names. Raises UserError for another.
+    """{flag: value} of the recipe that --recipe names.
 
     --recipe list and --augment list print all that there are, and end the command.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = CommandParser(add_help=False, allow_abbrev=False, pass_on=True)
     first.add_argument("--recipe")
     first.add_argument("--augment")
     given, _ = first.parse_known_args(argv)
@@ -140,7 +145,8 @@ def chosen_recipe(argv):
                 print(f"{'':{len(name)}}  (not carried over: {recipe['not_carried_over']})")
         sys.exit()
     if name is not None and name not in RECIPES:
-        raise UserError(f"--recipe: expected list or one of {', '.join(RECIPES)}, found {name}")
+        near = did_you_mean(name, RECIPES)
+        first.error(f"--recipe: expected list or one of {', '.join(RECIPES)}, found {shown(name)}{near}")
     return {flag: value for flag, value in RECIPES.get(name, {}).items() if flag != "not_carried_over"}
 
 

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 
 from common.console import UserError, run, warn
+from common.flags import CommandParser
 from corpora.audio import warn_of_others
 from corpora.listing import COLUMNS, list_corpus, list_of
 from corpora.records import CORPORA
@@ -20,7 +21,7 @@ from corpora.records import CORPORA
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     without_lists = [f"  {name:20}{record.layout}" for name, record in CORPORA.items() if record.paths]
     with_lists = [f"  {name:20}{list_of(record)}" for name, record in CORPORA.items() if record.lists or record.keys]
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m corpora",
         description=__doc__,
         epilog="\n".join(["NAME, and files of it:", *without_lists, "", "These have lists of their own:", *with_lists]),

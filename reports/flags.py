@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import corpora
 from common.console import Number
+from common.flags import CommandParser
 from reports import metrics, segments
 from reports.bootstrap import FEWEST_CLUSTERS
 from reports.sets import sets_of_flags
@@ -14,7 +15,7 @@ from reports.submissions import SUBMISSIONS
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the flags and check their combinations. Adds `eval_sets`: the sets of --sets or --set, else []."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Report the error rates of score files, pooled and by condition, with confidence intervals.",
         allow_abbrev=False,
     )

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -251,7 +252,10 @@ def fails(capsys):
 
         with pytest.raises(SystemExit) as ended:
             console.run(lambda: main(argv))
-        message = capsys.readouterr().err.strip().splitlines()[-1]
+        lines = capsys.readouterr().err.strip().splitlines()
+        message = lines[-1]
+        if re.fullmatch(r"see \S.* --help", message):  # below an error of flags
+            message = lines[-2]
         assert ended.value.code == 2, message
         assert "error: " in message
         for word in words:

@@ -542,7 +542,7 @@ def test_flags_take_only_numbers_that_make_sense(capsys, main, flag, values):
     for value in values.split():
         with pytest.raises(SystemExit) as ended:
             main([*needed[main], flag, *value.split(",")])
-        message = capsys.readouterr().err.splitlines()[-1]
+        message = capsys.readouterr().err.splitlines()[-2]
         assert ended.value.code == 2 and flag in message and "expected" in message, message
 
 

@@ -236,7 +236,7 @@ def test_train_mistakes(tmp_path, corpus, train_flags, fails, capsys):
     ]:
         with pytest.raises(SystemExit) as ended:
             train.parse_args(flags)
-        message = capsys.readouterr().err.splitlines()[-1]
+        message = capsys.readouterr().err.splitlines()[-2]
         assert ended.value.code == 2 and all(word in message for word in words)
     run = [*train_flags, "--log_dir", str(tmp_path / "logs")]
     fails(
@@ -511,7 +511,7 @@ def test_eval_mistakes(tmp_path, finished_run, corpus, fails, capsys):
     ]:
         with pytest.raises(SystemExit) as ended:
             scoring.parse_args(flags)
-        assert ended.value.code == 2 and word in capsys.readouterr().err.splitlines()[-1]
+        assert ended.value.code == 2 and word in capsys.readouterr().err.splitlines()[-2]
     fails(scoring.main, [*trials, *folder, *out, "--model_ID_to_average", "1", "9"], " 9", "1, 2, 3")
     model = ["--model_path", average(finished_run)]
     fails(scoring.main, [*trials, *model, *out, "--pool_func", "ASTP"], "--pool_func", "mean", "ASTP")

@@ -85,7 +85,7 @@ def test_flags_that_make_no_comparison(flags, words, capsys):
     with pytest.raises(SystemExit) as ended:
         compare.parse_args(flags)
     assert ended.value.code == 2
-    message = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-2]
     assert all(word in message for word in words), message
 
 

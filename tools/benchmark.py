@@ -6,7 +6,6 @@ Prints a table a stage: the median of the seconds, their spread (the range of th
 faster than the naive way, the first of its kind.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from common.atomic import atomic_open, check_outputs
 from common.console import AT_LEAST_1, run
+from common.flags import CommandParser
 from tools.benchmark_audio import loader, loader_flags, rawboost, rawboost_flags
 from tools.benchmark_report import report
 from tools.benchmark_scoring import demo, demo_flags, scoring, scoring_flags, start
@@ -41,11 +41,9 @@ STAGES = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Time every stage against the naive way in the same run.", allow_abbrev=False
-    )
+    parser = CommandParser(description="Time every stage against the naive way in the same run.", allow_abbrev=False)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    common = argparse.ArgumentParser(add_help=False)
+    common = CommandParser(add_help=False)
     common.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
     common.add_argument("--json", metavar="FILE", help="write the figures there as well")
     common.add_argument("--repeats", type=AT_LEAST_1, default=7, help="turns that are counted (%(default)s)")

@@ -8,7 +8,6 @@ and OUT/table.csv, with a picture, OUT/table.png. It can be interrupted at any p
 resume, with more systems or seeds if wished. Other flags need another --out.
 """
 
-import argparse
 import csv
 import json
 import statistics
@@ -28,6 +27,7 @@ import checkpoints
 from back_ends import BACK_ENDS
 from common.atomic import atomic_open, check_outputs
 from common.console import SEED, UserError, run
+from common.flags import CommandParser
 from corpora import BONAFIDE, SPOOF, read_table
 from front_ends import FRONT_ENDS
 from model import choose_device
@@ -57,10 +57,10 @@ REPLICATES = 1000
 
 def parse_args(argv=None):
     """(arguments, flags of train.py)"""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Train several systems alike on one corpus, score them, and put them side by side.",
         epilog="all other flags: those of train.py",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        pass_on=True,
         allow_abbrev=False,
     )
     parser.add_argument("--corpus", metavar="FOLDER", help="of tools/make_demo_corpus.py; sets the three flags below")

@@ -7,7 +7,6 @@ random; a spoofed minute is of prompts by one attack. Each file is written as FL
 easy_inference_demo.py judges it, and deleted.
 """
 
-import argparse
 import sys
 import tempfile
 from collections import defaultdict
@@ -22,6 +21,7 @@ import soundfile
 
 from common.audio import SAMPLE_RATE, load_audio
 from common.console import AT_LEAST_1, SEED, Number, UserError, run
+from common.flags import CommandParser
 from corpora import BONAFIDE, SPOOF, read_trials
 from inference.judging import Judge
 from inference.verdicts import clock
@@ -62,9 +62,8 @@ def overlap(stretches, seconds):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Headlines of long recordings, made of the demo corpus.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--model_path", required=True, help="a checkpoint")
     parser.add_argument("--corpus", default="demo/corpus", help="folder that make_demo_corpus.py wrote")

@@ -11,7 +11,6 @@ All trials pass one chain - telephone band, silence removed, one level, noise - 
 tells the classes apart; two probes, trained on what should say nothing, measure how far that holds.
 """
 
-import argparse
 import csv
 import hashlib
 import json
@@ -32,6 +31,7 @@ import soundfile
 
 from common.atomic import atomic_open, check_folder
 from common.console import ABOVE_0, AT_LEAST_1, SEED, UserError, progress, run
+from common.flags import CommandParser
 from corpora import write_scores
 from tools import partial_corpus
 from tools.demo_attacks import ATTACKS, read_recording, sentence
@@ -252,9 +252,8 @@ def _words(numbers):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Build a small anti-spoofing corpus from real speech, in the layout of ASVspoof 2019 LA.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", help="folder of the corpus; None: demo/corpus, or demo/partial with --partial")
     parser.add_argument("--speech_dir", help="own recordings, a folder a speaker; None: Debian's telephone prompts")

@@ -4,7 +4,6 @@
 Both are the estimate of training/memory.py, from shapes alone: no weights, no GPU.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the project, 
 import common.threads  # noqa: F401
 
 from common.console import run
+from common.flags import CommandParser
 from front_ends import lora
 from model import Detector, ModelConfig, build_detector
 from training import memory
@@ -73,7 +73,7 @@ def cells_that_fit(detector: Detector, **flags: object) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False).parse_args(argv)
+    CommandParser(description=__doc__.split("\n")[0], allow_abbrev=False).parse_args(argv)
     detectors = {}
     for title, (name, fields) in MODELS.items():
         own = {"ssl": "from_file", "ssl_config": fields} if fields else {}

@@ -3,7 +3,6 @@
 python tools/non_speech.py --model_path CKPT.pt --protocol demo/corpus/.../ASVspoof2019.LA.cm.eval.trl.txt
 """
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
@@ -21,6 +20,7 @@ from scipy import signal
 import corpora
 from common.audio import SAMPLE_RATE
 from common.console import Number, run
+from common.flags import CommandParser
 from inference.judging import Judge
 
 KEYPAD = [(low, high) for low in (697, 770, 852, 941) for high in (1209, 1336, 1477)]  # Hz. Source: ITU-T Q.23
@@ -120,7 +120,7 @@ def said(judge, judged):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="What a detector says of sounds that are not speech.")
+    parser = CommandParser(description="What a detector says of sounds that are not speech.")
     parser.add_argument("--model_path", required=True)
     parser.add_argument("--protocol", help="a trial list: how many of its recordings are refused or doubted, too")
     parser.add_argument("--seconds", type=Number(float, 0.1), default=4.0, help="of each sound (%(default)s)")

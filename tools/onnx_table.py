@@ -5,7 +5,6 @@ python tools/onnx_table.py --speed MODEL_NAME [--ssl NAME]                  seco
 Weights are random.
 """
 
-import argparse
 import re
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import torch
 import checkpoints
 from back_ends import BACK_ENDS
 from common.console import Number, UserError, run
+from common.flags import CommandParser
 from common.onnx_file import read_onnx
 from common.workers import usable_cores
 from front_ends import FRONT_ENDS
@@ -46,7 +46,7 @@ SMALL = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="Which detectors export to ONNX, and how fast they are then.")
+    parser = CommandParser(description="Which detectors export to ONNX, and how fast they are then.")
     parser.add_argument("--front_ends", nargs="+", choices=[*FRONT_ENDS], default=[*FRONT_ENDS])
     parser.add_argument("--back_ends", nargs="+", choices=[*BACK_ENDS], default=[*BACK_ENDS])
     parser.add_argument("--speed", metavar="MODEL_NAME", help="time this detector instead")

@@ -19,16 +19,16 @@ from training.schedules import rates
 from training.tuning_flags import TuningFlags
 
 ENCODER_SETTINGS = {name for front_end in FRONT_ENDS.values() for name in front_end.in_training}
-# Groups of the help. The parameters of RawBoost, which are of no group, are in the last.
+# Groups of the help. The parameters of RawBoost have no group: they are in the last, and only in --help-all.
 GROUPS = {
-    "data": "data: one of --base_dir, --database_path and --train_protocol",
-    "training": "training; not given: the recipe's value, or else the corpus's",
-    "encoder": "the encoder while it is trained; not given: the recipe's value, or else what its pre-trained file says",
-    "tuning": "fine-tuning; see docs/fine_tuning.md",
-    "speed": "speed and memory of a training step",
-    "validation": "validation",
-    "run": "the run",
-    "augmentation": "augmentation",
+    "data": "data (one of --base_dir, --database_path and --train_protocol)",
+    "training": "training (default: the recipe's value, or else the corpus's)",
+    "encoder": "encoder in training (default: the recipe's value, or else the pre-trained file's)",
+    "tuning": "fine-tuning (docs/fine_tuning.md)",
+    "speed": "speed and memory",
+    "validation": "validation and checkpoints",
+    "run": "run",
+    "augmentation": "augmentation (docs/augmentation.md)",
 }
 
 

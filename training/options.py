@@ -5,14 +5,17 @@ import dataclasses
 from types import SimpleNamespace
 
 from common.console import Number, UserError, shown, unfit
+from common.flags import CommandParser, with_default
 
 _TRAITS = {"help": "", "kind": None, "choices": None, "group": None, "aliases": (), "flag": True, "runtime": False}
+_TRAITS |= {"rare": False}
 
 
 def option(default: object, help: str = "", **traits: object) -> dataclasses.Field:
     """A field of a dataclass of options, and so a flag of its name. Its type is that of the annotation.
 
-    default: None is a value that is not given. help: `%(default)s` in it is the default, which is else appended.
+    default: None is a value that is not given. help: its first line is printed by --help, all by --help-all;
+    `%(default)s` in it is the default, which is else put behind the first line. rare: --help leaves the flag out.
     kind: a common.console.Number, of each value; int and float fields: any finite number. choices: values that it may
     have. group: of the help. aliases: other spellings of the flag. flag: False for what no flag sets. runtime: it does
     not decide the result, so it is neither saved nor compared. Any other trait (nargs, metavar ...) goes to argparse.
@@ -28,8 +31,8 @@ def _traits(field):
     return traits
 
 
-def add_flags(parser: argparse.ArgumentParser, config_class: type, groups: dict, values: dict) -> None:
-    """Add a flag for each field to an argparse parser; one that is not given is None.
+def add_flags(parser: CommandParser, config_class: type, groups: dict, values: dict) -> None:
+    """Add a flag for each field to a parser; one that is not given is None.
 
     groups: {group: title}, in the order of the help. values: {name: value} that the help shows instead of defaults.
     """
@@ -42,15 +45,9 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type, groups: dict,
                     {"action": "store_true"} if field.type is bool else {"type": traits.kind, "choices": traits.choices}
                 )
                 how |= {**traits.argparse, "default": None}
-                text = _help(traits.help, values.get(field.name, field.default))
-                group.add_argument(f"--{field.name}", *traits.aliases, help=text, **how)
-
-
-def _help(text, default):
-    if "%(default)s" not in text and default not in (None, "") and default is not False:
-        text += " (%(default)s)"
-    words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-    return text.replace("%(default)s", words)
+                text = with_default(traits.help, values.get(field.name, field.default))
+                rare = traits.rare or traits.group is None
+                group.add_argument(f"--{field.name}", *traits.aliases, help=text, rare=rare, **how)
 
 
 def given_flags(args: argparse.Namespace, config_class: type) -> dict:

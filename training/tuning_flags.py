@@ -10,7 +10,7 @@ from common.console import ABOVE_0, AT_LEAST_1, Number, UserError
 from front_ends.lora import TARGETS
 from training.options import option
 
-_tuning = partial(option, group="tuning")
+_tuning = partial(option, group="tuning", rare=True)
 
 
 @dataclass(frozen=True)
@@ -19,53 +19,51 @@ class TuningFlags:
 
     lora_rank: int = _tuning(
         None,
-        "train low-rank adapters (LoRA) of this rank in place of the encoder's weights; checkpoints hold the encoder "
+        "train low-rank adapters (LoRA) of this rank instead of the encoder's weights; checkpoints contain the encoder "
         "with the adapters merged",
         kind=AT_LEAST_1,
         metavar="R",
     )
     lora_alpha: float = _tuning(
-        None, "--lora_rank: adapters are scaled by alpha / rank; not given: the rank", kind=ABOVE_0, metavar="ALPHA"
+        None, "--lora_rank: scale adapters by ALPHA / rank (the rank)", kind=ABOVE_0, metavar="ALPHA"
     )
     lora_targets: str = _tuning(
-        None, "--lora_rank: the projections that get adapters, in every layer (q,v)", choices=tuple(TARGETS)
+        None, "--lora_rank: projections with adapters, in every layer (q,v)", choices=tuple(TARGETS)
     )
 
     save_adapters: bool = _tuning(
         False,
-        "--lora_rank: checkpoints hold the adapters without the encoder, whose file must be at hand to load them",
+        "--lora_rank: save the adapters without the encoder; loading them then needs the encoder's file",
         runtime=True,
     )
     ssl_layers: int = _tuning(
         None,
-        "use the first N layers of the encoder alone; the checkpoint has no others",
+        "use only the first N layers of the encoder, in the checkpoint too",
         kind=AT_LEAST_1,
         metavar="N",
     )
 
     layer_decay: float = _tuning(
         None,
-        "multiply the rate by this once per layer of the encoder from the top: lr * DECAY ^ depth; depth 0 is all "
-        "behind the layers, 1 the last layer, and so on",
+        "layer-wise learning-rate decay: lr * DECAY ^ depth; depth 0 is the back-end, 1 the encoder's last layer, and "
+        "so on",
         kind=Number(float, 0, 1),
         metavar="DECAY",
     )
-    clip_grad_norm: float = _tuning(
-        None, "scale the gradient of a step down to this norm if it is longer", kind=ABOVE_0, metavar="NORM"
-    )
+    clip_grad_norm: float = _tuning(None, "clip the norm of the gradient to this value", kind=ABOVE_0, metavar="NORM")
     ema: float = _tuning(
         None,
-        "validate and save an exponential moving average of the weights, with this decay per step, such as 0.999",
+        "validate and save an exponential moving average of the weights with this decay per step, such as 0.999",
         kind=Number(float, 0, 0.999999),
         metavar="DECAY",
     )
     sam: float = _tuning(
         None,
-        "sharpness-aware minimisation: train on the gradient at a distance of RHO uphill; twice the time of a step",
+        "sharpness-aware minimisation with radius RHO; a step takes twice the time",
         kind=ABOVE_0,
         metavar="RHO",
     )
-    adaptive_sam: bool = _tuning(False, "--sam: measure the distance relative to the size of each weight (ASAM)")
+    adaptive_sam: bool = _tuning(False, "--sam: adaptive radius, relative to the size of each weight (ASAM)")
 
     def _check_tuning(self):
         if self.adaptive_sam and not self.sam:
