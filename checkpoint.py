@@ -22,23 +22,24 @@ from model import ModelConfig, add_model_flags, given_model_flags
 
 
 def parse_args(argv=None):
-    parser = CommandParser(description="What a checkpoint is; convert, average and export checkpoints.")
+    parser = CommandParser(description="Show, convert, average, export and calibrate checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("show", help="what a file is", allow_abbrev=False)
+    command = commands.add_parser("show", help="print what a file is", allow_abbrev=False)
     command.add_argument(
-        "file", help=f"a checkpoint, or a Hugging Face folder of an encoder; or {checkpoints.FORM}, hf://OWNER/NAME"
+        "file", help=f"a checkpoint, or a Hugging Face folder of an encoder\nor {checkpoints.FORM}, hf://OWNER/NAME"
     )
     add_model_flags(command)
     command = commands.add_parser(
-        "convert", help="write a published checkpoint, or one of LoRA adapters, as a whole one of this project"
+        "convert",
+        help="write a published checkpoint, or LoRA adapters with their base, as a checkpoint of this project",
     )
     command.add_argument("source", metavar="IN")
     command.add_argument("out", metavar="OUT")
     command.add_argument(
         "--base",
         metavar="FILE",
-        help="IN holds LoRA adapters: the encoder, or detector, that they were trained on; not given: the file of that "
-        "name beside IN or in this folder",
+        help="encoder or detector that the LoRA adapters in IN were trained on\ndefault: the file of that name beside "
+        "IN or in the working directory",
     )
     add_model_flags(command)
     command = commands.add_parser("average", help="write the mean of checkpoints of one network")
@@ -47,17 +48,19 @@ def parse_args(argv=None):
     command.add_argument(
         "--average_as_published",
         action="store_true",
-        help=f"IN c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}",
+        help=f"average c1 ... cn as the authors' program did, {checkpoints.AS_PUBLISHED}",
     )
     add_model_flags(command)
     command = commands.add_parser("export", help="write a detector as an ONNX file, which runs without torch")
     command.add_argument("source", metavar="IN")
     command.add_argument("out", metavar="OUT.onnx")
     add_model_flags(command)
-    command = commands.add_parser("calibrate", help="write a checkpoint with threshold and calibration of a dev set")
+    command = commands.add_parser(
+        "calibrate", help="write a checkpoint with the threshold and calibration of a dev set"
+    )
     command.add_argument("source", metavar="IN")
     command.add_argument("out", metavar="OUT")
-    command.add_argument("scores", metavar="SCORES", help="its scores of the dev set, by eval.py")
+    command.add_argument("scores", metavar="SCORES", help="its scores on the dev set, written by eval.py")
     command.add_argument("key", metavar="KEY", help="the dev set's key")
     corpora.add_score_flags(command)
     add_model_flags(command)

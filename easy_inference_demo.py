@@ -44,59 +44,69 @@ except ModuleNotFoundError as error:
 
 def parse_args(argv=None):
     parser = CommandParser(
-        description="Judge recordings: is this genuine speech, and where in the file is it not?", allow_abbrev=False
+        description="Judge recordings: is this genuine speech, and if not, where is it spoofed?", allow_abbrev=False
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="audio, video, folders, patterns; - is standard input")
-    parser.add_argument("--file_to_test", nargs="+", default=[], metavar="FILE", help="the same, as published")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="audio, video, folders or patterns\n- is standard input"
+    )
+    parser.add_argument(
+        "--file_to_test", nargs="+", default=[], metavar="FILE", help="the same under its published name", rare=True
+    )
     parser.add_argument(
         "--model_path",
-        help="a checkpoint, hf://OWNER/NAME/FILE[@REVISION] or what checkpoint.py export wrote, FILE.onnx; not given: "
-        "NES2NET_MODEL of the environment, else the newest of demo/logs",
+        metavar="FILE",
+        help="detector: a checkpoint, .onnx or hf:// name\nhf://OWNER/NAME/FILE[@REVISION]; FILE.onnx is what "
+        "checkpoint.py export wrote; default: the variable NES2NET_MODEL, else the newest of demo/logs",
     )
     parser.add_argument(
-        "--test_mode", choices=["4s", "full"], default="full", help="first 4 s or all of it (%(default)s)"
+        "--test_mode", choices=["4s", "full"], default="full", help="first 4 s, or the whole file (%(default)s)"
     )
     parser.add_argument(
-        "--threshold", type=Number(), help="scores above it are bona fide; not given: the checkpoint's own"
+        "--threshold",
+        type=Number(),
+        metavar="SCORE",
+        help="scores above it are bona fide\ndefault: the checkpoint's own threshold",
     )
     if torch:
         parser.add_argument(
             "--precision",
             choices=PRECISIONS,
             default="fp32",
-            help="of the detector (%(default)s)",
+            help="arithmetic of the detector (%(default)s)",
+            rare=True,
         )
         add_model_flags(parser)
 
     where = parser.add_argument_group("where in the file")
-    where.add_argument("--timeline", action="store_true", help="score windows and name the suspicious stretches")
-    where.add_argument("--plot", metavar="FILE.png", help="draw waveform, spectrogram and score over time of one file")
+    where.add_argument("--timeline", action="store_true", help="score windows and list suspicious stretches")
+    where.add_argument("--plot", metavar="FILE.png", help="plot waveform, spectrogram and score over time")
     where.add_argument(
         "--window",
         type=Number(),
         default=4.0,
-        help=f"seconds of a window; files over {LONGEST_WHOLE // SAMPLE_RATE} s are always judged so (%(default)s)",
+        metavar="SECONDS",
+        help=f"window length (%(default)s)\nfiles over {LONGEST_WHOLE // SAMPLE_RATE} s are always scored in windows",
     )
-    where.add_argument("--hop", type=Number(), help="seconds between windows; not given: half a window")
+    where.add_argument("--hop", type=Number(), metavar="SECONDS", help="step between windows\ndefault: half a window")
 
     parser.add_argument(
         "--stress",
         action="store_true",
-        help="judge one file again under codecs, noise, band limits and more (eval.py --condition list), and print how "
-        "far the verdict moves; takes about 40 times as long as the verdict, and at least some seconds",
+        help="print how codecs, noise and more move the verdict\nunder the conditions of eval.py --condition list; "
+        "takes about 40 times as long as the verdict, at least a few seconds",
     )
     out = parser.add_argument_group("output")
-    out.add_argument("--json", metavar="FILE", help="write all there is to say as JSON; - is standard output")
-    out.add_argument("--csv", metavar="FILE", help="write a line a file as CSV; - is standard output")
+    out.add_argument("--json", metavar="FILE", help="write all results as JSON\n- is standard output")
+    out.add_argument("--csv", metavar="FILE", help="write one line per file as CSV\n- is standard output")
 
     page = parser.add_argument_group("page")
-    page.add_argument("--web", action="store_true", help="open a page on this machine to drop or record audio on")
+    page.add_argument("--web", action="store_true", help="open a page on this machine to drop or record audio")
     page.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; others than the default let other machines in, without a password (%(default)s)",
+        help="address to listen on (%(default)s)\nany other lets other machines in, without a password",
     )
-    page.add_argument("--port", type=Number(int, 0, 65535), default=7860, help="(%(default)s)")
+    page.add_argument("--port", type=Number(int, 0, 65535), default=7860, help="port (%(default)s)")
     parser.add_argument("--AASIST_scale", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(argv)
     args.files += args.file_to_test

@@ -57,109 +57,149 @@ def parse_args(argv=None):
         description="Score a list of trials with one checkpoint, or with the average of several.", allow_abbrev=False
     )
     data = parser.add_argument_group("trials: one of --base_dir, --track, --protocol and --sets")
-    data.add_argument("--base_dir", help="a folder; every audio file in it is a trial")
+    data.add_argument("--base_dir", metavar="DIR", help="score every audio file in this folder")
     tracks = {record.track: name for name, record in corpora.CORPORA.items() if record.track}
     data.add_argument("--track", choices=tracks, help="ASVspoof 2021 LA or DF, or In-the-Wild")
     data.add_argument(
-        "--database_path", help="--track LA, DF: folder of ASVspoof2021_LA_eval/flac, ASVspoof2021_DF_eval/flac"
+        "--database_path",
+        metavar="DIR",
+        help="--track LA, DF: audio folder\nwith ASVspoof2021_LA_eval/flac or ASVspoof2021_DF_eval/flac",
     )
-    data.add_argument("--protocols_path", help="--track LA, DF: folder of the protocols; not given: --database_path")
-    data.add_argument("--in_the_wild_path", help="--track in_the_wild: folder of the audio")
-    data.add_argument("--protocol", help="any corpus's trial list or key, or a table with a column path")
-    data.add_argument("--audio_dir", help="--protocol: folder of its audio; not given: looked for around the protocol")
+    data.add_argument(
+        "--protocols_path",
+        metavar="DIR",
+        help="--track LA, DF: folder of the protocols\ndefault: the folder of --database_path",
+    )
+    data.add_argument("--in_the_wild_path", metavar="DIR", help="--track in_the_wild: audio folder")
+    data.add_argument(
+        "--protocol", metavar="LIST", help="trial list or key of any corpus, or a CSV\na table with a column path"
+    )
+    data.add_argument(
+        "--audio_dir", metavar="DIR", help="--protocol: its audio folder\ndefault: searched for around the list"
+    )
     data.add_argument(
         "--sets",
         metavar="TABLE",
-        help="a table with a line a set: the columns name, key (any list), perhaps audio_dir, and perhaps columns of "
+        help="score many corpora, one per row\ncolumns: name, key (any list), optionally audio_dir and columns of "
         "score files; the default test length is that of each key's corpus",
     )
     data.add_argument(
         "--condition",
         nargs="+",
         metavar="NAME",
-        help="score under these conditions (codecs, noise, band limits, ...), each into OUT@NAME.txt beside OUT.txt, "
-        "which is that of `clean`; list: print the names and end; all: all of them, noise_... only with --noise_dir",
+        help="score under codecs, noise and more (--condition list)\nthe scores of condition X go to OUT@X.txt beside "
+        "OUT.txt, which holds those of `clean`; all: all conditions, noise_... only with --noise_dir",
     )
-    data.add_argument("--noise_dir", metavar="DIR", help="--condition noise_...: a folder of recordings of noise")
+    data.add_argument("--noise_dir", metavar="DIR", rare=True, help="--condition noise_...: folder of noise recordings")
     length = data.add_mutually_exclusive_group()
     length.add_argument(
-        "--test_mode", choices=["4s", "full"], help="first 4 s (short ones repeated), or whole utterances"
+        "--test_mode", choices=["4s", "full"], help="first 4 s, or whole utterances\nshorter ones are repeated"
     )
     length.add_argument(
         "--test_protocol",
         choices=["4sec", "full"],
-        help="the same; not given: what the back-end's authors score (TCM, Conformer, Mamba, SLS), or else 4sec for LA "
-        "and DF, full for others",
+        rare=True,
+        help="the same under its published name\ndefault: what the back-end's authors score (TCM, Conformer, Mamba, "
+        "SLS), else 4sec for LA and DF, full for others",
     )
-    length.add_argument("--cut", type=AT_LEAST_1, metavar="N", help="first N samples (short ones repeated)")
+    length.add_argument(
+        "--cut", type=AT_LEAST_1, metavar="N", rare=True, help="first N samples\nshorter utterances are repeated"
+    )
 
-    weights = parser.add_argument_group("detector: --model_path, or --model_folder_path with a choice to average")
-    weights.add_argument("--model_path", help=f"a checkpoint, or {checkpoints.FORM}")
-    weights.add_argument("--model_folder_path", help="folder of a run")
-    weights.add_argument("--num_average_model", type=AT_LEAST_1, help="number of --model_ID_to_average, as a check")
+    weights = parser.add_argument_group("detector: --model_path, or --model_folder_path with epochs to average")
+    weights.add_argument("--model_path", metavar="FILE", help=f"checkpoint\nor {checkpoints.FORM}")
+    weights.add_argument("--model_folder_path", metavar="DIR", help="folder of a run")
+    weights.add_argument(
+        "--num_average_model",
+        type=AT_LEAST_1,
+        metavar="N",
+        rare=True,
+        help="number of --model_ID_to_average, checked against it",
+    )
     weights.add_argument("--model_ID_to_average", type=AT_LEAST_0, nargs="+", metavar="EPOCH", help="epochs to average")
     weights.add_argument(
-        "--average_best", type=AT_LEAST_1, metavar="N", help="average the N epochs with the best dev figure"
+        "--average_best", type=AT_LEAST_1, metavar="N", help="average the N epochs with the best figure"
     )
     weights.add_argument(
         "--average_by",
         choices=["eer", "unit_eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published"],
-        help="that figure; ..._published: the dev loss as the authors' program takes it; not given: the run's own",
+        rare=True,
+        help="dev figure of --average_best\n..._published: the dev loss as the authors' program takes it; default: the "
+        "run's own",
     )
     weights.add_argument(
         "--average_as_published",
         action="store_true",
-        help=f"c1 ... cn averaged as the authors' program did, {checkpoints.AS_PUBLISHED}; not given: their mean",
+        rare=True,
+        help=f"average c1 ... cn as the authors' program did, {checkpoints.AS_PUBLISHED}\ndefault: the mean",
     )
     add_model_flags(parser)
 
     out = parser.add_argument_group("output")
-    out.add_argument("--eval_output", help="score file")
+    out.add_argument("--eval_output", metavar="FILE", help="score file")
     out.add_argument(
         "--outputname",
-        help="name of the score file in --output_path, without .txt; --sets: "
-        "the column that names the score files, if there are several",
+        metavar="NAME",
+        help="score file NAME.txt in --output_path\nwith --sets: the column that names the score files",
     )
     out.add_argument(
-        "--output_path", default="scores", help="--sets without such a column: NAME.txt in it (%(default)s)"
+        "--output_path", metavar="DIR", default="scores", help="folder of --outputname, and of --sets (%(default)s)"
     )
     out.add_argument(
         "--frames",
         metavar="FILE",
-        help="write the scores of frames as well, a line an utterance; detectors trained with --labels frames or both",
+        help="write frame scores too\none line per utterance; for detectors trained with --labels frames or both",
     )
     out.add_argument(
-        "--rttm", metavar="FILE", help="write where their scores are below the threshold of the dev set's frames"
+        "--rttm",
+        metavar="FILE",
+        help="write the spoofed segments\nwhere frame scores are below the threshold of the dev set's frames",
     )
-    out.add_argument("--batch_size", type=AT_LEAST_1, help="4 s: trials at once; not given: as --batch_samples says")
+    out.add_argument(
+        "--batch_size",
+        type=AT_LEAST_1,
+        metavar="N",
+        rare=True,
+        help="trials per batch, of cropped utterances\ndefault: by --batch_samples",
+    )
     out.add_argument(
         "--batch_samples",
         type=AT_LEAST_1,
-        help="samples at once, 16,000 a second; not given: 20 s on a CPU, 120 s on a GPU",
+        metavar="N",
+        rare=True,
+        help="samples per batch, 16,000 per second\ndefault: 20 s on a CPU, 120 s on a GPU",
     )
-    out.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the detector (%(default)s)")
+    out.add_argument("--precision", choices=PRECISIONS, default="fp32", help="arithmetic (%(default)s)")
     out.add_argument(
         "--batch_norm",
         choices=["trained", "utterance"],
         default="trained",
-        help="statistics of the batch normalisations: of the training, or each utterance's own, one at a time, as the "
-        "published In-the-Wild figures were made (%(default)s)",
+        rare=True,
+        help="batch-norm statistics (%(default)s): of the training, or of each utterance alone, as in the published "
+        "In-the-Wild figures",
     )
     out.add_argument(
-        "--num_workers", type=AT_LEAST_0, help="processes that read audio; not given: up to 4 for a GPU, else 0"
+        "--num_workers", type=AT_LEAST_0, metavar="N", help="audio loader processes\ndefault: up to 4 for a GPU, else 0"
     )
     out.add_argument(
-        "--gpu_id", type=AT_LEAST_0, default=0, help="CUDA device, where there is one; not for torchrun (%(default)s)"
+        "--gpu_id",
+        type=AT_LEAST_0,
+        default=0,
+        metavar="N",
+        rare=True,
+        help="CUDA device, if there is one (%(default)s)\nnot for torchrun",
     )
     out.add_argument(
         "--cudnn-benchmark-toggle",
         action="store_true",
-        help="let cuDNN time its kernels for each length of a batch; pays for 4 s tests",
+        rare=True,
+        help="let cuDNN time its kernels for each batch length\npays off for 4 s tests",
     )
     out.add_argument(
         "--cudnn-deterministic-toggle",
         action="store_true",
-        help="no effect: cuDNN may choose any kernel, as the published program's does with this flag",
+        rare=True,
+        help="published flag without effect: it lets cuDNN choose any kernel, the default here",
     )
     for name in ("--eval", "--is_eval"):  # the published program's way to say "score"
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)

@@ -45,6 +45,8 @@ class _Formatter(argparse.HelpFormatter):
         """What follows a flag: its metavar, as often as it takes values."""
         if action.nargs == 0:
             return ""
+        if action.nargs == argparse.SUPPRESS:  # a positional argument within parse_intermixed_args
+            return f"[{action.metavar} ...]"
         default = action.dest.upper() if action.option_strings else action.dest
         if action.nargs == "+":
             return self._metavar_formatter(action, default)(1)[0] + " ..."

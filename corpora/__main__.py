@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 
 from common.console import UserError, run, warn
-from common.flags import CommandParser
+from common.flags import CommandParser, did_you_mean
 from corpora.audio import warn_of_others
 from corpora.listing import COLUMNS, list_corpus, list_of
 from corpora.records import CORPORA
@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     names = {name.lower(): name for name in CORPORA}
     if args.corpus.lower() not in names:
-        names = ", ".join(name for name, record in CORPORA.items() if record.paths)
-        raise UserError(f"{args.corpus}: expected the name of a corpus: {names}")
+        listed = ", ".join(name for name, record in CORPORA.items() if record.paths)
+        raise UserError(f"{args.corpus}: expected the name of a corpus: {listed}{did_you_mean(args.corpus, CORPORA)}")
     corpus = names[args.corpus.lower()]
     record = CORPORA[corpus]
     trials, misplaced, others, places = list_corpus(corpus, args.folder)

@@ -14,7 +14,7 @@ WORDS |= dict.fromkeys(("spoof", "spoofed", "fake", "deepfake", "synthetic"), SP
 
 
 # Help of the flag --bonafide.
-BONAFIDE_HELP = "the label that means bona fide in lists with numbers or words of their own; the other then means spoof"
+BONAFIDE_HELP = "label of bona fide in lists with labels of their own\na word or number; all others are then spoof"
 
 
 def add_label_flag(group: argparse._ActionsContainer) -> None:

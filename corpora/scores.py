@@ -167,10 +167,14 @@ def add_score_flags(group: argparse._ActionsContainer) -> None:
     """Add the flags of read_score_columns, and --bonafide for the key, to a command that reads score files."""
     add_label_flag(group)
     group.add_argument(
-        "--score_column", metavar="NAME|NUMBER", help="the scores' column in score files that have several (told)"
+        "--score_column", metavar="NAME|NUMBER", help="column of the scores, if there are several\ndefault: recognised"
     )
     group.add_argument(
-        "--higher_is", choices=["bonafide", "spoof"], default="bonafide", help="what high scores are of (%(default)s)"
+        "--higher_is",
+        choices=["bonafide", "spoof"],
+        metavar="CLASS",
+        default="bonafide",
+        help="class with the higher scores",
     )
 
 

@@ -20,70 +20,94 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     data = parser.add_argument_group("data")
-    data.add_argument("published", nargs="*", metavar="SCORES KEY [SUBSET]", help="instead of the three flags")
-    data.add_argument("--path", nargs="+", metavar="SCORES", help="score files, a line `utt_id score` a trial")
-    data.add_argument("--names", nargs="+", metavar="NAME", help="of the systems, instead of those of their files")
+    data.add_argument("published", nargs="*", metavar="SCORES KEY [SUBSET]", help="in place of the three flags")
+    data.add_argument(
+        "--path",
+        nargs="+",
+        metavar="SCORES",
+        help="score files of one or more systems\na line `utt_id score` per trial",
+    )
+    data.add_argument(
+        "--names", nargs="+", metavar="NAME", help="names of the systems\ndefault: those of their files", rare=True
+    )
     data.add_argument("--labels_file", metavar="KEY", help="protocol with labels, or a folder of keys")
     data.add_argument(
-        "--sets", metavar="TABLE", help="instead: many corpora, a table with the columns name, key, systems"
+        "--sets", metavar="TABLE", help="report on many corpora\na table with columns name, key and one per system"
     )
     data.add_argument(
         "--set",
         nargs="+",
         action="append",
         metavar="NAME KEY SCORES",
-        help="instead: many corpora, a flag for each; score files of as many systems in each",
+        help="the same on the command line\none flag per corpus, with the score files of the same systems in each",
     )
     data.add_argument(
         "--conditions",
         nargs="+",
         metavar="SCORES",
-        help="instead of --path: clean score files; report on the conditions beside them, SCORES@NAME, as eval.py "
-        "--condition writes them",
+        help="report on eval.py --condition\nSCORES are the clean score files, beside which those of the conditions, "
+        "SCORES@NAME, are found",
     )
     data.add_argument(
-        "--subset", choices=corpora.SUBSETS, help="of an ASVspoof 2021 key, hidden_track being hidden (eval)"
+        "--subset", choices=corpora.SUBSETS, help="subset of an ASVspoof 2021 key (eval)\nhidden_track is hidden there"
     )
     data.add_argument(
         "--allow_missing",
         action="store_true",
-        help="warn of trials without a score, scores without a trial, double and infinite ones, and report on the rest",
+        help="warn about missing, extra, duplicate and infinite scores\nreport on the remaining trials",
     )
     corpora.add_score_flags(data)
-    frames = parser.add_argument_group("scores of frames, against labels of segments (corpora/segments.py)")
+    frames = parser.add_argument_group("frame scores against labels of segments (corpora/segments.py)")
     frames.add_argument(
         "--frames",
         metavar="FILE",
-        help="frame scores of eval.py --frames; --labels_file: the segments, or a list with them around it, for --by",
+        help="frame scores of eval.py --frames\n--labels_file: the segments, or a list with spans, for --by",
     )
     frames.add_argument(
-        "--unit", type=Number(float, 0.001), nargs="+", metavar="SECONDS", help="of the trials (1, 2, ... 32 frames)"
+        "--unit",
+        type=Number(float, 0.001),
+        nargs="+",
+        metavar="SECONDS",
+        rare=True,
+        help="lengths of the scored units\ndefault: 1, 2, ... 32 frames",
     )
     frames.add_argument(
-        "--unit_score", choices=segments.RULES, default="mean", help="of a coarser unit, from its frames (%(default)s)"
+        "--unit_score",
+        choices=segments.RULES,
+        default="mean",
+        rare=True,
+        help="score of a coarser unit from its frames (%(default)s)",
     )
-    frames.add_argument("--dev", nargs=2, metavar=("FRAMES", "SEGMENTS"), help="of the dev set, to set thresholds on")
-    frames.add_argument("--plot_utt", metavar="UTT", help="utterance that --plot draws (the first spoofed)")
+    frames.add_argument(
+        "--dev", nargs=2, metavar=("FRAMES", "SEGMENTS"), rare=True, help="dev set that fixes the thresholds"
+    )
+    frames.add_argument(
+        "--plot_utt", metavar="UTT", rare=True, help="utterance that --plot draws\ndefault: the first spoofed one"
+    )
     asv = parser.add_argument_group("speaker verification, for the t-DCF")
-    asv.add_argument("--asv_scores", metavar="FILE", help="its scores; not given: the organisers' beside the key")
-    asv.add_argument("--asv_key", metavar="FILE", help="its key, for --asv_scores in ASVspoof 2021's form")
+    asv.add_argument("--asv_scores", metavar="FILE", help="ASV scores\ndefault: the organisers', beside the key")
+    asv.add_argument("--asv_key", metavar="FILE", help="ASV key\nfor --asv_scores in ASVspoof 2021's form", rare=True)
     asv.add_argument(
         "--asv_rates",
         nargs="+",
         metavar="RATE",
-        help="its rates instead: of accepting nontargets, rejecting targets, accepting spoofs; or the word asvspoof5",
+        rare=True,
+        help="ASV error rates in place of scores: false acceptance of nontargets, false rejection of targets, false "
+        "acceptance of spoofs\nor the word asvspoof5",
     )
     breakdowns = dict.fromkeys(column for record in corpora.CORPORA.values() for column in record.breakdowns)
-    what = parser.add_argument_group("what to report")
+    what = parser.add_argument_group("report")
     what.add_argument(
         "--by",
         nargs="+",
         action="append",
         metavar="COLUMN",
-        help="break down by a column of the key; by two: a grid; several times; none: pooled alone "
-        f"(of {', '.join(breakdowns)} what the key has)",
+        help="break down by a column of the key, or a grid of two\ngive the flag several times for several tables; "
+        f"none: pooled only; default: those the key has of {', '.join(breakdowns)}",
     )
-    what.add_argument("--attack_groups", metavar="CSV", help="table of attack,group: a line for every group")
+    what.add_argument(
+        "--attack_groups", metavar="CSV", help="table with columns attack and group: one line per group", rare=True
+    )
     what.add_argument(
         "--published", dest="as_published", action="store_true", help="add the corpus's published figures"
     )
@@ -93,46 +117,51 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=[1, 10],
         metavar="PERCENT",
-        help="FAR at these FRRs (1 10)",
+        rare=True,
+        help="FAR at these FRRs\ndefault: 1 10",
     )
     what.add_argument(
         "--replicates",
         type=Number(int, 0, 100_000),
         default=1000,
         metavar="N",
-        help="of the bootstrap; 0: no intervals (%(default)s)",
+        rare=True,
+        help="bootstrap replicates (%(default)s)\n0: no intervals",
     )
     what.add_argument(
         "--cluster",
         metavar="COLUMN",
-        help="draw whole clusters: trials that share this column's value; none: trials "
-        f"(speaker, where the key names at least {FEWEST_CLUSTERS} of each class)",
+        rare=True,
+        help="resample whole clusters: trials with the same value in this column\nnone: single trials; default: "
+        f"speaker, if the key names at least {FEWEST_CLUSTERS} of each class",
     )
     change = parser.add_argument_group("calibration and fusion")
     change.add_argument(
         "--calibrate",
         nargs="+",
         metavar="FILE",
-        help="DEV_SCORES of each system, then DEV_KEY: turn scores into log-likelihood ratios",
+        help="turn scores into log-likelihood ratios\nFILEs: DEV_SCORES of each system, then DEV_KEY",
     )
     change.add_argument(
         "--fuse",
         choices=["average", "logistic"],
-        help="add a system: the mean of the scores, or logistic regression trained on --calibrate",
+        metavar="METHOD",
+        help="add a fused system, average or logistic\nlogistic: regression trained on --calibrate",
     )
-    change.add_argument("--write_scores", metavar="FILE", help="write the fused, or the calibrated, scores")
+    change.add_argument("--write_scores", metavar="FILE", help="write the fused or calibrated scores")
     out = parser.add_argument_group("output")
     form = out.add_mutually_exclusive_group()
     for name in ("json", "csv", "latex"):
-        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {name} instead")
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {name}, not text")
     out.add_argument(
         "--arena",
         nargs=2,
         metavar=("BOARD", "OUT"),
-        help="instead of a report: write the scores of one system on --sets or --set as a submission to dfarena, "
-        "benchmarks (OUT is a folder) or asvspoof5 (a file)",
+        rare=True,
+        help="write a submission, not a report: the scores of one system on --sets or --set for dfarena, benchmarks "
+        "(OUT is a folder) or asvspoof5 (a file)",
     )
-    out.add_argument("--plot", metavar="FILE", help="draw DET curves, histograms and conditions (.png, .pdf, .svg)")
+    out.add_argument("--plot", metavar="FILE", help="plot DET curves, histograms, conditions\n.png, .pdf or .svg")
     args = parser.parse_args(argv)
 
     of_frames = ("frames", "unit", "unit_score", "dev", "plot_utt")
