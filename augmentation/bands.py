@@ -1,4 +1,4 @@
-"""Band limits: Butterworth filters, run forwards and backwards, so that nothing is delayed."""
+"""Band limits: Butterworth filters applied forwards and backwards, without delay."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ LOWEST, HIGHEST = 10, SAMPLE_RATE / 2 - 100  # Hz
 
 
 def limit_band(x: ArrayLike, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """A waveform without what lies below `low` or above `high`.
+    """Remove frequencies below `low` and above `high` from a waveform.
 
-    x: (samples,) at 16 kHz. low, high: Hz; there it is 6 dB down, and 72 dB an octave further; None is no limit.
-    Returns a new float64 array (samples,). Raises ValueError if no limit is given, for one out of 10 to 7900 Hz, and
-    if low is not below high.
+    x: (samples,) at 16 kHz. low, high: Hz; the attenuation is 6 dB there and 72 dB one octave farther; None: no limit.
+    Returns a new float64 array (samples,). Raises ValueError if no limit is given, if a limit is outside 10 to 7900 Hz,
+    and if low is not below high.
     """
-    from scipy import signal  # a second to import, which every start and every loader process would wait for
+    from scipy import signal  # imported here: it takes a second, at every start and in every loader process
 
     x = waveform(x)
     edges = [edge for edge in (low, high) if edge is not None]
@@ -36,7 +36,7 @@ def limit_band(x: ArrayLike, low: float | None = None, high: float | None = None
 class LowPass:
     """Low-pass filter (Butterworth, order 6, zero phase).
 
-    cutoff: Hz, where it is 6 dB down.
+    cutoff: frequency of 6 dB attenuation, Hz.
     """
 
     cutoff: Range = (3000.0, 7000.0)
@@ -52,7 +52,7 @@ class LowPass:
 class HighPass:
     """High-pass filter (Butterworth, order 6, zero phase).
 
-    cutoff: Hz, where it is 6 dB down.
+    cutoff: frequency of 6 dB attenuation, Hz.
     """
 
     cutoff: Range = (50.0, 500.0)
@@ -66,9 +66,9 @@ class HighPass:
 
 @dataclass(frozen=True)
 class BandPass:
-    """Band-pass filter (Butterworth, order 6, zero phase), by default about the band of telephones.
+    """Band-pass filter (Butterworth, order 6, zero phase), by default about the telephone band.
 
-    low, high: Hz, where it is 6 dB down.
+    low, high: frequencies of 6 dB attenuation, Hz.
     """
 
     low: Range = (100.0, 500.0)

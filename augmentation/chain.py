@@ -1,7 +1,7 @@
-"""Chains of augmentations: the text of --augment, such as "noise:p=0.5,snr=0..15 codec:kinds=mp3+opus RawBoost:algo=4".
+"""Chains of augmentations, the value of --augment: "noise:p=0.5,snr=0..15 codec:kinds=mp3+opus RawBoost:algo=4".
 
-Parts are separated by spaces and applied in this order, each with probability p. Keys are the arguments of a part, see
-augmentation.AUGMENTATIONS.
+Parts are separated by spaces and applied in this order, each with its probability p. Keys are the arguments of a part;
+see augmentation.AUGMENTATIONS.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SHARE = Number(float, 0, 1)
 
 @dataclass(frozen=True)
 class Part:
-    """A name from AUGMENTATIONS, the probability that it is applied, and the values of its keys that were given."""
+    """Part of a chain: a name from AUGMENTATIONS, its probability, and the values of the given keys."""
 
     name: str
     p: float
@@ -32,22 +32,22 @@ class Part:
 
 
 class Chain:
-    """Augmentations one after the other: (probability, function of a waveform and rng=)."""
+    """Sequence of augmentations. parts: (probability, function of a waveform and rng=)."""
 
     def __init__(self, parts: list[tuple[float, Callable[..., np.ndarray]]]) -> None:
         self.parts = parts
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A waveform (samples,) at 16 kHz to one of the same length. Raises UserError for an unreadable recording."""
+        """Augment a waveform (samples,) at 16 kHz, keeping its length. Raises UserError for an unreadable recording."""
         for p, augment in self.parts:
-            if p == 1 or rng.random() < p:  # no draw if there is nothing to decide: published ones keep their bits
+            if p == 1 or rng.random() < p:  # no draw if p is 1: published augmentations keep their random numbers
                 x = augment(x, rng=rng)
         return x
 
     def files(self) -> dict[str, dict[str, str]]:
-        """The recordings that all parts draw from, {flag of the folder: {path in the folder: path}}.
+        """Recordings that the parts draw from: {flag of the folder: {path in the folder: path}}.
 
-        A second folder of a flag is called noise_dir_2, a third noise_dir_3.
+        The second folder of a flag is named noise_dir_2, the third noise_dir_3.
         """
         folders = {}
         for _, augment in self.parts:
@@ -58,10 +58,10 @@ class Chain:
 
 
 def build(text: str, flags: Mapping[str, object]) -> Chain:
-    """The chain of a text, its folders listed and its codecs looked for.
+    """Build the chain of a text, list its folders and check its codecs.
 
-    flags: {flag: value}; a key that is not given takes the value of the flag of its name, the key dir of a part NAME
-    that of NAME_dir. Raises UserError, naming the part, for values that make no sense and folders without recordings.
+    flags: {flag: value}. A key that is not given takes the value of the flag with its name; the key dir of a part NAME
+    takes the value of NAME_dir. Raises UserError, with the part, for invalid values and folders without recordings.
     """
     parts = []
     for part in parse(text):
@@ -81,20 +81,20 @@ def build(text: str, flags: Mapping[str, object]) -> Chain:
 
 
 def parse(text: str) -> list[Part]:
-    """The parts of a chain. Raises UserError, with the nearest name, for an unknown part, key or kind of value."""
+    """Parse the text of a chain. Raises UserError, with the nearest name, for an unknown part or key or a bad value."""
     try:
-        words = shlex.split(str(text))  # a folder with a space in its name stands in quotes
+        words = shlex.split(str(text))  # folders with spaces in their names are in quotes
     except ValueError as error:
         raise UserError(f"--augment: {error} in {shown(text)}") from error
     if not words:
-        raise UserError(f"--augment: expected one of {', '.join(AUGMENTATIONS)}, or several, found none")
+        raise UserError(f"--augment: expected one or more of {', '.join(AUGMENTATIONS)}, found none")
     return [_part(word) for word in words]
 
 
 def _part(word):
     name, colon, rest = word.partition(":")
     if name not in AUGMENTATIONS:
-        raise UserError(f"--augment: expected {_one_of(AUGMENTATIONS, name)}; --augment list explains them")
+        raise UserError(f"--augment: expected {_one_of(AUGMENTATIONS, name)}; --augment list describes them")
     keys, settings = keys_of(AUGMENTATIONS[name]), {}
     for pair in rest.split(",") if colon else ():
         key, _, value = pair.partition("=")
@@ -103,7 +103,7 @@ def _part(word):
         if key != "p" and key not in keys:
             raise UserError(f"--augment {name}: expected {_one_of(['p', *keys], key)}")
         if key in settings:
-            raise UserError(f"--augment {name}: {key} is given twice")
+            raise UserError(f"--augment {name}: expected {key} once, found it twice")
         try:
             settings[key] = SHARE(value) if key == "p" else _value(value, _kind(keys[key]))
         except argparse.ArgumentTypeError as error:
@@ -118,12 +118,12 @@ def _one_of(names, found):
 
 
 def keys_of(augment: Callable) -> dict[str, inspect.Parameter]:
-    """{key: parameter} of an augmentation: its arguments besides the waveform x and the generator rng."""
+    """{key: parameter} of an augmentation: its arguments except the waveform x and the generator rng."""
     return {name: key for name, key in inspect.signature(augment).parameters.items() if name not in ("x", "rng")}
 
 
 def _kind(parameter):
-    """The type of a key's values: that of its annotation, without None, or else of its default."""
+    """Type of a key's values: its annotation, without None, or else the type of its default."""
     if parameter.annotation is parameter.empty:
         return str if parameter.default in (parameter.empty, None) else type(parameter.default)
     kinds = [kind for kind in typing.get_args(parameter.annotation) if kind is not type(None)]
@@ -132,7 +132,7 @@ def _kind(parameter):
 
 
 def _value(text, kind):
-    """A number, LOW..HIGH or one number of tuple[number, number], A+B+... of tuple[kind, ...], or else the text.
+    """Parse a value: a number, LOW..HIGH (or one number) for a range, A+B+... for tuple[kind, ...], or text.
 
     Raises argparse.ArgumentTypeError.
     """
@@ -150,7 +150,7 @@ def _value(text, kind):
 
 
 def without_folders(text: str) -> list[Part]:
-    """The parts of a chain, folders left out: a run may move with its recordings, which are compared themselves."""
+    """Parts of a chain without folders, for comparing runs: folders may move; the recordings are compared instead."""
     return [
         Part(part.name, part.p, {key: value for key, value in part.settings.items() if not key.endswith("dir")})
         for part in parse(text)
@@ -158,14 +158,14 @@ def without_folders(text: str) -> list[Part]:
 
 
 def short_name(text: str) -> str:
-    """The names of a chain's parts, for the name of a folder."""
+    """Names of a chain's parts, joined with +, for folder names."""
     return "+".join(part.name for part in parse(text))
 
 
 def listing() -> Iterable[str]:
-    """Lines on all augmentations: keys with their defaults, what they do, source."""
-    yield 'Parts of --augment "PART PART:KEY=VALUE,KEY=VALUE ...", applied in this order. Each also has the key p, the'
-    yield "probability of the part (1). LOWEST..HIGHEST is a range, drawn from evenly; a single number fixes the value."
+    """Lines that describe all augmentations: keys with defaults, description, source."""
+    yield 'Parts of --augment "PART PART:KEY=VALUE,KEY=VALUE ...", applied in this order. Each also has the key p, its'
+    yield "probability (1). LOWEST..HIGHEST is a range to draw values from uniformly; a single number is a fixed value."
     for name, augment in AUGMENTATIONS.items():
         keys = [f"{key}{_default(parameter)}" for key, parameter in keys_of(augment).items()]
         yield ""

@@ -1,4 +1,4 @@
-"""Clipping: peaks cut off, as by an overdriven microphone."""
+"""Clipping of peaks, as by an overdriven microphone."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from augmentation.settings import Range, check_range, draw, waveform
 
 
 def clip(x: ArrayLike, level: float) -> np.ndarray:
-    """A waveform (samples,) cut off at `level` times its peak; float64 (samples,)."""
+    """Clip a waveform (samples,) at `level` times its peak; returns float64 (samples,)."""
     x = waveform(x)
     limit = level * np.max(np.abs(x))
     return np.clip(x, -limit, limit)
@@ -19,7 +19,7 @@ def clip(x: ArrayLike, level: float) -> np.ndarray:
 class Clip:
     """Clipping at a random level.
 
-    level: share of the waveform's peak.
+    level: fraction of the waveform's peak.
     """
 
     level: Range = (0.5, 1.0)

@@ -1,4 +1,4 @@
-"""Codecs: a waveform as it comes out of a lossy encoder and decoder, in memory, by libsndfile.
+"""Codecs: lossy encoding and decoding of a waveform in memory, by libsndfile.
 
 Sources: ISO/IEC 13818-3 (mp3), Vorbis I, RFC 6716 (opus), ITU-T G.711 (mulaw, alaw), ETSI EN 300 961 (gsm, GSM 06.10
 full rate), ITU-T G.721, today in G.726 (g721), IMA Recommended Practices for Digital Audio, 1992 (ima_adpcm).
@@ -22,9 +22,12 @@ from common.audio import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Format:
-    """container, subtype: libsndfile's names. rate: sampling rate of the coded signal, Hz. bitrates: (lowest, highest)
-    kbit/s, equal if there is one only. default: kbit/s. level: kbit/s to libsndfile's compression level. full_scale:
-    where a waveform is clipped."""
+    """Format of a codec.
+
+    container, subtype: libsndfile's names. rate: sampling rate of the coded signal, Hz. bitrates: (lowest, highest)
+    kbit/s, equal if there is only one. default: kbit/s. level: maps kbit/s to libsndfile's compression level.
+    full_scale: amplitude at which a waveform is clipped before encoding.
+    """
 
     container: str
     subtype: str
@@ -36,7 +39,7 @@ class Format:
 
 
 def _mp3_level(bitrate):
-    return max(160 - bitrate - 0.5, 0) / 152  # libsndfile takes 160 - 152 level as a whole number
+    return max(160 - bitrate - 0.5, 0) / 152  # libsndfile truncates 160 - 152 level to an integer bitrate
 
 
 def _opus_level(bitrate):
@@ -54,10 +57,10 @@ FORMATS = {
     "mulaw": Format("WAV", "ULAW", 8000, (64, 64), 64),
     "alaw": Format("WAV", "ALAW", 8000, (64, 64), 64),
     "gsm": Format("WAV", "GSM610", 8000, (13, 13), 13),
-    "g721": Format("AU", "G721_32", 8000, (32, 32), 32, full_scale=0.8),  # above it the predictor overflows
+    "g721": Format("AU", "G721_32", 8000, (32, 32), 32, full_scale=0.8),  # above 0.8 the predictor overflows
     "ima_adpcm": Format("WAV", "IMA_ADPCM", SAMPLE_RATE, (64, 64), 64),
 }
-# kbit/s that a random bitrate is drawn from; the only ones of mp3 at 16 kHz (MPEG-2 layer III).
+# kbit/s from which random bitrates are drawn; mp3 at 16 kHz (MPEG-2 layer III) has no others.
 LADDER = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
@@ -65,9 +68,9 @@ def codec(x: ArrayLike, kind: str, bitrate: float | None = None) -> np.ndarray:
     """Encode a waveform and decode it again.
 
     x: (samples,) at 16 kHz, clipped at full scale. kind: one of FORMATS; mulaw, alaw, gsm and g721 code the signal at
-    8 kHz. bitrate: kbit/s, for vorbis nominal; None is the default of the kind.
-    Returns a new float32 array (samples,), not delayed. Raises ValueError for an unknown kind, a bitrate that the kind
-    does not have, an empty waveform, and a codec that this libsndfile lacks.
+    8 kHz. bitrate: kbit/s, nominal for vorbis; None: the default of the kind.
+    Returns a new float32 array (samples,), with the codec's delay removed. Raises ValueError for an unknown kind, a
+    bitrate that the kind does not have, an empty waveform, and a codec that this libsndfile lacks.
     """
     x = waveform(x).astype(np.float32)
     bitrate = checked_bitrate(kind, bitrate)
@@ -78,7 +81,7 @@ def codec(x: ArrayLike, kind: str, bitrate: float | None = None) -> np.ndarray:
 
 
 def checked_bitrate(kind: str, bitrate: float | None = None) -> float:
-    """The bitrate, kbit/s, or the default of the kind. Raises ValueError as codec does, before anything is coded."""
+    """Check a bitrate, kbit/s, or return the default of the kind. Raises the ValueErrors of codec."""
     if kind not in FORMATS:
         raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind}")
     one = FORMATS[kind]
@@ -95,17 +98,17 @@ def checked_bitrate(kind: str, bitrate: float | None = None) -> float:
 
 
 def encoded(x: np.ndarray, kind: str, bitrate: float) -> bytes:
-    """A file of a waveform (samples,), which has the sampling rate FORMATS[kind].rate. bitrate: kbit/s."""
+    """Encode a waveform (samples,), at the sampling rate FORMATS[kind].rate, as a file. bitrate: kbit/s."""
     with _encoded(x, kind, bitrate) as file:
         return file.read()
 
 
 @contextlib.contextmanager
 def _encoded(x, kind, bitrate):
-    """Such a file, open at its start, without a name, and in memory where the system has files there.
+    """The encoded file without a name, open at its start; in memory if the system supports it.
 
-    libsndfile gets its descriptor. Of a BytesIO it would call functions of Python's, and what is raised in them, by
-    Ctrl-C and SIGTERM too, is lost.
+    libsndfile gets its descriptor. With a BytesIO, libsndfile would call back into Python, and exceptions raised there
+    (also by Ctrl-C and SIGTERM) would be lost.
     """
     one, options = FORMATS[kind], {}
     if one.level:
@@ -116,7 +119,7 @@ def _encoded(x, kind, bitrate):
     with open(os.memfd_create("codec"), "w+b", 0) if in_memory else tempfile.TemporaryFile(buffering=0) as file:
         options |= {"format": one.container, "closefd": False}
         with soundfile.SoundFile(file.fileno(), "w", one.rate, 1, one.subtype, **options) as out:
-            out.write(np.clip(x, -one.full_scale, one.full_scale))  # some of libsndfile's encoders wrap around
+            out.write(np.clip(x, -one.full_scale, one.full_scale))  # some encoders of libsndfile wrap around
         file.seek(0)
         yield file
 
@@ -128,10 +131,10 @@ def _coded(x, kind, bitrate):
 
 @functools.cache
 def delay(kind: str, bitrate: float) -> int:
-    """Samples, at the rate of the coded signal, by which a codec delays it: the peak of a cross-correlation.
+    """Delay of a codec in samples at the rate of the coded signal, from the peak of a cross-correlation.
 
-    Measured once with noise of the spectral tilt of speech: it is a property of the codec, and the peak of a hum or of
-    silence would say little.
+    It is a property of the codec, measured once with noise that has the spectral tilt of speech. Measuring it on each
+    waveform would fail for hum or silence.
     """
     n = FORMATS[kind].rate // 2
     probe = np.random.default_rng(0).standard_normal(n)
@@ -144,16 +147,16 @@ def delay(kind: str, bitrate: float) -> int:
 
 
 def _cut(x, start, n):
-    """n samples of x (samples,) from start, which may be negative; zeros where it has none."""
+    """n samples of x (samples,) from `start`, which may be negative; zero-padded outside x."""
     x = x[start:] if start >= 0 else np.pad(x, (-start, 0))
     return np.pad(x, (0, max(n - len(x), 0)))[:n]
 
 
 class Codec:
-    """A lossy codec of a random kind and bitrate: encoded and decoded in memory, aligned, of the same length.
+    """Lossy codec of a random kind and bitrate: encodes and decodes in memory, without delay or change of length.
 
-    kinds: drawn evenly; mulaw, alaw, gsm and g721 at 8 kHz. bitrate: kbit/s of mp3, vorbis (24 to 100) and opus, drawn
-    evenly from the bitrates of mp3 that lie within; the others have one.
+    kinds: drawn uniformly; mulaw, alaw, gsm and g721 work at 8 kHz. bitrate: kbit/s of mp3, vorbis (24 to 100) and
+    opus, drawn uniformly from the bitrates of mp3 within this range; the other kinds have one bitrate.
     """
 
     def __init__(self, kinds: tuple[str, ...] = tuple(FORMATS), bitrate: Range = (8.0, 128.0)) -> None:

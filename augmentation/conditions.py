@@ -1,7 +1,7 @@
-"""Conditions of a robustness test: fixed distortions by name, each applied to a whole recording before it is scored.
+"""Conditions of a robustness test: fixed distortions by name, applied to whole recordings before scoring.
 
-Source of the choice: the perturbations of Speech DF Arena (codecs, band limits, pitch, bit depth, packet loss), with
-noise, speed and clipping as in this folder's augmentations.
+Selected after the perturbations of Speech DF Arena (codecs, band limits, pitch, bit depth, packet loss); noise, speed
+and clipping as in this folder's augmentations.
 """
 
 import difflib
@@ -26,8 +26,11 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class Condition:
-    """meaning: in words. apply: (waveform (samples,) at 16 kHz, Generator) to a waveform; with `needs_noise` its third
-    argument is a list of recordings."""
+    """A condition.
+
+    meaning: description. apply: maps (waveform (samples,) at 16 kHz, Generator) to a waveform; with `needs_noise`, its
+    third argument is a list of recordings.
+    """
 
     meaning: str
     apply: Callable[..., np.ndarray]
@@ -35,31 +38,31 @@ class Condition:
 
 
 def quantise(x: np.ndarray, bits: int) -> np.ndarray:
-    """A waveform (samples,) in linear PCM of so many bits, full scale 1, without dither."""
+    """Quantise a waveform (samples,), full scale 1, to linear PCM with `bits` bits, without dither."""
     steps = 2 ** (bits - 1)
     return np.clip(np.round(x * steps), -steps, steps - 1) / steps
 
 
 def shift_pitch(x: np.ndarray, semitones: float) -> np.ndarray:
-    """A waveform (samples,) at 16 kHz, so many semitones higher at the same speed (librosa: phase vocoder, resampling).
+    """Raise the pitch of a waveform (samples,) at 16 kHz at the same speed (librosa: phase vocoder and resampling).
 
     Raises UserError without librosa.
     """
     try:
         import librosa  # seconds to import
     except ImportError as error:
-        raise UserError(f"conditions pitch_...: need librosa, which is not installed: {error}") from error
-    padded = np.pad(x, (0, max(2048 - len(x), 0)))  # one window of the transform
+        raise UserError(f"conditions pitch_* need librosa, which is not installed: {error}") from error
+    padded = np.pad(x, (0, max(2048 - len(x), 0)))  # to at least one window of the transform
     return librosa.effects.pitch_shift(padded, sr=SAMPLE_RATE, n_steps=semitones)[: len(x)]
 
 
 def with_white_noise(x: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """A waveform (samples,) plus white noise, snr dB below it."""
+    """Add white noise to a waveform (samples,) at an SNR in dB."""
     return add_noise(x, rng.standard_normal(len(x)), snr)
 
 
 def with_recorded_noise(x: np.ndarray, rng: np.random.Generator, noises: Sequence[str], snr: float) -> np.ndarray:
-    """A waveform (samples,) plus a random part of one of the recordings, snr dB below it."""
+    """Add a random part of one of the recordings to a waveform (samples,) at an SNR in dB."""
     return add_noise(x, random_part(noises[rng.integers(len(noises))], len(x), rng), snr)
 
 
@@ -79,7 +82,7 @@ CONDITIONS = {
     "gsm": Condition("GSM 06.10 full rate, at 8 kHz, 13 kbit/s", lambda x, rng: codec(x, "gsm")),
     "packet_loss_5": Condition("5 % of 20-ms packets set to zero", lambda x, rng: lose_packets(x, 0.05, rng)),
     "packet_loss_20": Condition("20 % of 20-ms packets set to zero", lambda x, rng: lose_packets(x, 0.2, rng)),
-    # G.711 codes each sample by itself: the packets that arrive do not depend on the lost ones.
+    # G.711 codes each sample independently, so lost packets do not affect the others.
     "voip": Condition(
         "G.711 mu-law at 8 kHz, 5 % of 20-ms packets lost", lambda x, rng: lose_packets(codec(x, "mulaw"), 0.05, rng)
     ),
@@ -107,31 +110,31 @@ WITHOUT_FOLDER = [name for name, condition in CONDITIONS.items() if not conditio
 
 
 def listing() -> str:
-    """A line per condition: name and meaning."""
+    """One line per condition: name and meaning."""
     width = max(map(len, CONDITIONS))
     return "\n".join(f"{name:{width}}  {condition.meaning}" for name, condition in CONDITIONS.items())
 
 
 def check_condition(name: str) -> None:
-    """Raise UserError for an unknown condition, with the nearest name, and for one that this machine cannot apply."""
+    """Raise UserError for an unknown condition, with the nearest name, and if a codec or librosa is missing."""
     if name not in CONDITIONS:
         near = difflib.get_close_matches(name, CONDITIONS, n=1, cutoff=0)
         raise UserError(
-            f"--condition: expected one of those that --condition list prints, found {name}; near: {near[0]}"
+            f"--condition: expected a name printed by --condition list, found {name}; the nearest is {near[0]}"
         )
     if not CONDITIONS[name].needs_noise:
         try:
             apply_condition(name, np.zeros(400, np.float32), "")
-        except ValueError as error:  # libsndfile without the codec; no librosa
+        except ValueError as error:  # libsndfile without the codec, or no librosa
             raise UserError(f"--condition {name}: {error}") from error
 
 
 def apply_condition(name: str, x: np.ndarray, utt_id: str, noises: Sequence[str] = ()) -> np.ndarray:
-    """A recording under a condition, float32; x itself for `clean`.
+    """Apply a condition to a recording; returns float32 (x itself for `clean`).
 
-    x: (samples,) at 16 kHz, not empty. utt_id: the random numbers depend on it and on the name alone. noises:
-    recordings for the conditions that need some. The length is kept, except by slower_10 and faster_10.
-    Raises UserError if a recording of noise cannot be read.
+    x: (samples,) at 16 kHz, not empty. utt_id: with the name of the condition, the seed of the random numbers. noises:
+    recordings, for conditions that need noise. The length is kept, except by slower_10 and faster_10.
+    Raises UserError if a noise recording cannot be read.
     """
     condition = CONDITIONS[name]
     digest = hashlib.sha256(f"{name}\n{utt_id}".encode(errors="surrogateescape")).digest()

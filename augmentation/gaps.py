@@ -1,4 +1,4 @@
-"""Gaps: parts of a waveform set to zero, anywhere (zero) or packet by packet (packet_loss)."""
+"""Gaps: parts of a waveform set to zero, at random places (zero) or as lost packets (packet_loss)."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from common.audio import SAMPLE_RATE
 
 
 def lose_packets(x: ArrayLike, loss: float, rng: np.random.Generator, ms: float = 20) -> np.ndarray:
-    """A waveform (samples,) at 16 kHz of which packets of `ms` milliseconds are lost, each with probability `loss`.
+    """Set packets of `ms` milliseconds of a waveform (samples,) at 16 kHz to zero, each with probability `loss`.
 
-    Returns a new float64 array (samples,), zero where a packet is lost.
+    Returns a new float64 array (samples,).
     """
     x = waveform(x)
     packet = max(round(ms * SAMPLE_RATE / 1000), 1)
@@ -22,9 +22,9 @@ def lose_packets(x: ArrayLike, loss: float, rng: np.random.Generator, ms: float 
 
 @dataclass(frozen=True)
 class PacketLoss:
-    """Lost packets: zeros, with no concealment; each packet is lost independently.
+    """Packet loss without concealment: packets are set to zero independently.
 
-    loss: probability that a packet is lost. ms: milliseconds of a packet.
+    loss: probability that a packet is lost. ms: milliseconds per packet.
     Source: condition of Speech DF Arena (5 % of 20-ms packets).
     """
 
@@ -43,7 +43,7 @@ class PacketLoss:
 class Zero:
     """Chunks at random places set to zero.
 
-    chunks: how many. samples: of a chunk, at 16 kHz.
+    chunks: number of chunks. samples: length of a chunk, at 16 kHz.
     """
 
     chunks: Counts = (1, 10)

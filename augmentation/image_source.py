@@ -1,4 +1,4 @@
-"""Room responses simulated by image sources, in a shoebox room whose walls reflect alike at all frequencies.
+"""Room impulse responses simulated with image sources, in a shoebox room with frequency-independent reflection.
 
 Source: Allen and Berkley, "Image method for efficiently simulating small-room acoustics", JASA 65(4), 1979, eq. 10.
 """
@@ -10,25 +10,26 @@ import numpy as np
 from common.audio import SAMPLE_RATE
 
 SPEED_OF_SOUND = 343.0  # m/s
-MARGIN = 0.5  # metres that source and microphone keep from the walls
+MARGIN = 0.5  # smallest distance of source and microphone from the walls, metres
 HIGH_PASS = 20  # Hz
-T60 = (0.05, 0.8)  # seconds; the images' number, and the time for them, grow with its cube
+T60 = (0.05, 0.8)  # seconds; the number of images, and thus the time, grows with the cube of t60
 
 
 def image_response(size: Sequence, source: Sequence, microphone: Sequence, t60: float) -> np.ndarray:
-    """The response of a room from its direct sound on, up to t60.
+    """Simulate a room impulse response, from the direct sound to t60.
 
-    size, source, microphone: (3,) metres. t60: seconds in which the sound falls by 60 dB, by Eyring's formula; in flat
-    rooms image sources take up to a third longer.
-    Returns a float64 array (samples,) at 16 kHz. Images arrive at the nearest sample. A high-pass filter removes the
-    constant part, in which images, all of one sign, pile up; it lies below speech, unlike Allen and Berkley's.
+    size, source, microphone: (3,) metres. t60: reverberation time in seconds by Eyring's formula; in flat rooms, the
+    simulated decay is up to a third longer.
+    Returns a float64 array (samples,) at 16 kHz. Arrival times are rounded to samples. All images have the same sign
+    and add up to a constant part, which a high-pass filter removes; unlike Allen and Berkley's, its cutoff is below
+    speech.
     """
-    from scipy import signal  # a second to import, which every start and every loader process would wait for
+    from scipy import signal  # imported here: it takes a second, at every start and in every loader process
 
     size, source, microphone = (np.asarray(point, dtype=np.float64) for point in (size, source, microphone))
     reach = SPEED_OF_SOUND * t60
     volume, surface = size.prod(), 2 * (size.prod() / size).sum()
-    log_reflection = -12 * np.log(10) * volume / (SPEED_OF_SOUND * surface * t60)  # Eyring, of pressure
+    log_reflection = -12 * np.log(10) * volume / (SPEED_OF_SOUND * surface * t60)  # Eyring, for sound pressure
     squares, reflections = [], []
     for length, s, m in zip(size, source, microphone):
         n = np.arange(-int(reach / (2 * length)) - 1, int(reach / (2 * length)) + 2)
@@ -49,9 +50,9 @@ def image_response(size: Sequence, source: Sequence, microphone: Sequence, t60: 
 def random_response(
     rng: np.random.Generator, t60: tuple[float, float], side: tuple[float, float], height: tuple[float, float]
 ) -> np.ndarray:
-    """The response of a random room, between random places in it: see image_response.
+    """Simulate the response of a random room between random places; see image_response.
 
-    t60: seconds. side, height: metres of the room's length and width, and of its height. Each drawn evenly.
+    t60: seconds. side: length and width in metres; height: metres. All are drawn uniformly.
     """
     size = np.array([rng.uniform(*side), rng.uniform(*side), rng.uniform(*height)])
     source, microphone = (rng.uniform(MARGIN, size - MARGIN) for _ in range(2))

@@ -1,4 +1,4 @@
-"""MUSAN or a room response, or neither: the augmentation of the Nes2Net authors' ASVspoof 5 program."""
+"""MUSAN noise, a room response, or neither: the augmentation of the Nes2Net authors' ASVspoof 5 program."""
 
 import os
 
@@ -10,10 +10,10 @@ from common.console import UserError
 
 
 class MusanRir:
-    """With probability 1/2 a waveform as it is, else evenly one with noise or in a room.
+    """MUSAN noise or reverberation: no change with probability 1/2, noise with 1/4, reverberation with 1/4.
 
     noise_dir: folder with MUSAN's sub-folders noise, speech and music, or some of them. room_dir: folder of room
-    responses, in any sub-folders. Raises UserError if one is not given or has no recordings.
+    responses, sub-folders included. Raises UserError if one is not given or has no recordings.
     Source: the ASVspoof 5 program of the authors of Nes2Net.
     """
 
@@ -24,19 +24,19 @@ class MusanRir:
 
     def _listed(self, name, list_files):
         if self.folders[name] is None:
-            raise UserError(f"--{name}: expected a folder of recordings, which --augment MUSAN_RIR draws from")
+            raise UserError(f"--{name}: expected a folder of recordings for --augment MUSAN_RIR, found none")
         try:
             return list_files(self.folders[name])
         except UserError as error:
             raise UserError(f"--{name} {error}") from error
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A waveform (samples,) at 16 kHz to one of the same length. Raises UserError for an unreadable recording."""
+        """Augment a waveform (samples,) at 16 kHz, keeping its length. Raises UserError for an unreadable recording."""
         if rng.random() >= 0.5:
             return x
         return apply_musan(x, self.noises, rng) if rng.random() < 0.5 else apply_room(x, self.rooms, rng)
 
     def files(self) -> dict[str, dict[str, str]]:
-        """What is drawn from, {flag: {path in the folder: path}}: a run goes on with the same recordings alone."""
+        """Recordings to draw from: {flag: {path in the folder: path}}. A run can only be resumed with the same ones."""
         paths = {"noise_dir": [path for files in self.noises.values() for path in files], "room_dir": self.rooms}
         return {flag: {os.path.relpath(path, self.folders[flag]): path for path in paths[flag]} for flag in paths}

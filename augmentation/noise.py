@@ -1,4 +1,4 @@
-"""Additive noise from recordings, at a random signal-to-noise ratio; MUSAN's categories are its sub-folders.
+"""Additive noise from recordings at a random signal-to-noise ratio (SNR); MUSAN's categories are its sub-folders.
 
 Source: Snyder, Chen and Povey, "MUSAN: A music, speech, and noise corpus", arXiv 1510.08484; ranges as in the
 ASVspoof 5 program of the authors of Nes2Net.
@@ -18,12 +18,12 @@ from common.audio import SAMPLE_RATE, audio_blocks
 from common.console import UserError
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".au")
-LONGEST = 600  # seconds that are read of a recording in which no place can be sought
+LONGEST = 600  # seconds to read of a recording that does not support seeking
 
 
 @dataclass(frozen=True)
 class Category:
-    """snr: lowest and highest signal-to-noise ratio, dB. n_files: fewest and most recordings that are averaged."""
+    """Category of noise. snr: lowest and highest SNR, dB. n_files: lowest and highest number of averaged recordings."""
 
     snr: tuple[float, float]
     n_files: tuple[int, int]
@@ -34,14 +34,14 @@ MUSAN = {
     "speech": Category(snr=(13, 20), n_files=(3, 8)),
     "music": Category(snr=(5, 25), n_files=(1, 1)),
 }
-ANY = Category(snr=(0, 15), n_files=(1, 1))  # of a folder without MUSAN's sub-folders
-MUSAN_FLOOR = 1e-4  # what that program adds to the mean square of a waveform, which makes quiet ones seem louder
+ANY = Category(snr=(0, 15), n_files=(1, 1))  # for folders without MUSAN's sub-folders
+MUSAN_FLOOR = 1e-4  # added by the authors' program to the mean square; quiet waveforms then count as louder
 
 
 def add_noise(x: np.ndarray, noise: np.ndarray, snr: float, floor: float = 0) -> np.ndarray:
-    """x (samples,) plus noise (samples,), scaled to lie snr dB below it; x itself if one of them is silent.
+    """Add noise (samples,) to x (samples,), scaled to an SNR in dB; returns x itself if one of them is silent.
 
-    floor: is added to the mean square of both, see MUSAN_FLOOR.
+    floor: added to the mean square of both, see MUSAN_FLOOR.
     """
     powers = [np.mean(np.square(one, dtype=np.float64)) + floor for one in (x, noise)]
     if not all(powers):
@@ -50,7 +50,7 @@ def add_noise(x: np.ndarray, noise: np.ndarray, snr: float, floor: float = 0) ->
 
 
 def level(x: np.ndarray, floor: float = 0) -> float:
-    """dB of a waveform (samples,): 10 log10(mean(x²) + floor)."""
+    """Level of a waveform (samples,) in dB: 10 log10(mean(x²) + floor)."""
     return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + floor)
 
 
@@ -61,7 +61,7 @@ def apply_noise(
     rng: np.random.Generator,
     floor: float = 0,
 ) -> np.ndarray:
-    """Add noise of a category that is drawn evenly.
+    """Add noise of a category that is drawn uniformly.
 
     x: (samples,) at 16 kHz. files: {category: recordings}, see musan_files. floor: see add_noise. Returns a new float64
     array (samples,). Raises UserError if a recording cannot be read.
@@ -75,23 +75,23 @@ def apply_noise(
 
 
 def apply_musan(x: np.ndarray, files: dict[str, list[str]], rng: np.random.Generator) -> np.ndarray:
-    """Add noise as the ASVspoof 5 program of the authors of Nes2Net: see apply_noise and MUSAN."""
+    """Add noise as in the ASVspoof 5 program of the authors of Nes2Net; see apply_noise and MUSAN."""
     return apply_noise(x, files, MUSAN, rng, MUSAN_FLOOR)
 
 
 class Noise:
-    """Noise from the recordings of a folder, at a random signal-to-noise ratio.
+    """Noise from the recordings of a folder, at a random signal-to-noise ratio (SNR).
 
-    dir: folder, sub-folders included; not given: --noise_dir. If it has some of MUSAN's sub-folders noise, speech and
-    music, one of them is drawn evenly, with its own ranges if none are given: noise 0..15 dB, 1 file; speech 13..20 dB,
-    3..8 files; music 5..25 dB, 1 file. snr: dB, without these sub-folders 0..15. files: number of recordings that are
-    averaged, without these sub-folders 1.
+    dir: folder, sub-folders included; default: --noise_dir. If it has any of MUSAN's sub-folders noise, speech and
+    music, one of these is drawn uniformly. Their default ranges are: noise 0..15 dB, 1 file; speech 13..20 dB, 3..8
+    files; music 5..25 dB, 1 file. snr: dB; default for other folders: 0..15. files: number of averaged recordings;
+    default for other folders: 1.
     Source: Snyder, Chen and Povey, arXiv 1510.08484.
     """
 
     def __init__(self, dir: str | None = None, snr: Range | None = None, files: Counts | None = None) -> None:
         if dir is None:
-            raise ValueError("dir: expected a folder of recordings, or --noise_dir, found none")
+            raise ValueError("dir: expected a folder of recordings, here or as --noise_dir, found none")
         if snr:
             check_range("snr", snr, -100, 100)
         if files:
@@ -105,23 +105,23 @@ class Noise:
         }
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Raises UserError if a recording cannot be read."""
+        """Add noise to a waveform (samples,) at 16 kHz. Raises UserError if a recording cannot be read."""
         return apply_noise(x, self.noises, self.categories, rng)
 
     def files(self) -> dict[str, dict[str, str]]:
-        """What is drawn from, {"noise_dir": {path in the folder: path}}, see MusanRir."""
+        """Recordings to draw from: {"noise_dir": {path in the folder: path}}; see MusanRir."""
         return {"noise_dir": {os.path.relpath(path, self.folder): path for path in sum(self.noises.values(), [])}}
 
 
 def musan_files(folder: str) -> dict[str, list[str]]:
-    """{category: recordings} of those of MUSAN's sub-folders noise, speech and music that a folder has.
+    """{category: recordings} of MUSAN's sub-folders noise, speech and music, as far as a folder has them.
 
-    Raises UserError if it has none of them, or one without a recording.
+    Raises UserError if it has none of them, or if one has no recordings.
     """
-    found = [name for name in MUSAN if (Path(folder) / name).is_dir()]
-    if not found:
-        raise UserError(f"{folder}: expected sub-folders {', '.join(MUSAN)} of recordings, found none of them")
-    return {name: recordings(str(Path(folder) / name)) for name in found}
+    names = [name for name in MUSAN if (Path(folder) / name).is_dir()]
+    if not names:
+        raise UserError(f"{folder}: expected at least one of the sub-folders {', '.join(MUSAN)}, found none")
+    return {name: recordings(str(Path(folder) / name)) for name in names}
 
 
 def recordings(folder: str) -> list[str]:
@@ -134,9 +134,9 @@ def recordings(folder: str) -> list[str]:
 
 
 def random_part(path: str | os.PathLike, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """n_samples of a recording from a random place, float32 at 16 kHz; a shorter one is repeated from its start.
+    """Read n_samples of a recording from a random place, float32 at 16 kHz; a shorter one is repeated from its start.
 
-    Only that part is read if libsndfile can seek in the file, else the first LONGEST seconds.
+    If libsndfile can seek in the file, only that part is read, otherwise the first LONGEST seconds.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -146,16 +146,16 @@ def random_part(path: str | os.PathLike, n_samples: int, rng: np.random.Generato
                 x = file.read(n, dtype="float32", always_2d=True).mean(axis=1)
                 if len(x) == n and np.isfinite(x).all():
                     x = x if file.samplerate == SAMPLE_RATE else soxr.resample(x, file.samplerate, SAMPLE_RATE)
-                    return np.resize(x, n_samples)  # soxr may give one sample less
+                    return np.resize(x, n_samples)  # soxr may return one sample fewer
     except soundfile.SoundFileError:
-        pass  # the one reader of this project says what it is
+        pass  # first_part reads other formats, or raises the error
     x = first_part(path, LONGEST)
     start = int(rng.integers(max(len(x) - n_samples, 0), endpoint=True))
     return np.resize(x[start : start + n_samples], n_samples)
 
 
 def first_part(path: str | os.PathLike, seconds: float) -> np.ndarray:
-    """A recording up to that many seconds, float32 (samples,) at 16 kHz. Raises UserError if it cannot be read."""
+    """Read the first seconds of a recording, float32 (samples,) at 16 kHz. Raises UserError if it cannot be read."""
     n_samples, parts = int(seconds * SAMPLE_RATE), []
     for block in audio_blocks(path):
         parts.append(block)

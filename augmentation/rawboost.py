@@ -1,4 +1,4 @@
-"""RawBoost as a part of --augment: RawBoost.py with its parameters as keys."""
+"""RawBoost as a part of --augment, with the parameters of RawBoost.py as keys."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ from RawBoost import ALGORITHMS, RawBoostParams, apply_rawboost
 
 @dataclass(frozen=True)
 class RawBoost(RawBoostParams):
-    """RawBoost: linear and non-linear convolutive, impulsive, and stationary noise, alone or composed.
+    """RawBoost: linear and non-linear convolutive noise, impulsive noise, and stationary noise, alone or combined.
 
-    algo: 0 to 11, which of them; 0 is none. Keys that are not given take the values of the flags of their names, which
-    train.py --help explains.
+    algo: 0 to 11, the combination; 0 is none. Keys that are not given take the values of the flags with their names,
+    see train.py --help.
     Source: Tak et al., "RawBoost", ICASSP 2022.
     """
 

@@ -1,4 +1,4 @@
-"""Settings of augmentations: ranges of numbers, drawn from evenly."""
+"""Settings of augmentations: ranges from which numbers are drawn uniformly."""
 
 import numpy as np
 
@@ -7,13 +7,13 @@ Counts = tuple[int, int]
 
 
 def check_range(name: str, value: Range | Counts, low: float, high: float) -> None:
-    """Raises ValueError if a range is upside down or reaches out of low to high."""
+    """Raise ValueError if a range is reversed or exceeds low to high."""
     if not low <= value[0] <= value[1] <= high:
         raise ValueError(f"{name}: expected LOWEST..HIGHEST within {low:g}..{high:g}, found {value[0]}..{value[1]}")
 
 
 def draw(value: Range | Counts, rng: np.random.Generator) -> float | int:
-    """A number from a range, ends included: a whole one if both ends are."""
+    """Draw a number uniformly from a range, ends included; an integer if both ends are integers."""
     if all(isinstance(end, int) for end in value):
         return int(rng.integers(*value, endpoint=True))
     return float(rng.uniform(*value))

@@ -1,4 +1,4 @@
-"""Speed: faster or slower by resampling, which changes pitch and tempo alike."""
+"""Speed perturbation by resampling, which changes pitch and tempo together."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from common.audio import SAMPLE_RATE
 
 
 def at_speed(x: np.ndarray, factor: float) -> np.ndarray:
-    """A waveform (samples,) `factor` times as fast and as high, (samples / factor,): nothing is cut or repeated."""
+    """Resample a waveform (samples,) to `factor` times its speed and pitch: (samples / factor,)."""
     y = soxr.resample(x, SAMPLE_RATE * factor, SAMPLE_RATE)
     return y if len(y) else x
 
 
 def change_speed(x: ArrayLike, factor: float) -> np.ndarray:
-    """A waveform (samples,) `factor` times as fast, as long as before: cut at its end, or repeated from its start.
+    """Resample a waveform (samples,) to `factor` times its speed at the same length: cut, or repeated from its start.
 
     Returns a new float64 array (samples,).
     """
@@ -28,12 +28,12 @@ def change_speed(x: ArrayLike, factor: float) -> np.ndarray:
 class Speed:
     """Speed perturbation by resampling, at the same length: cut at the end, or repeated from the start.
 
-    factors: one is drawn evenly; above 1 is faster and higher.
+    factors: one is drawn uniformly; above 1 is faster and higher.
     Source: Ko et al., "Audio augmentation for speech recognition", Interspeech 2015.
     """
 
     factors: tuple[float, ...] = (0.9, 1.0, 1.1)
-    keeps_time = False  # labels of segments would no longer be where they were
+    keeps_time = False  # sounds move in time: segment labels no longer match
 
     def __post_init__(self) -> None:
         for factor in self.factors:
