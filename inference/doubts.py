@@ -1,4 +1,4 @@
-"""Recordings that a detector cannot judge, or not well: no speech, too little of it, or unlike its dev set."""
+"""Reasons to doubt or refuse a verdict: no speech, too little speech, or audio unlike the dev set."""
 
 import functools
 import importlib.util
@@ -12,7 +12,7 @@ from common.onnx_file import onnx_session
 from common.sound import FRAME, Meter
 
 LEAST = 0.5  # seconds of a recording
-LEAST_SPEECH, LEAST_SHARE = 0.25, 0.1  # seconds, which silero-vad's own program wants, too; and of a recording
+LEAST_SPEECH, LEAST_SHARE = 0.25, 0.1  # seconds; the minimum of silero-vad's own program as well
 LITTLE_SHARE = 0.25  # of a recording
 SHORT = 1.0  # seconds below which a verdict is doubtful, if the checkpoint does not say how short its dev set was
 FAR = 10  # dB beyond the levels of the dev set
@@ -102,7 +102,7 @@ def doubts_of(
     doubts, (speech, level, band) = [], sound
     if seconds < max(LEAST, seen.get("seconds_low", SHORT)):
         doubts.append(Doubt("short", f"{seconds:.2f} s is little to go by", seconds < LEAST))
-    heard = speech is not None and seconds >= LEAST  # less is not enough to tell
+    heard = speech is not None and seconds >= LEAST  # too little to measure
     if heard and speech < LEAST_SPEECH:
         doubts.append(Doubt("no_speech", "no speech is heard in it", True))
     elif heard and speech < LITTLE_SHARE * seconds:

@@ -1,5 +1,5 @@
-"""What a call of eval.py scores: trials of one list or folder, or of every set of a table, in which conditions, and
-into which files.
+"""Evaluation sets of one eval.py call: the trials of a list, a folder or a table of sets, their conditions and
+score files.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from inference.results import errors_file
 
 @dataclass
 class EvaluationSet:
-    """Trials that are scored into one file, and, once eval.py has planned them, how.
+    """Trials that are scored into one file, with their batches once eval.py has planned them.
 
     out_flag: what to call the file in a message. source: the list that names the trials, None: the files of a folder.
     corpus: whose test length is the default, which default_of tells in words. name: "" where there is but one set.
@@ -50,18 +50,18 @@ class EvaluationSet:
 
     @property
     def prefix(self) -> str:
-        """What a line about this set begins with."""
+        """Prefix of lines about this set."""
         return f"{self.name}: " if self.name else ""
 
     @property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray] | None:
-        """What the condition makes of a waveform (samples,) and the index of its trial; None: nothing."""
+        """Apply the condition to a waveform (samples,) of the trial with this index; None without a condition."""
         if self.condition == CLEAN:
             return None
         return lambda x, index: apply_condition(self.condition, x, self.trials[index].utt_id, self.noises)
 
     def condition_facts(self) -> dict[str, object]:
-        """What scores depend on besides those of `clean`, for run_facts."""
+        """Facts that scores under the condition depend on, in addition to those of `clean`; for run_facts."""
         if self.condition == CLEAN:
             return {}
         facts = {"--condition": self.condition}
@@ -90,7 +90,7 @@ def read_evaluation_sets(
             continue
         try:
             trials = corpora.read_trials(row.key, row.audio_dir, need_labels=False)
-            # All that is wrong with the list has been said: this only asks of which corpus it is.
+            # Errors of the list have been reported already: this call only identifies its corpus.
             corpus = (
                 "list" if os.path.isdir(row.key) else corpora.read_table(row.key, columns=(), need_labels=False).corpus
             )

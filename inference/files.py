@@ -1,4 +1,4 @@
-"""What a command line names or leaves out: the audio files, and the detector that judges them."""
+"""Audio files from names on the command line, and the default detector."""
 
 import contextlib
 import glob
@@ -16,7 +16,7 @@ DEMO_LOGS = Path(__file__).parent.parent / "demo" / "logs"  # where train.sh tra
 
 
 def find_detector() -> tuple[str, str]:
-    """The detector for a command line that names none: (checkpoint, why this one).
+    """Default detector: (checkpoint, the reason for this choice).
 
     $NES2NET_MODEL, else the average or else the best epoch of the newest run in demo/logs.
     Raises UserError that says how to get one.
@@ -24,7 +24,7 @@ def find_detector() -> tuple[str, str]:
     if named := os.environ.get("NES2NET_MODEL"):
         return named, "named by NES2NET_MODEL"
     runs = sorted(DEMO_LOGS.glob("*/*/checkpoints"), key=lambda folder: (folder.parent.name, folder.parent.parent.name))
-    for folder in reversed(runs):  # a run is called YYYYMMDD-HHMMSS; it may have kept nothing yet
+    for folder in reversed(runs):  # a run is named YYYYMMDD-HHMMSS; it may have no checkpoint yet
         averages = sorted(folder.glob("average_best_*.pth"), key=os.path.getmtime, reverse=True)
         for path in [*averages, *sorted(folder.glob("best_model.p*"))]:
             return os.path.relpath(path), "the newest of demo/logs"
@@ -39,7 +39,7 @@ def find_detector() -> tuple[str, str]:
 
 @contextlib.contextmanager
 def find_files(names: Iterable[str]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-    """The audio files that the names stand for, without doubles, and the names that stand for none.
+    """Resolve names to audio files, without duplicates.
 
     Yields ({what to call it: path}, {name: reason}).
 

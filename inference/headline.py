@@ -1,4 +1,4 @@
-"""The scores along a long recording: suspicious stretches, and whether chance explains that so many scores are low."""
+"""Suspicious stretches of a long recording, and a test of whether chance explains the number of low scores."""
 
 from collections import namedtuple
 from itertools import groupby
@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 from scipy.special import betaln
 
-LEVEL = 0.01  # chance no longer explains what it would bring about in fewer genuine recordings than this
+LEVEL = 0.01  # significance level, as a share of genuine recordings
 SMOOTHED = 1.0  # seconds over which the scores of units are smoothed before they are joined to stretches
 
 # Seconds; the mean score; 1 is the most suspicious one; seconds of all that its windows hear.
@@ -16,7 +16,7 @@ Stretch = namedtuple("Stretch", "start end score rank heard")
 def smoothed(scores: np.ndarray, size: int) -> np.ndarray:
     """The median of the `size` scores around each, (n,), of fewer at either end; NaN (silence) stays, and is left out.
 
-    So a stretch is where most of the scores are low, and one that lasts less than half of `size` is dropped.
+    A stretch then needs a majority of low scores, and stretches shorter than half of `size` disappear.
     """
     around = np.lib.stride_tricks.sliding_window_view(np.pad(scores, size // 2, constant_values=np.nan), size)
     scores = scores.copy()
@@ -28,7 +28,7 @@ def smoothed(scores: np.ndarray, size: int) -> np.ndarray:
 def stretches(
     windows: list[tuple[float, float, float]], smooth: np.ndarray, threshold: float, seconds: float, low: bool = True
 ) -> list[Stretch]:
-    """Where neighbouring scores are not above the threshold (low=False: above it), in their order.
+    """Stretches of neighbouring scores that are not above the threshold (low=False: above it), in order of time.
 
     windows: [(start, end, score)] of a recording of `seconds`, the score None for silence; smooth: their scores as
     `smoothed` leaves them. A window speaks for its middle, up to half-way to the middles of its neighbours. Either end
@@ -38,7 +38,7 @@ def stretches(
     """
     middles = [(start + end) / 2 for start, end, _ in windows]
     edges = [0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), seconds]
-    wanted = (smooth <= threshold) if low else (smooth > threshold)  # neither holds for NaN
+    wanted = (smooth <= threshold) if low else (smooth > threshold)  # both comparisons are False for NaN
     places = []
     for is_wanted, same in groupby(range(len(windows)), key=wanted.__getitem__):
         if is_wanted:

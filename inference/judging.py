@@ -21,19 +21,19 @@ from inference import doubts
 from inference.verdicts import Judged, Reader
 from inference.windows import LONGEST_WHOLE
 
-if TYPE_CHECKING:  # imported below where a checkpoint is judged: OnnxJudge does without
+if TYPE_CHECKING:  # imported below, for checkpoints only: OnnxJudge does not need it
     import torch
 
 HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
 
 
 class Judge(Reader):
-    """A detector, and how its scores are read.
+    """A detector with the settings of its verdicts.
 
     threshold: scores above it are bona fide; None: the checkpoint's own. test_mode: "full", or "4s" for the first
     four seconds. window, hop: seconds; hop None: half a window. precision: fp32 or bf16.
     flags: see checkpoints.load_detector.
-    Raises UserError as load_detector, and for a window or a hop that makes no sense.
+    Raises UserError as load_detector, and for an invalid window or hop.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Judge(Reader):
             self.unchecked = "whether it is speech was not checked: that takes pip install silero-vad onnxruntime"
         self.difference = None  # of the first scores from those in float32
         self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
-        self.turns = ThreadPoolExecutor(1)  # scores a batch at a time, in the order of asking, whoever judges meanwhile
+        self.turns = ThreadPoolExecutor(1)  # one batch at a time, first come, first served, for all threads
 
     def _load(self, model_path, **flags):
         """Load `self.detector`; what is known of it, see Reader. This, _score_batch and _units_of are what other
@@ -236,7 +236,7 @@ class Judge(Reader):
 
 
 def _finish(judged):
-    """Complete what the windows tell, once all of them are scored."""
+    """Compute the results that need all windows."""
     if judged.error:
         judged.score, judged.windows = None, []
     judged.windows.sort(key=lambda window: window[0])
@@ -247,6 +247,6 @@ def _finish(judged):
 
 
 def _seconds_by_headers(files):
-    """The length of all files together, for a progress bar; None if a header does not tell."""
+    """Total duration of the files, for a progress bar; None if a header has none."""
     seconds = [header_seconds(file) for file in files]
     return None if None in seconds else sum(seconds)

@@ -31,7 +31,7 @@ class OnnxJudge(Judge):
         def ready(x):
             return first_samples(x, self.samples) if self.samples else repeat_pad(x, least)
 
-        # What Judge and the commands ask of a model.Detector.
+        # The attributes of a model.Detector that Judge and the commands use.
         config = SimpleNamespace(**{"unit": None, "utterance": "pooled"} | facts["config"])
         config.to_dict = lambda: facts["config"]
         self.detector = SimpleNamespace(config=config, front_end=SimpleNamespace(least_samples=least, ready=ready))

@@ -1,4 +1,4 @@
-"""Partial scores: what a scoring run that may be killed has done so far, and whether another run may go on with it."""
+"""Partial scores of an interrupted scoring run, and the check that another run may resume from them."""
 
 import glob
 import hashlib
@@ -33,7 +33,7 @@ def detector_facts(detector: Detector) -> dict[str, object]:
 
 
 def run_facts(detector: dict, data: dict, batches: list[list[int]], **settings: object) -> dict[str, object]:
-    """What the scores of a run depend on, as plain data: only a run of the same may go on with its partial scores.
+    """Facts that the scores of a run depend on, as plain data. Only a run with the same facts resumes from them.
 
     detector: its detector_facts. data: provenance.data_facts of the trials.
     """
@@ -42,7 +42,7 @@ def run_facts(detector: dict, data: dict, batches: list[list[int]], **settings: 
 
 
 class PartialScores:
-    """What a run has scored so far, beside its score file: SCORES.partial-RANK, one file a process.
+    """Partial scores of a run, next to its score file: SCORES.partial-RANK, one file per process.
 
     Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
     torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. A file of
@@ -54,7 +54,7 @@ class PartialScores:
 
     def __init__(self, out: Path, rank: int, run: dict, trials: list[Trial]) -> None:
         self.folder = tempfile.TemporaryDirectory() if is_stream(out) else None
-        # Of a link, beside its target: two runs that write one file by two names know of each other.
+        # Next to the target of a link, so that two runs that write one file under two names detect each other.
         self.out, self.rank = Path(self.folder.name, "scores") if self.folder else Path(os.path.realpath(out)), rank
         self.run, self.machines = run, []
         path = self._path(rank)
@@ -80,7 +80,7 @@ class PartialScores:
         """Raise UserError if scores are there, of whichever process, of other trials or other audio."""
         headers = {path: header for path in self._paths() if (header := self._header(path))}
         for path, header in headers.items():
-            before = header.get("data")  # none of an earlier version: that is another run
+            before = header.get("data")  # files of an earlier version have none: they belong to another run
             if before and (found := provenance.data_difference(before, self.run["data"], trials, labels=False)):
                 names = ", ".join(map(str, headers))
                 raise UserError(
@@ -88,7 +88,7 @@ class PartialScores:
                 )
 
     def _others(self, header):
-        """Names of what differs in a file of another run; none if it is of this one or of none yet."""
+        """Names of the facts that differ in a file of another run; empty for a file of this run or a new one."""
         if header is None:
             return []
         if "data" not in header:
@@ -98,17 +98,17 @@ class PartialScores:
 
     @staticmethod
     def _header(path):
-        """The facts of the run that a file is of; None if it has no whole line that says so."""
+        """Facts in the first line of a file; None if that line is missing or torn."""
         try:
             with open(path, "rb") as file:
                 line = file.readline()
             header = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError):  # gone, by another process of this run
+        except (OSError, ValueError):  # removed by another process of this run
             return None
         return header if isinstance(header, dict) else None
 
     def machine_differences(self) -> list[str]:
-        """In what the machines of the runs that are gone on with differ from this one, in words."""
+        """Differences between this machine and those of the resumed runs, in words."""
         found = [provenance.machine_difference(machine, self.run["machine"]) for machine in self.machines]
         return sorted(set(filter(None, found)))
 
@@ -116,7 +116,7 @@ class PartialScores:
         return self.out.with_name(f"{self.out.name}.partial-{rank}")
 
     def _read(self, path):
-        """The batches that a file holds, and how many of its bytes are whole; none where it is of another run."""
+        """Batches in a file, and the number of bytes up to its last whole line; none if it belongs to another run."""
         done, whole = {}, 0
         header = self._header(path)
         if header is None or self._others(header):
@@ -141,7 +141,7 @@ class PartialScores:
             raise UserError(f"{self.file.name}: cannot be written: {error.strerror}") from error
 
     def add_other_ranks(self) -> None:
-        """Take over what other processes of the run that was killed had scored; there may have been more of them."""
+        """Take over the scores of the other processes of the interrupted run; it may have had more processes."""
         for path in self._paths():
             self.done |= self._read(path)[0]
 
@@ -150,7 +150,7 @@ class PartialScores:
         return [path for path in paths if re.fullmatch(r"\d+", path.name.removeprefix(f"{self.out.name}.partial-"))]
 
     def add(self, number: int, scores: dict, failures: dict[int, str], silent: list[int]) -> None:
-        """Keep the result of a batch, in the file too: whole, or torn where the process is killed."""
+        """Keep the result of a batch and append it to the file; a process killed meanwhile leaves a torn line."""
         if self.whole is not None:
             self.file.truncate(self.whole)
             if not self.whole:
@@ -161,7 +161,7 @@ class PartialScores:
         self._write(line.encode() + b"\n")
 
     def close(self) -> None:
-        """Let another process go on with what is there, if anything is. A second call does nothing."""
+        """Close the file so that another process can resume from it. A second call does nothing."""
         if self.file.closed:
             return
         path = self._path(self.rank)

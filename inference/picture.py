@@ -38,7 +38,7 @@ def draw(
 
 
 def _picture(judged, judge, low, high, power, frame_seconds, narrow=False):
-    """The figure of `draw`, of what _outline found."""
+    """The figure of `draw`, from the result of _outline."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -85,7 +85,7 @@ def _picture(judged, judge, low, high, power, frame_seconds, narrow=False):
     for start, end, *_ in stretches:
         for axis in (wave, score):
             axis.axvspan(start, end, color=red, alpha=0.18, linewidth=0)
-        if len(stretches) <= 20:  # a shade would change the spectrogram's colours, and many lines hide them
+        if len(stretches) <= 20:  # shading would change the colours of the spectrogram, and many lines would hide it
             spectrum.vlines([start, end], 0, SAMPLE_RATE / 2000, color="white", linewidth=1, linestyle="--")
     if stretches:
         score.axvspan(0, 0, color=red, alpha=0.18, linewidth=0, label="suspicious: not above it")
@@ -106,7 +106,7 @@ def _picture(judged, judge, low, high, power, frame_seconds, narrow=False):
 
 
 def _mark_probabilities(axis, calibration):
-    """Mark on the right where the calibration puts the score of a whole file at 5, 50 and 95 % bona fide."""
+    """Mark the scores of 5, 50 and 95 % bona fide, by the calibration of whole files, on the right axis."""
     odds = {"5 %": 1 / 19, "50 %": 1, "95 %": 19}
     scores = [(np.log(value) - calibration.offset) / calibration.slope for value in odds.values()]
     right = axis.secondary_yaxis("right")
@@ -115,7 +115,7 @@ def _mark_probabilities(axis, calibration):
 
 
 def _outline(path, n_samples, check=None):
-    """What a picture shows of a file of n_samples, whatever its length: lowest and highest sample (columns,), power
+    """Data of a picture, of bounded size for any n_samples: lowest and highest sample (columns,), power
     (frequencies, frames), seconds between frames.
     """
     size, step, n_fft = max(n_samples // 2000, 1), max(n_samples // 3000, 64), 512

@@ -14,13 +14,13 @@ PRECISIONS = ["fp32", "bf16"]
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Warn of a precision that the device is slow in."""
+    """Warn about a precision that is slow on the device."""
     if precision == "bf16" and device.type == "cpu" and _has_bf16() is False:
         warn("--precision bf16: this processor does not multiply bfloat16, fp32 is faster")
 
 
 def _has_bf16():
-    """Does this processor multiply bfloat16? Others take longer for it than for float32. None: not known."""
+    """Whether this processor has bfloat16 products; without them bfloat16 is slower than float32. None: unknown."""
     return torch.cpu.get_capabilities().get("avx512_bf16")
 
 
@@ -30,7 +30,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 class _OneDNNLinear(nn.Module):
-    """A linear layer whose product is oneDNN's: on many processors faster than the one torch takes by itself."""
+    """Linear layer computed by oneDNN, which is faster on many processors than torch's default."""
 
     def __init__(self, linear):
         super().__init__()
@@ -42,10 +42,10 @@ class _OneDNNLinear(nn.Module):
 
 
 def prepare(detector: Detector, precision: str) -> None:
-    """Make a detector ready to score many trials in that precision, in place; nothing else can be done with it then.
+    """Prepare a detector, in place, for scoring many trials in a precision. It cannot be trained or saved afterwards.
 
-    What every batch would do anew to the weights of the front-end is done once: normalising and, on a CPU, rounding
-    them. There its transformer's linear layers, nearly all of its weights, become oneDNN's.
+    Weight normalisation and, on a CPU, rounding of the front-end's weights are done once instead of per batch. On a
+    CPU the transformer's linear layers, nearly all of its weights, are computed by oneDNN.
     """
     for other in detector.inside:
         prepare(other, precision)

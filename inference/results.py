@@ -15,12 +15,12 @@ from corpora.segments import spans_of_labels, write_rttm
 
 
 def errors_file(out: str | os.PathLike) -> Path:
-    """Where the trials of a score file are listed that have no score; the whole name, so that no two share one."""
+    """Path of the list of trials without a score. Its name holds that of the score file, so no two share it."""
     return Path(f"{out}.errors.tsv")
 
 
 def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dict) -> int:
-    """Write scores in the order of the trials, and what has none into its errors_file. Returns the exit status.
+    """Write scores in the order of the trials, and trials without a score to errors_file. Returns the exit status.
 
     done: {number of a batch: its result}, as score_batches without units gives them.
     """
@@ -30,7 +30,7 @@ def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dic
         failures |= batch_failures
         silent |= set(batch_silent)
     errors = errors_file(out)
-    # Whatever a name holds, a trial is one line with one tab.
+    # A trial is one line with one tab, whatever characters its name has.
     lines = [f"{printable(trials[index].utt_id)}\t{printable(why)}\n" for index, why in sorted(failures.items())]
     if is_stream(out):
         sys.stderr.writelines(lines)

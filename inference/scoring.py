@@ -1,4 +1,4 @@
-"""Audio files to scores: in exact batches, decoded by other processes while the detector computes."""
+"""Scoring of audio files in exact batches; other processes decode while the detector computes."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +68,7 @@ def score_batch(
                 return detector.score(waveforms, normalized=True).float()
             logits = detector(waveforms, normalized=True)
             return torch.cat([detector.scores_of(logits).unsqueeze(1), detector.unit_scores_of(logits)], 1).float()
-    except RuntimeError as error:  # torch has a class of its own for this on a GPU alone
+    except RuntimeError as error:  # torch has a class for this on GPUs only
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
     halves = waveforms.chunk(2) if len(waveforms) > 1 else []
@@ -77,7 +77,7 @@ def score_batch(
 
 
 def readers(device: torch.device) -> int:
-    """Processes that decode while a GPU computes. A CPU does it on the way: other processes would cost it more."""
+    """Default number of decoder processes: some for a GPU, none on a CPU, where they would slow the detector."""
     return share_of_cores(4) if device.type == "cuda" else 0
 
 

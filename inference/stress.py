@@ -33,7 +33,7 @@ def judge_under_conditions(judge: Reader, judged: Judged) -> dict[str, Judged]:
 
 
 def about_stress(judge: Reader, judged: Judged, under: dict[str, Judged]) -> list[str]:
-    """How far the verdict moves, in sentences."""
+    """Sentences about how far the verdict moves."""
     finding = judge.finding(judged)
     verdicts = {name: judge.brief(one) for name, one in under.items() if not one.error}
     changed = {name: verdict for name, verdict in verdicts.items() if judge.finding(under[name]) != finding}

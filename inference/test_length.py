@@ -14,7 +14,7 @@ def choose_test_length(
     test_mode: str | None = None,
     test_protocol: str | None = None,
 ) -> tuple[int | None, str]:
-    """How many samples of each utterance are scored, None for all, and what says so.
+    """Number of samples scored per utterance (None: all), and the source of this choice in words.
 
     The flags come first; then the length that the authors of the back-end score, or instead the crop of the training,
     if the checkpoint says another than theirs; then the test of the corpus.

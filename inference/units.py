@@ -1,4 +1,4 @@
-"""Scores of the units of a recording of any length, by detectors that were trained with --labels frames or both.
+"""Unit scores of recordings of any length, from detectors trained with --labels frames or both.
 
 Up to 30 s are scored in one piece. A longer recording is read and scored in windows, each with five seconds on either
 side that are heard and not scored: memory does not grow with its length, and no unit is at the border of what is heard

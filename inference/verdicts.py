@@ -1,4 +1,4 @@
-"""Verdicts: how the scores of a detector are read, in numbers and in words that claim no more than those do."""
+"""Verdicts from the scores of a detector, as numbers and as words that claim no more than the numbers."""
 
 from collections import namedtuple
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from inference.doubts import Doubt, Sound, doubts_of
 from inference.headline import LEVEL, SMOOTHED, Stretch, chance_of_count, chance_of_run, smoothed, stretches
 from inference.windows import LONGEST_WHOLE
 
-if TYPE_CHECKING:  # it imports torch, which the verdicts of ONNX files do without
+if TYPE_CHECKING:  # it imports torch, which verdicts of ONNX files do not need
     from model import ModelConfig
 
 SHOWN = 10  # suspicious stretches that text and page list, the most suspicious first
 # How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
 # 95 % of fake ones below the other. Source: the released demo of Liu et al., 2025.
 PUBLISHED_REAL, PUBLISHED_FAKE = 0.8, 0.0
-# What a reader is told; JSON, CSV and reports keep the field's terms.
+# Words for readers; JSON, CSV and reports keep the field's terms.
 WORDS = {"bona fide": "likely genuine", "spoof": "likely synthetic", "mostly spoofed": "mostly synthetic"}
 WORDS |= dict.fromkeys(("undecided", None), "cannot tell")
 
 
 @dataclass
 class Judged:
-    """What is known of one file. Times in seconds.
+    """Results for one file. Times in seconds.
 
     file: what to call it. score: higher is more bona fide; None for silence, and where the file could not be read,
     as `error` says. is_mean: the score is the mean of the windows'. windows: [(start, end, score)], the score None
@@ -54,7 +54,7 @@ Chance = namedtuple("Chance", "low scored n p_genuine p_spoof")
 
 
 class Reader:
-    """How the scores of a detector are read: its threshold and calibration, and what they are worth, in words.
+    """Threshold and calibration of a detector, and their reliability in words.
 
     content: what checkpoints.read_detector gives; config: its ModelConfig. threshold: scores above it are bona fide;
     None: the checkpoint's own. test_mode: "full", or "4s" for the first four seconds. window, hop: samples.
@@ -73,7 +73,7 @@ class Reader:
         names = [f"calibration_{field}" for field in Calibration._fields]
         if figures.keys() >= set(names):
             calibration = Calibration(*(figures[name] for name in names))
-            # With a slope below 0 it would take the one class for the other.
+            # A slope below 0 would swap the classes.
             self.calibration = calibration if calibration.slope > 0 else None
         self.seen = content.get("seen", {})  # of the recordings of the dev set, see checkpoints.measure
         self.dev_scores = None  # the lowest and the highest
@@ -106,13 +106,13 @@ class Reader:
         return "bona fide" if judged.score > self.threshold else "spoof"
 
     def doubts(self, judged: Judged) -> list[Doubt]:
-        """Reasons to doubt the verdict, or to have none."""
+        """Reasons to doubt or refuse the verdict."""
         if judged.silent:
             return [Doubt("silence", "every sample is zero", True)]
         return doubts_of(judged.seconds, judged.score, judged.sound, self.seen, self.dev_scores)
 
     def refusal(self, judged: Judged) -> str | None:
-        """Why there is no verdict, whatever the score; None if nothing is against one."""
+        """Reason why there is no verdict, whatever the score; None if there is one."""
         return "; ".join(doubt.text for doubt in self.doubts(judged) if doubt.refuses) or None
 
     def probability(self, judged: Judged) -> float | None:
@@ -133,12 +133,12 @@ class Reader:
         return 1 / (min(self.calibration.n_bonafide, self.calibration.n_spoof) + 1)
 
     def suspicious_windows(self, judged: Judged) -> list[bool]:
-        """Which windows, or units, are not above their threshold."""
+        """Windows, or units, that are not above their threshold."""
         threshold = self.window_threshold
         return [None not in (score, threshold) and score <= threshold for *_, score in judged.windows]
 
     def smooth_scores(self, judged: Judged) -> np.ndarray:
-        """The scores that stretches go by, (windows,), NaN for silence: of windows as they are, of units smoothed."""
+        """Scores that define the stretches, (windows,), NaN for silence: smoothed for units, unchanged for windows."""
         scores = np.array([np.nan if score is None else score for *_, score in judged.windows])
         size = 2 * round(SMOOTHED / self.unit / 2) + 1 if self.unit else 1
         return smoothed(scores, size) if size > 1 and len(scores) else scores
@@ -150,7 +150,7 @@ class Reader:
         return stretches(judged.windows, self.smooth_scores(judged), self.window_threshold, judged.seconds, low)
 
     def chance(self, judged: Judged) -> Chance | None:
-        """Whether chance explains how many windows of a long file are suspicious; None where that cannot be told.
+        """Test whether chance explains the number of suspicious windows of a long file; None if it cannot be computed.
 
         Overlapping windows share what they hear, and so do units: one score for every length of a window counts. Of the
         two probabilities, of the number and of the longest stretch, the smaller counts twice (Bonferroni).
@@ -174,7 +174,7 @@ class Reader:
         return chance_of_run(length, len(judged.windows), self.window_eer, self.n_dev[not low])
 
     def why_no_chance(self) -> str | None:
-        """Why nothing can be said of chance, None if something can."""
+        """Reason why the test of chance cannot be computed; None if it can."""
         if self.test_mode != "full":
             return "the verdict is on the first 4 s"
         if self.window_eer is None:
@@ -195,7 +195,7 @@ class Reader:
         return "mostly spoofed" if chance.p_spoof < LEVEL else "spoof"
 
     def time(self, judged: Judged, seconds: float) -> str:
-        """A time of a file, no more precise than its windows tell."""
+        """Time within a file, as precise as its windows allow."""
         return clock(seconds, self.digits, hours=judged.seconds >= 3600)
 
     @property
@@ -205,7 +205,7 @@ class Reader:
     # The words. They claim no more than the number does.
 
     def about_threshold(self) -> str:
-        """What the threshold is worth."""
+        """Reliability of the threshold."""
         if self.origin == "given":
             return f"{self.threshold:.4g}, the threshold given"
         if self.origin == "dev":
@@ -222,7 +222,7 @@ class Reader:
         return "this checkpoint has no threshold of its own; give --threshold (higher scores are more genuine)"
 
     def about_errors(self) -> str:
-        """What every verdict rests on: how often this detector is wrong, as far as that is known."""
+        """How often this detector is wrong, as far as it is known: the basis of every verdict."""
         if self.origin == "dev":
             wrong = (
                 f"is wrong for {one_in(self.eer)} recordings like those" if self.eer else "was wrong for none of those"
@@ -259,7 +259,7 @@ class Reader:
         return (self.headline(judged) or "").replace(self.finding(judged) or "", self.brief(judged), 1)
 
     def reason(self, judged: Judged) -> str:
-        """What of the score made the headline."""
+        """Relation of the score to the threshold, the reason for the headline."""
         verdict = self.verdict(judged)
         if refusal := self.refusal(judged):
             return refusal
@@ -283,7 +283,7 @@ class Reader:
         return f"{mean} is {'not ' * (verdict == 'spoof')}above {self.threshold:.4g}, the threshold{given}"
 
     def about_probability(self, judged: Judged) -> str | None:
-        """The probability in a sentence, or why there is none; None where that goes without saying."""
+        """Sentence about the probability, or about why there is none; None if neither is needed."""
         probability = self.probability(judged)
         if probability is not None:
             rarest = self._rarest_error()
@@ -299,7 +299,7 @@ class Reader:
         return None
 
     def about_windows(self, judged: Judged) -> str | None:
-        """How many windows, or units, are suspicious, beside how many would be so by chance; None without any."""
+        """Numbers of suspicious windows, or units, observed and expected by chance; None without any."""
         if not judged.windows:
             return None
         n, length = len(judged.windows), self.unit or self.window / SAMPLE_RATE
@@ -335,7 +335,7 @@ class Reader:
         return [*lines, f"and {more} less suspicious"] if more > 0 else lines
 
     def notes(self, judged: Judged) -> list[str]:
-        """What a reader of the verdict should know besides."""
+        """Further notes for readers of the verdict."""
         notes = [doubt.text for doubt in self.doubts(judged)]
         if self.unchecked and not judged.silent:
             notes.append(self.unchecked)
@@ -377,7 +377,7 @@ class Reader:
 
 
 def _name_of_dev_set(content):
-    """Its own name, without the folders of the machine that checkpoints used to keep."""
+    """Name of the dev set without folders, which older checkpoints stored."""
 
     def own(names):
         return ", ".join(Path(name).name for name in str(names).split(", "))
@@ -390,12 +390,12 @@ def _name_of_dev_set(content):
 
 
 def one_in(rate: float) -> str:
-    """An error rate as people count: about 1 in 8, about 4 in 10."""
+    """Error rate in words: about 1 in 8, about 4 in 10."""
     return f"about {round(10 * rate)} in 10" if rate > 0.25 else f"about 1 in {round(1 / max(rate, 1e-6))}"
 
 
 def clock(seconds: float, digits: int = 1, hours: bool = False) -> str:
-    """Seconds as people say them, to so many decimals: 1:02:03.4, or 2:03.4 below an hour; 0:02:03.4 with `hours`."""
+    """Format seconds as a time with this many decimals: 1:02:03.4, or 2:03.4 below an hour; 0:02:03.4 with `hours`."""
     parts = round(10**digits * seconds)
     minutes, parts = divmod(parts, 60 * 10**digits)
     hour, minutes = divmod(minutes, 60)

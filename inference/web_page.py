@@ -31,7 +31,7 @@ from inference.judging import Judge
 from inference.picture import draw
 from inference.verdicts import SHOWN
 
-try:  # matplotlib too, which `draw` would miss only in the first answer
+try:  # matplotlib too: otherwise `draw` would fail only in the first answer
     import anyio
     import matplotlib.figure  # noqa: F401
     import uvicorn
@@ -66,7 +66,7 @@ HEADERS = {
 def answer(
     judge: Judge, path: str, name: str, stopped: Callable[[], bool] = lambda: False, narrow: bool = False
 ) -> tuple[int, dict]:
-    """All that the page says of the recording `path` that is called `name`: (HTTP status, plain data).
+    """Answer of the page for the recording `path` called `name`: (HTTP status, plain data).
 
     stopped: called often; judging ends soon after it gives True. narrow: draw for the screen of a telephone.
     Raises HTTPException where it is stopped, for more than LONGEST, and where judging takes longer than the audio's
@@ -184,18 +184,18 @@ def _open_upload():
 
 
 def _display_name(name):
-    """What a visitor calls a file, as a label: without folders and without characters that cannot be seen."""
+    """Display name of an uploaded file: without folders and invisible characters."""
     name = "".join(c for c in re.split(r"[/\\]", name)[-1] if unicodedata.category(c)[0] != "C").strip()
     return name[-100:] or "recording"
 
 
 def _json(status, content, headers=None):
-    text = json.dumps(content).replace("<", "\\u003c")  # no markup even where it is taken for a page
+    text = json.dumps(content).replace("<", "\\u003c")  # no markup, even if a browser takes it for a page
     return Response(text, status, headers, "application/json")
 
 
 def _build_app(judge, hosts=None, stopped=lambda: False):
-    """The page as an ASGI application.
+    """Build the page as an ASGI application.
 
     hosts: the names that it answers to, so that a site elsewhere cannot reach it under a name of its own; None: any.
     stopped: tells, at any time, whether the page is being closed.
@@ -215,7 +215,7 @@ def _build_app(judge, hosts=None, stopped=lambda: False):
         (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         return f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
-    # A browser that is told so runs nothing but the page's own script, and asks nobody else, whatever a page holds.
+    # With this header a browser runs only the page's own script and contacts no other host.
     policy = (
         f"default-src 'none'; script-src {its_own('script')}; style-src {its_own('style')}; connect-src 'self'; "
         "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -286,7 +286,7 @@ def _build_app(judge, hosts=None, stopped=lambda: False):
 
 
 def _host_name(scope):
-    """The host that a request names, without its port; None where it names none or several."""
+    """Host of a request without its port; None if there is none or more than one."""
     try:
         (host,) = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
         return urlsplit(f"//{host}").hostname
@@ -295,7 +295,7 @@ def _host_name(scope):
 
 
 def serve(judge: Judge, host: str, port: int) -> None:
-    """Serve the page until a signal ends it. Raises UserError where the address cannot be listened on."""
+    """Serve the page until a signal ends it. Raises UserError if it cannot listen on the address."""
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError, UnicodeError) as error:

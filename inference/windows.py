@@ -1,4 +1,4 @@
-"""Windows of recordings: what is scored in one piece, and how longer recordings are cut for the scores of units."""
+"""Windows of recordings: the longest piece scored at once, and how longer recordings are cut for unit scores."""
 
 from collections.abc import Iterable, Iterator
 
