@@ -39,7 +39,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    torch = None  # an ONNX file needs none, see requirements-onnx.txt
+    torch = None  # not needed for an ONNX file, see requirements-onnx.txt
 
 
 def parse_args(argv=None):
@@ -143,7 +143,7 @@ def read_judge(args):
 
 
 def print_one(judge, judged, args, under):
-    """All about one file, a line a thing; `score:` is the published line. under: see stress.judge_under_conditions."""
+    """Print the results of one file; `score:` is the published line. under: see stress.judge_under_conditions."""
     print(f"{judge.in_words(judged)}: {printable(judged.file)}, {judged.seconds:.2f} s")
     print(f"{judge.about_errors()}")
     if judge.warning:
@@ -185,7 +185,7 @@ def print_stretches(judge, judged, indent=""):
 
 
 def print_row(judge, judged, args):
-    """One of many files, in a line that begins with `score:` too."""
+    """Print one of many files as a single line that also begins with `score:`."""
     if judged.error:
         print(f"error: {printable(judged.error)}")
         return
@@ -227,7 +227,7 @@ def write_tables(judge, results, args, under):
         with _out(args.csv) as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
-            for row in rows:  # a name with a line end is one line, too
+            for row in rows:  # a name with a line break is also printed as one line
                 row = {**row, **{name: printable(row[name]) for name in ("file", "error") if name in row}}
                 if "error" not in row:
                     row = {

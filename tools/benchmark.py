@@ -1,8 +1,8 @@
-"""How fast is every stage on this machine? Each is timed against the naive way in the same run.
+"""Benchmarks of every stage on this machine, each timed against the naive implementation in the same run.
 
     python tools/benchmark.py all --json benchmark.json
     python tools/benchmark.py rawboost --repeats 21
-Prints a table a stage: the median of the seconds, their spread (the range of the middle half) and how many times
+Prints one table per stage: median seconds, their interquartile range and how many times
 faster than the naive way, the first of its kind.
 """
 

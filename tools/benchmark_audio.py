@@ -80,7 +80,7 @@ def direct_rawboost(x, algo, params, rng):
 
 
 def rawboost(args):
-    """Every algorithm on one utterance, against direct filtering."""
+    """Benchmark every RawBoost algorithm on one utterance against direct filtering."""
     x = 0.3 * np.random.default_rng(0).standard_normal(int(16000 * args.seconds))
     params = RawBoostParams()
     rows = []
@@ -99,7 +99,7 @@ def rawboost_flags(parser):
 
 
 def loader(args):
-    """Decoding and augmentation: RawBoost against direct filtering, a core and all; every part of --augment, a core."""
+    """Benchmark decoding and augmentation: RawBoost against direct filtering; --augment on one core."""
     length, params = 64600, RawBoostParams()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def loader(args):
         return rows + chains(trials, length, folder, args.repeats)
 
 
-# What is timed of --augment: every part, every codec by itself, the ASVspoof 5 recipe's, and chains that use them.
+# Timed chains of --augment: every part, every codec, that of the ASVspoof 5 recipe, and typical combinations.
 CHAINS = [name for name in AUGMENTATIONS if name not in ("RawBoost", "codec")]
 CHAINS += ["room:t60=0.2..0.6"]  # simulated; the others take their rooms from a folder
 CHAINS += [f"RawBoost:algo={algo}" for algo in (3, 4, 5)]
@@ -144,7 +144,7 @@ CHAINS += [
 
 
 def chains(trials, length, folder, repeats):
-    """Rows of the loader with each of CHAINS: seconds of computing on one core, whatever else the machine does."""
+    """Rows of the loader with each of CHAINS: processor seconds on one core, independent of other processes."""
     rng, flags = np.random.default_rng(0), {}
     for flag, names in {"noise_dir": ("noise", "speech", "music"), "room_dir": ("small", "large")}.items():
         flags[flag] = os.path.join(folder, flag)

@@ -1,4 +1,4 @@
-"""The report, for tools/benchmark.py, beside metrics as their definitions say."""
+"""Benchmark of the report for tools/benchmark.py, against metrics computed literally by their definitions."""
 
 import os
 import statistics
@@ -13,7 +13,7 @@ from tools.timing import PEAK, PIPES, ROOT, time_ways
 
 
 def quadratic_eer(bonafide, spoof):
-    """EER as the published In-the-Wild script computes it, all trials counted anew at each of them."""
+    """EER as in the published In-the-Wild script, which recounts all trials at each of them."""
     scores = np.concatenate([bonafide, spoof])
     order = np.argsort(scores, kind="stable")
     is_bonafide = order < len(bonafide)
@@ -26,7 +26,7 @@ def quadratic_eer(bonafide, spoof):
 
 
 def quadratic_min_dcf(bonafide, spoof):
-    """minDCF with both error rates counted anew at each threshold."""
+    """minDCF that recounts both error rates at each threshold."""
     thresholds = np.concatenate([[-np.inf], bonafide, spoof])
     return min(1.9 * np.mean(bonafide <= threshold) + np.mean(spoof > threshold) for threshold in thresholds)
 

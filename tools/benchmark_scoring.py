@@ -1,4 +1,4 @@
-"""Scoring, the demo and the start of the commands, for tools/benchmark.py."""
+"""Benchmarks of scoring, the demo and command start-up for tools/benchmark.py."""
 
 import functools
 import os
@@ -52,7 +52,7 @@ with torch.inference_mode():
 
 
 def start(args):
-    """From command to first score with a detector of 1.3 GB, against random weights, reading, and copying."""
+    """Benchmark the time from command to first score of a 1.3 GB detector, against random weights, reading, copying."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "detector.pth")
         subprocess.run([sys.executable, "-c", START_WRITE, path], cwd=ROOT, stderr=subprocess.DEVNULL, check=True)
@@ -175,7 +175,7 @@ def scoring(args):
 
 
 def under_load(what, way, device, turns=3):
-    """Rows of a way alone, and beside as many busy processes as there are cores, in turns."""
+    """Rows of one implementation, alone and next to one busy process per core, in turns."""
     n, seconds = usable_cores(), {"quiet": [], "under load": []}
     for _ in range(turns):
         for name, taken in seconds.items():

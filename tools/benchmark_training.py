@@ -1,4 +1,4 @@
-"""Training steps and back-ends, for tools/benchmark.py."""
+"""Benchmarks of training steps and back-ends for tools/benchmark.py."""
 
 import contextlib
 import functools
@@ -49,7 +49,7 @@ WARM_UP = {"naive": 1, "bf16, compiled": 6}
 
 
 def train(args):
-    """A step of training, against one in float32 that waits for its loss.
+    """Benchmark a training step against one in float32 that waits for its loss.
 
     One detector is in memory at a time, so the ways do not take turns. What does not fit the memory is said in its row.
     Columns: of peak, the share of what the card may reach in that precision; GiB, the most memory that was in use;
@@ -82,7 +82,7 @@ def train(args):
 
 
 def _products(config, device, crop):
-    """Multiply-accumulates of a training step, an utterance; what is computed twice to save memory counts once."""
+    """Multiply-accumulates of a training step per utterance; recomputation to save memory is not counted."""
     step, _ = _step("naive", config, device)
     with sdpa_kernel(SDPBackend.MATH), Products() as products:
         step(0.1 * torch.randn(2, crop, device=device), torch.arange(2, device=device))
@@ -118,7 +118,7 @@ def _timed(name, config, device, x, labels, repeats):
 
 
 def _launches(call):
-    """How often a call tells the GPU to start something."""
+    """Number of GPU launches of a call."""
     kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=kinds) as profiled:
         call()
@@ -134,7 +134,7 @@ def _in_mode(name, step, x, labels):
 
 @contextlib.contextmanager
 def plainly():
-    """Within, a detector computes as it is first written: fairseq's convolutions, transposed for every norm."""
+    """Context in which a detector computes naively: fairseq's convolutions, transposed for every norm."""
     extract = Wav2Vec2.extract
     Wav2Vec2.extract = lambda self, waveforms: self.model.feature_extractor(waveforms)
     try:
@@ -144,7 +144,7 @@ def plainly():
 
 
 def _naive_step(config, device):
-    """A step as it is first written: float32, one kernel a weight, its loss read at once."""
+    """Naive step: float32, one kernel per weight, its loss read at once."""
     detector = build_detector(config).to(device).train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6, weight_decay=1e-4, foreach=False)
     criterion = LOSSES[losses_for(config.n_output_logits)[0]]().to(device)
@@ -171,7 +171,7 @@ def _training(config, device, flags):
 
 
 def _peak(device, column):
-    """Multiplications and additions a second that a GPU may reach; None if that is not known."""
+    """Peak FLOP/s of a GPU; None if unknown."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     if any(gpu.endswith(word) or f"{word} " in gpu for word in OTHER_CARDS):
         return None
@@ -179,7 +179,7 @@ def _peak(device, column):
 
 
 def _shares(training, x, labels):
-    """Where the time of a step goes, in words; the device is waited for after each part."""
+    """Shares of the parts of a step in its time, in words; synchronises with the device after each part."""
     moments = {}
 
     def now(name):

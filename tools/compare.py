@@ -107,7 +107,7 @@ def systems_of(args):
 
 
 def script(name, *flags):
-    """Run a command of this project. Raises UserError if it fails; it has said why."""
+    """Run a command of this project. Raises UserError if it fails; the command has printed the reason."""
     command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, flags)]
     if status := subprocess.run(command).returncode:
         raise UserError(f"{' '.join(command)}: ended with status {status}")
@@ -227,7 +227,7 @@ def conditions_in(rows):
 
 
 def markdown(rows, baseline, n_seeds):
-    """The table for people."""
+    """The table as Markdown."""
     _, *others = conditions_in(rows)
     mean = "mean ± sd" if n_seeds > 1 else "one seed"
     titles = ["system", "parameters", "MMACs", "step [ms]", f"EER %: best ({mean})", "95 % interval"]
@@ -283,7 +283,7 @@ def main(argv=None):
     figure_class()
     check_same_comparison(out, args, flags)
     systems = systems_of(args)
-    runs = [(seed, name) for seed in args.seeds for name in systems]  # so that all systems have a seed early
+    runs = [(seed, name) for seed in args.seeds for name in systems]  # so that every system soon has a result
     paths = {}
     for number, (seed, name) in enumerate(runs, start=1):
         passed = time.monotonic() - started

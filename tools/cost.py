@@ -1,4 +1,4 @@
-"""What a back-end costs, counted rather than timed: parameters, and multiply-accumulates of a forward pass."""
+"""Cost of a back-end by counting: parameters, and multiply-accumulates of a forward pass."""
 
 import warnings
 
@@ -18,7 +18,7 @@ SCALED = (torch.ops.aten.mul, torch.ops.aten.mul_)
 
 
 class Products(TorchDispatchMode):
-    """Within, counts multiply-accumulates: `n`.
+    """Context that counts multiply-accumulates in `n`.
 
     They are those of matrix products, convolutions and weighted sums (Nes2Net-X's of its splits, SLS's of layers,
     Mamba's recurrence). Not counted: norms, activations, gates, pooling and softmax.

@@ -1,4 +1,4 @@
-"""How the demo corpus is spoofed: speech synthesisers, copy-synthesis, and what they say."""
+"""Attacks of the demo corpus: speech synthesisers, copy-synthesis, and their sentences."""
 
 import functools
 import os
@@ -143,7 +143,7 @@ def codec2(path, voice, rng, tools):
 
 
 def griffin_lim(path, voice, rng, tools):
-    """A mel spectrogram, inverted: magnitudes by least squares, phases by Griffin & Lim, 1984."""
+    """Inversion of a mel spectrogram: magnitudes by least squares, phases by Griffin & Lim, 1984."""
     import librosa
 
     x, rate = read_recording(path)
@@ -275,7 +275,7 @@ ATTACKS = {
 
 
 def sentence(voice, rng):
-    """Two phrases, one, or the beginning of one: about as long, and as varied in length, as the prompts."""
+    """Two phrases, one, or the beginning of one, with lengths distributed like those of the prompts."""
     phrases = [str(phrase).strip() for phrase in rng.choice(TEXTS[voice[:2]], size=2, replace=False)]
     words = phrases[0].split()
     part = " ".join(words[: rng.integers(3, len(words) + 1)])

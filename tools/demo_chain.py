@@ -1,4 +1,4 @@
-"""The chain that every trial of the demo corpus passes: telephone band, no silence, one level, noise."""
+"""Processing chain of every trial of the demo corpus: telephone band, no silence, one level, noise."""
 
 import numpy as np
 from scipy import signal
@@ -36,7 +36,7 @@ def _squeeze(x, keep=0.06):
 
 
 def telephone(x, rate, rng):
-    """What both classes go through: samples at any rate to float samples at 16 kHz, 0.8 to 4 s, full scale 1."""
+    """Chain of both classes: samples at any rate to float samples at 16 kHz, 0.8 to 4 s, full scale 1."""
     x = _squeeze(band(resample(np.asarray(x, dtype=np.float64), rate, RATE)))
     length = int(rng.uniform(1.2, 4.0) * RATE)
     if len(x) > length:

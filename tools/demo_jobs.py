@@ -1,4 +1,4 @@
-"""Work on trials of the demo corpus, spread over processes."""
+"""Parallel processing of demo corpus trials."""
 
 import concurrent.futures
 import multiprocessing

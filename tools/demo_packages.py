@@ -101,7 +101,7 @@ class _Apt:
         return self._run(*arguments, cwd=cwd)
 
     def with_dependencies(self, packages):
-        """The packages and what they need that this system has not."""
+        """The packages and their dependencies that this system lacks."""
         plan = self._run("--simulate", "--no-install-recommends", "install", *packages).stdout.decode()
         return sorted({*packages, *(line.split()[1] for line in plan.splitlines() if line.startswith("Inst "))})
 
@@ -109,7 +109,7 @@ class _Apt:
         absent = [package for package in packages if not list(self.downloads.glob(f"{package}_*.deb"))]
         if absent:
             print(f"downloading {len(absent)} Debian packages", flush=True)
-            with tempfile.TemporaryDirectory(dir=self.downloads) as folder:  # a file under its name is a whole one
+            with tempfile.TemporaryDirectory(dir=self.downloads) as folder:  # a file under its final name is complete
                 self._run("download", *absent, cwd=folder)
                 for path in Path(folder).glob("*.deb"):
                     os.replace(path, self.downloads / path.name)

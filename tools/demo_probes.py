@@ -1,4 +1,4 @@
-"""Probes of a corpus: detectors that are trained on what should say nothing of the class."""
+"""Probes of a corpus: detectors trained on features that should carry no information about the class."""
 
 import numpy as np
 import soundfile
@@ -17,7 +17,7 @@ from reports.metrics import compute_eer
 
 
 def plain_features(x, rate):
-    """What should say nothing of the class: level, duration, silence; (4,)."""
+    """Level, duration and silence, which should carry no information about the class; (4,)."""
     frames = 10 * np.log10(np.mean(x[: len(x) // 160 * 160].reshape(-1, 160) ** 2, axis=1) + 1e-12)
     quiet = np.percentile(frames, 5) - np.percentile(frames, 95)
     return [10 * np.log10(np.mean(x**2)), len(x) / rate, quiet, np.mean(frames < np.percentile(frames, 95) - 20)]
@@ -31,7 +31,7 @@ def spectrum_features(x, rate):
 
 
 def discontinuities(x, rate):
-    """How much each frame of 20 ms looks like a cut, (frames, 4), in dB.
+    """Cues of a cut in each frame of 20 ms, (frames, 4), in dB.
 
     Its greatest second difference over the RMS one of 100 ms around; its power above 3.8 kHz, which the telephone band
     leaves empty, over that of 100 ms around; the change of level, and of the spectrum's shape, from the frame before to

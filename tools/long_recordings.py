@@ -31,7 +31,7 @@ def render_long(name: str, tools: dict, folder: Path, paths: list, attacks: list
     noise_band = signal.firwin(513, [250, 3400], pass_zero=False, fs=RATE_OUT)
     noise_db = LEVEL_DB - SNR_DB - 10 * np.log10(np.sum(noise_band**2))
     state = np.zeros(len(noise_band) - 1)
-    splices, first, now = [], None, 0  # first: where the spoofed stretch began that is under way
+    splices, first, now = [], None, 0  # first: start of the current spoofed stretch
     with soundfile.SoundFile(folder / f"{name}.flac", "w", RATE_OUT, 1) as file:
         while now < length:
             if first is None and starts and now >= starts[0]:

@@ -102,7 +102,7 @@ def own_recordings(speech_dir, rng):
 
 
 def plan(recordings, attacks, sizes, seed):
-    """The list of Items: which recording or text becomes which trial. Trial ids are shuffled, so say nothing."""
+    """Plan of the trials as Items. Trial ids are shuffled, so they carry no information."""
     items = []
     for number, split in enumerate(SPLITS):
         rng = np.random.default_rng([seed, number])
@@ -134,7 +134,7 @@ def _shares(total, parts):
 
 
 def render(item, tools, folder):
-    """Make one trial and write it as FLAC. Returns its Item, or None where too little speech is left."""
+    """Make one trial and write it as FLAC. Returns its Item, or None if too little speech is left."""
     rng = np.random.default_rng(item.seed)
     if item.attack == "-":
         x, rate = read_recording(item.source)
@@ -209,7 +209,7 @@ def build_whole(folder, recordings, attacks, tools, sizes, seed, jobs):
 
 
 def about(settings, items):
-    """The corpus's name, and what goes with every verdict of a detector trained on it: see corpora.describe."""
+    """Name of the corpus, and the note for every verdict of a detector trained on it; see corpora.describe."""
     recordings = "own recordings" if settings["speech_dir"] else "telephone prompts"
     attacks = [item.attack for item in items if item.split == "train"]
     note = (

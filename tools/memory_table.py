@@ -47,13 +47,13 @@ CROP, RANK = 64600, 8
 
 
 def gib(detector: Detector, trials: int, precision: str, **flags: object) -> float:
-    """GiB at the height of a step of so many trials."""
+    """Peak GiB of a training step with this many trials."""
     config = TrainingConfig(batch_size=trials, precision=precision, crop=CROP, epochs=1, **flags)
     return memory.step_bytes(config, detector) / 2**30
 
 
 def trials_that_fit(detector: Detector, cards: Sequence[int], **flags: object) -> list[int]:
-    """For each card, GB, the most trials of a step in bf16, if 3 % of it and 1 GiB are left for the rest."""
+    """Most trials per bf16 step for each card size [GB], leaving 3 % and 1 GiB of its memory free."""
     # The estimate is the highest of several straight lines: at many trials it is the steepest of them.
     low, high = gib(detector, 512, "bf16", **flags), gib(detector, 1024, "bf16", **flags)
     slope, found = (high - low) / 512, []

@@ -1,4 +1,4 @@
-"""What a detector says of sounds that are not speech, and of recordings of speech; as a table; see docs/doubts.md.
+"""Verdicts of a detector on sounds that are not speech, and on speech, as a table; see docs/doubts.md.
 
 python tools/non_speech.py --model_path CKPT.pt --protocol demo/corpus/.../ASVspoof2019.LA.cm.eval.trl.txt
 """

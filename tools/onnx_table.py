@@ -1,4 +1,4 @@
-"""Which detectors export to ONNX, for which lengths and how exactly; or how fast onnxruntime computes them.
+"""Table of the detectors that export to ONNX, with lengths and accuracy; or the speed of onnxruntime.
 
 python tools/onnx_table.py [--front_ends NAME ...] [--back_ends NAME ...]   the table of docs/onnx.md, small encoders
 python tools/onnx_table.py --speed MODEL_NAME [--ssl NAME]                  seconds of 4 s of audio, beside torch's
@@ -65,7 +65,7 @@ def saved_detector(path, config):
 
 
 def cell(front_end, back_end, folder):
-    """What an exported detector takes, and the largest difference of its scores from torch's."""
+    """Lengths that an exported detector takes, and the largest difference of its scores from torch's."""
     ratio = {"Nes_ratio": (2, 2)} if "Nes_ratio" in BACK_ENDS[back_end].options() else {}
     try:
         config = ModelConfig(model_name=f"{front_end}_{back_end}", **SMALL[front_end], **ratio)

@@ -68,7 +68,7 @@ class Deck:
 
 
 def plan(recordings, attacks, sizes, seed):
-    """The list of Utterances. recordings: {split: {speaker: paths}}. Trial ids are shuffled, so say nothing."""
+    """Plan of the Utterances. recordings: {split: {speaker: paths}}. Trial ids are shuffled: they tell nothing."""
     utterances = []
     for number, split in enumerate(LETTERS):
         rng = np.random.default_rng([seed, 1, number])
@@ -80,7 +80,7 @@ def plan(recordings, attacks, sizes, seed):
         for i, place in enumerate(rng.permutation(sizes[split])):
             attack = "-" if place < n_bonafide else heard[place % len(heard)]
             speaker = list(decks)[rng.choice(len(decks), p=share / share.sum())]
-            deck, target = decks[speaker], rng.uniform(SHORTEST + 1, LONGEST)  # silence around the prompts will go
+            deck, target = decks[speaker], rng.uniform(SHORTEST + 1, LONGEST)  # silence at their ends is removed
             sources = [deck.deal()]
             total = seconds[sources[0]]
             while total < target and total + seconds[deck.top()] <= LONGEST:
@@ -226,7 +226,7 @@ def build(folder, recordings, attacks, tools, sizes, seed, jobs):
     made = in_processes(render, utterances, (tools, folder), jobs)
     made = list(progress(made, desc="utterances", total=len(utterances), unit="utterance"))
     for utterance, _, splices in made:
-        if not splices:  # nowhere between sounds to splice at
+        if not splices:  # no place between sounds to splice at
             audio_path(folder, utterance).unlink()
     made = [row for row in made if row[2]]
     speaker_ids = write_lists(folder, made)

@@ -1,4 +1,4 @@
-"""Utterances out of recorded prompts, with stretches of a time-aligned copy, or of genuine speech, spliced in.
+"""Utterances joined from recorded prompts, with spliced stretches of a time-aligned copy or of genuine speech.
 
 Signals are float64, (samples,), at RATE unless RATE_OUT is named. Splices lie on whole milliseconds: exact at both.
 """

@@ -1,4 +1,4 @@
-"""Timing several ways to do one thing in turns, and a table of the figures."""
+"""Timing of alternative implementations in turns, and tables of the results."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def time_ways(ways, repeats, device="cpu", warm_up=1):
-    """Time several ways to do one thing, {name: callable}; the first is the naive one.
+    """Time alternative implementations {name: callable}; the first is the naive one.
 
     They take turns, so that what else the machine does falls on all of them; warm_up turns before are not counted.
     Returns a row a way: name, seconds (median), spread (range of the middle half), ratio (how many times faster than
