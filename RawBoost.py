@@ -1,6 +1,6 @@
 """RawBoost: data boosting and augmentation on the raw waveform, without torch.
 
-Three noises, alone or composed: linear and non-linear convolutive (LnL), impulsive signal-dependent (ISD) and
+Three types of noise, alone or combined: linear and non-linear convolutive (LnL), impulsive signal-dependent (ISD) and
 stationary signal-independent (SSI). Source: Tak et al., "RawBoost: a raw data boosting and augmentation method
 applied to automatic speaker verification anti-spoofing", ICASSP 2022, section 3.
 """
@@ -19,9 +19,9 @@ def _param(default, description):
 
 @dataclass(frozen=True)
 class RawBoostParams:
-    """Parameters of the three noises; names and defaults are those of the published flags.
+    """Parameters of the three types of noise, with the names and defaults of the published flags.
 
-    Raises ValueError where a range is upside down or outside what the filters can do.
+    Raises ValueError for a reversed range and for values that the filters do not support.
     """
 
     LnL_ratio: float = _param(1.0, "probability of LnL noise (algo 10 and 11)")
@@ -51,25 +51,25 @@ class RawBoostParams:
                 raise ValueError(f"{name} must be a finite number, found {getattr(self, name)}")
         for low, high in [("minF", "maxF"), ("minBW", "maxBW"), ("minCoeff", "maxCoeff"), ("SNRmin", "SNRmax")]:
             if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low} {getattr(self, low)} is above {high} {getattr(self, high)}")
+                raise ValueError(f"{low} must be at most {high}, found {getattr(self, low)} and {getattr(self, high)}")
         for name in ("LnL_ratio", "ISD_ratio", "SSI_ratio"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0 ... 1, found {getattr(self, name)}")
+                raise ValueError(f"{name} must be from 0 to 1, found {getattr(self, name)}")
         if not (0 <= self.minF and self.maxF <= self.fs / 2):
-            raise ValueError(f"minF, maxF must lie in 0 ... {self.fs / 2:g} Hz, found {self.minF}, {self.maxF}")
+            raise ValueError(f"minF and maxF must be from 0 to {self.fs / 2:g} Hz, found {self.minF} and {self.maxF}")
         if not 0 <= self.P <= 100:
-            raise ValueError(f"P is a percentage, found {self.P}")
-        # minBW > 0.002: a notch is kept 0.001 Hz inside the band's edges, and must keep a width there.
+            raise ValueError(f"P must be a percentage from 0 to 100, found {self.P}")
+        # minBW > 0.002: a notch is clipped 0.001 Hz inside the band's edges and must keep a positive width.
         for name, least in [("nBands", 1), ("minBW", 0.01), ("minCoeff", 1), ("N_f", 1)]:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
-        for name, most in [("nBands", 1000), ("maxCoeff", 100_000), ("N_f", 100)]:  # beyond, a trial takes for ever
+        for name, most in [("nBands", 1000), ("maxCoeff", 100_000), ("N_f", 100)]:  # limits the time per trial
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be at most {most}, found {getattr(self, name)}")
 
 
 def _uniform(rng, low, high):
-    # Not rng.uniform: the bias of LnL turns a range of gains upside down, which a Generator refuses.
+    # Not rng.uniform: the bias of LnL can reverse a range of gains, which a Generator refuses.
     return low + (high - low) * rng.random()
 
 
@@ -79,17 +79,17 @@ def _limit_peak(x):
 
 
 def _norm(x):
-    # Not np.linalg.norm: its BLAS starts threads, which in every loader worker fight for the training's cores.
+    # Not np.linalg.norm: its BLAS starts threads in every audio worker, which compete with the training for cores.
     return np.sqrt(np.sum(x * x))
 
 
 def _notch_banks(rng, params, gain_ranges):
     """Draw a bank of notch filters for each (lowest, highest) gain in dB.
 
-    Every notch is a band-stop FIR by the Hamming window, of odd length, so that a bank, their convolution, is
-    symmetric: about its middle it has a real frequency response. That of the published filter is this one, delayed.
-    Returns the responses, (banks, size / 2 + 1), on the bins of an FFT of `size` samples, and the largest number of
-    samples that a bank reaches to each side.
+    A notch is a band-stop FIR filter (Hamming window) of odd length. A bank, the convolution of its notches, is
+    therefore symmetric, and its frequency response about the middle is real. The published filter has the same response
+    with a delay. Returns the responses, (banks, size / 2 + 1), on the bins of an FFT of `size` samples, and the largest
+    number of taps of a bank on each side.
     """
     notches, gains_db = [], []
     for low_db, high_db in gain_ranges:
@@ -102,7 +102,7 @@ def _notch_banks(rng, params, gain_ranges):
     nyquist = params.fs / 2
     low = np.maximum(centre - width / 2, 0.001) / nyquist
     high = np.minimum(centre + width / 2, nyquist - 0.001) / nyquist
-    n = np.arange(half.max() + 1)  # taps to the right of the middle; those to the left mirror them
+    n = np.arange(half.max() + 1)  # taps right of the middle; the left half mirrors them
     taps = low * np.sinc(low * n) + (n == 0) - high * np.sinc(high * n)
     taps *= np.where(n <= half, 0.54 + 0.46 * np.cos(np.pi * n / np.maximum(half, 1)), 0)
     taps /= taps[..., :1] + 2 * np.sum(taps[..., 1:], axis=-1, keepdims=True)  # gain 1 at 0 Hz
@@ -110,14 +110,14 @@ def _notch_banks(rng, params, gain_ranges):
     reach = int(half.sum(axis=1).max())
     size = max(2048, 2 ** int(np.ceil(np.log2(8 * reach + 1))))
     responses = fft.dct(taps, type=1, n=size // 2 + 1).prod(axis=1)
-    largest = np.max(np.abs(responses[:, : size // 2 : size // 1024]), axis=1)  # on scipy's freqz grid, 512 points
+    largest = np.max(np.abs(responses[:, : size // 2 : size // 1024]), axis=1)  # on the 512 points of scipy's freqz
     return responses * (10 ** (np.array(gains_db) / 20) / largest)[:, None], reach
 
 
 def _filter(signals, responses, reach):
-    """Sum of the signals, an iterable of (samples,), each filtered by its response; overlap-save, one inverse FFT.
+    """Filter each signal (samples,) with its response and sum the results; overlap-save with one inverse FFT.
 
-    The published filtering keeps the length and comes out one sample early; so does this.
+    Like the published filtering, the output has the length of the input and is one sample early.
     """
     size = 2 * (responses.shape[1] - 1)
     step = size - 2 * reach
@@ -168,7 +168,7 @@ def _ssi(x, params, rng):
 
 _RATIOS = {_lnl: "LnL_ratio", _isd: "ISD_ratio", _ssi: "SSI_ratio"}
 
-# algorithm -> (noises, do they run side by side on the clean signal, is each drawn by its own probability)
+# algorithm -> (noises, whether they run in parallel on the clean signal, whether each is applied with its probability)
 ALGORITHMS = {
     0: ((), False, False),
     1: ((_lnl,), False, False),
@@ -193,9 +193,8 @@ def apply_rawboost(
 ) -> np.ndarray:
     """Augment a waveform.
 
-    x: (samples,) real, full scale 1. algo: 0 to 11, see ALGORITHMS; 0 changes nothing. rng: a fresh Generator where
-    None. With RandomState(seed) the draws, and so the output, are those of the published code after
-    np.random.seed(seed).
+    x: (samples,) real, full scale 1. algo: 0 to 11, see ALGORITHMS; 0 changes nothing. rng: None: a new Generator. With
+    RandomState(seed), the draws and the output equal those of the published code after np.random.seed(seed).
     Returns a new float64 array (samples,). Raises ValueError for an unknown algorithm or an empty waveform.
     """
     if algo not in ALGORITHMS:

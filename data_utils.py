@@ -1,4 +1,4 @@
-"""Audio files to tensors: cropping, augmentation, batches. audio.py reads them."""
+"""Audio files to tensors: cropping, augmentation and batches. common/audio.py reads the files."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from common.workers import Workers
 from corpora import BONAFIDE, SPOOF, Trial
 from front_ends import FrontEnd, n_units
 
-LONG = 60  # seconds of an utterance that are augmented before the crop is taken
+LONG = 60  # longer utterances are cut to so many seconds before augmentation
 _warned_of = set()
 
 
@@ -27,7 +27,7 @@ def _warn_of_silence(path, x):
 
 
 def random_samples(x: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """`length` samples of a waveform from a random place; a shorter one is repeated first, past `length`."""
+    """Crop `length` samples of a waveform at a random place; a shorter one is first repeated to more than `length`."""
     n = x.shape[-1]
     if n <= length:
         x = np.tile(x, length // n + 1)
@@ -36,7 +36,7 @@ def random_samples(x: np.ndarray, length: int, rng: np.random.Generator) -> np.n
 
 
 def expected_samples(path: Path | str) -> int:
-    """Samples that load_audio will give, about, at 16 kHz: from the header, else by decoding; 0 if it cannot."""
+    """Approximate number of samples from load_audio, from the header or else by decoding; 0 if unreadable."""
     seconds = header_seconds(path)
     try:
         return len(load_audio(path)) if seconds is None else round(seconds * SAMPLE_RATE)
@@ -47,30 +47,30 @@ def expected_samples(path: Path | str) -> int:
 def plan_batches(
     front_end: FrontEnd, paths: Sequence[Path | str], length: int | None = None, batch_samples: int | None = None
 ) -> list[list[int]]:
-    """Which files are scored together: lists of indexes into `paths`, see batches_of.
+    """Group files into scoring batches: lists of indexes into `paths`, see batches_of.
 
-    Those of which the front-end sees the same number of samples, so that sharing a batch changes no score. For one that
-    works frame by frame these are the samples of its frames; for one that normalises over time (a group norm), all
-    samples. There is no padding and no mask.
+    A batch has files of which the front-end sees the same number of samples, so batching does not change scores. For a
+    front-end that works frame by frame, these are the samples of whole frames; for one that normalises over time (group
+    norm), all samples. There is no padding and no mask.
 
-    length: samples that are scored of each; None is the whole utterance. batch_samples: None is the device's. The plan
-    depends on nothing but the files and these, so that a run that goes on with it comes to the same scores. A length
-    that the header got wrong costs time alone: see score_batches.
+    length: samples to score of each file; None: the whole utterance. batch_samples: None: the default of the device.
+    The plan depends only on the files and these arguments, so a resumed run gives the same scores. A wrong length in a
+    header only costs time: see score_batches.
     """
     device = next(chain(front_end.parameters(), front_end.buffers())).device.type
     batch_samples = BATCH_SAMPLES[device] if batch_samples is None else batch_samples
     if length:
         return batches_of([length] * len(paths), batch_samples)
-    with ThreadPoolExecutor(16) as pool:  # waits for the disk, most of the time
+    with ThreadPoolExecutor(16) as pool:  # threads, because this mostly waits for the disk
         samples = list(pool.map(expected_samples, paths, chunksize=64))
     repeated = [n * max(math.ceil(front_end.least_samples / max(n, 1)), 1) for n in samples]
     return batches_of(map(front_end.samples_ready, repeated), batch_samples)
 
 
 class UnitLabels:
-    """Labels of the units of a crop, that a detector on front_end scores every `unit` seconds.
+    """Labels of the units of a crop, for a detector that gives a score every `unit` seconds.
 
-    Raises ValueError if a unit has no whole number of frames.
+    Raises ValueError if a unit is not a whole number of frames of the front-end.
     """
 
     def __init__(self, front_end: FrontEnd, unit: float) -> None:
@@ -78,7 +78,7 @@ class UnitLabels:
         self.samples = self.frames_per_unit * front_end.stride
 
     def spoofed(self, trial: Trial, n_samples: int) -> np.ndarray:
-        """(n_samples,) 1 where a trial is spoofed, else 0; one without spans is so from end to end or nowhere."""
+        """(n_samples,) 1 where a trial is spoofed, else 0; without spans, its label holds for all samples."""
         if trial.spans is None:
             return np.full(n_samples, trial.label == SPOOF, np.float32)
         spoofed = np.zeros(n_samples, np.float32)
@@ -88,8 +88,10 @@ class UnitLabels:
         return spoofed
 
     def __call__(self, spoofed: np.ndarray) -> np.ndarray:
-        """(samples,) of a crop, 1 where it is spoofed, to labels (1 + U,): of the crop and its U units, bona fide those
-        without one spoofed sample. Source: the segment labels of PartialSpoof (Zhang et al., IEEE/ACM TASLP 2023).
+        """Labels (1 + U,) of a crop and its U units. spoofed: (samples,) 1 where the crop is spoofed, else 0.
+
+        A unit with any spoofed sample is spoofed.
+        Source: the segment labels of PartialSpoof (Zhang et al., IEEE/ACM TASLP 2023).
         """
         n = n_units(self.front_end.n_frames(len(spoofed)), self.frames_per_unit)
         units = np.maximum.reduceat(spoofed[: n * self.samples], np.arange(n) * self.samples)
@@ -97,16 +99,15 @@ class UnitLabels:
 
 
 class TrialDataset:
-    """Trials as (waveform (samples,), label, index).
+    """Dataset of trials as (waveform (samples,), label, index).
 
-    trials: with paths. length: samples of the crop; None keeps the whole utterance, or, given a front_end, makes of it
-    what that sees, see FrontEnd.ready.
-    A batch's keys may hold a length of their own, see EpochSampler.
-    place: where the crop is taken, "first", "random", or "random_if_longer": a shorter utterance is then repeated from
-    its start. augment: function (x, rng=Generator) of a waveform, before the crop; see augmentation.AUGMENTATIONS.
-    seed: of augmentation and crop. An item is asked for as (epoch, index): its randomness comes from (seed, epoch,
-    index) alone, so that it does not depend on the worker that makes it. bad_audio: given, the next trial whose audio
-    can be read takes the place of one whose cannot. units: the label is then an array (1 + U,), see UnitLabels.
+    trials: with paths. length: samples of the crop; None: the whole utterance, or, with a front_end, its input made
+    from it (FrontEnd.ready). The keys of a batch may contain another length, see EpochSampler.
+    place: place of the crop, "first", "random", or "random_if_longer" (a shorter utterance is repeated from its start).
+    augment: function (x, rng=Generator) of a waveform, applied before the crop; see augmentation.AUGMENTATIONS.
+    seed: of augmentation and crop. Items are indexed by (epoch, index). Their randomness depends only on (seed, epoch,
+    index), not on the worker. bad_audio: if given, a trial with unreadable audio is replaced by the next readable one.
+    units: if given, the label is an array (1 + U,), see UnitLabels.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class TrialDataset:
         trial = self.trials[index]
         rng = np.random.default_rng([self.seed, epoch, index])
         is_random = self.place == "random" or (self.place == "random_if_longer" and len(x) > length)
-        rows = np.stack([x, self.units.spoofed(trial, len(x))]) if self.units else x[None]  # cropped alike
+        rows = np.stack([x, self.units.spoofed(trial, len(x))]) if self.units else x[None]  # so both get the same crop
         if length and len(x) > max(LONG * SAMPLE_RATE, length):
             longest = max(LONG * SAMPLE_RATE, length)
             rows = random_samples(rows, longest, rng) if is_random else rows[:, :longest]
@@ -151,13 +152,13 @@ class TrialDataset:
             rows = random_samples(rows, length, rng) if is_random else first_samples(rows, length)
         elif self.front_end:
             rows = repeat_pad(rows, self.front_end.least_samples)
-        # Trials of unknown label have label -1; nothing that is trained on has.
+        # The unknown label is -1; it does not occur in training.
         label = self.units(rows[1]) if self.units else -1 if trial.label is None else trial.label
         x = self.front_end.ready(rows[0]) if self.front_end and not length else rows[0]
         return np.ascontiguousarray(x, dtype=np.float32), label, index
 
     def _read(self, index):
-        """The first readable trial from `index` on: (its index, waveform, [(path, why)] of those before it)."""
+        """The first readable trial from `index` on: (its index, waveform, [(path, error)] of the skipped ones)."""
         skipped = []
         for i in range(len(self)):
             found = (index + i) % len(self)
@@ -171,12 +172,12 @@ class TrialDataset:
             else:
                 _warn_of_silence(self.trials[found].path, x)
                 return found, x, skipped
-        raise UserError("expected audio, found not one file of the list that can be read")
+        raise UserError("expected audio, found no readable file in the list")
 
     def batch(self, keys: Iterable[tuple]) -> tuple[list[np.ndarray], tuple]:
-        """A batch as a worker makes it: [waveforms (B, samples)] and the rest, what TrialLoader makes of it.
+        """Make a batch in a worker: [waveforms (B, samples)], and (labels, indices, skipped files) for TrialLoader.
 
-        One stack, but where whole utterances are of other lengths than planned.
+        There is one array of waveforms, or several if whole utterances have other lengths than planned.
         """
         same_length, skipped = {}, []
         for epoch, index, *length in keys:
@@ -189,19 +190,19 @@ class TrialDataset:
 
 
 class BadAudio:
-    """Files that cannot be read and are skipped: at most `allowed`, each logged once."""
+    """Record of unreadable files that are skipped: at most `allowed`, each logged once."""
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
         self.skipped = set()
 
     def check(self, n: int, error: str | UserError) -> None:
-        """Raise UserError where n files that cannot be read, the last for the reason `error`, are too many."""
+        """Raise UserError if n unreadable files are too many. error: of the last one, for the message."""
         if n > self.allowed:
             raise UserError(f"{error}; --skip_bad_audio allows {self.allowed}")
 
     def skip(self, path: str, error: str) -> None:
-        """Take note of a file and why it cannot be read. Raises UserError where it is one too many."""
+        """Record an unreadable file and its error. Raises UserError if it is one too many."""
         if path not in self.skipped:
             self.skipped.add(path)
             self.check(len(self.skipped), error)
@@ -217,7 +218,7 @@ def _why_unreadable(path):
 
 
 def check_audio(trials: list[Trial], num_workers: int, **options: object) -> dict[str, str]:
-    """Decode the audio of every trial, in parallel. Returns {path: why it cannot be read}. options: of the bar."""
+    """Decode the audio of all trials in parallel: {path: error} of unreadable files. options: of the progress bar."""
     paths = [trial.path for trial in trials]
     checked = Workers(_why_unreadable, num_workers).results(paths)
     bar = progress(checked, total=len(paths), desc="checking audio", unit="file", **options)
@@ -225,11 +226,12 @@ def check_audio(trials: list[Trial], num_workers: int, **options: object) -> dic
 
 
 class EpochSampler:
-    """Batches of (epoch, index), shuffled anew by (seed, epoch); set `epoch` before each pass, `start` to begin
-    behind that many batches, `stop` to end before that one. Of each batch a process takes every world-th trial.
+    """Sampler of batches of (epoch, index), shuffled with the seed (seed, epoch).
 
-    lengths: given, the keys are (epoch, index, length), of one length a batch: any from the first to the second, drawn
-    by (seed, epoch, batch). order: given, it is called with the epoch for its n keys, see training.balance.
+    Set `epoch` before each pass, `start` to skip so many batches, and `stop` to end before that batch. Each process
+    takes every world-th trial of a batch.
+    lengths: if given, keys are (epoch, index, length), with one length per batch, drawn from this range with the seed
+    (seed, epoch, batch). order: if given, a function of the epoch that returns its n keys, see training.balance.
     """
 
     def __init__(
@@ -247,7 +249,7 @@ class EpochSampler:
         self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
         self.rank, self.world, self.lengths, self.order = rank, world, lengths, order
         self.epoch, self.start, self.stop = 0, 0, None
-        # In training every process has a share in every batch, for they all wait for each other in each.
+        # In training, every process needs trials of every batch because the processes wait for each other.
         least = batch_size if drop_last else world if shuffle else 1
         self.n_batches = n // batch_size + (n % batch_size >= least)
 
@@ -263,12 +265,12 @@ class EpochSampler:
         return [(self.epoch, int(index)) for index in order]
 
     def _length(self, batch):
-        # The 1 sets it apart from the random numbers of trials, which are of (seed, epoch, index).
+        # The 1 separates this seed from those of trials, (seed, epoch, index).
         rng = np.random.default_rng([self.seed, self.epoch, batch, 1])
         return int(rng.integers(*self.lengths, endpoint=True))
 
     def sizes(self) -> set[int]:
-        """Numbers of trials, of all processes together, that the batches of a pass have."""
+        """Sizes of the batches of a pass: numbers of trials of all processes together."""
         return {min(self.batch_size, self.n - batch * self.batch_size) for batch in (0, len(self) - 1)}
 
     def __len__(self):
@@ -276,7 +278,7 @@ class EpochSampler:
 
 
 class PlannedSampler:
-    """Batches of (epoch, index) as `plan_batches` made them, of which a process takes every world-th."""
+    """Sampler of the batches of `plan_batches`, as (epoch, index); each process takes every world-th batch."""
 
     def __init__(self, batches: list[list[int]], rank: int = 0, world: int = 1) -> None:
         self.batches, self.epoch = batches[rank::world], 0
@@ -289,7 +291,7 @@ class PlannedSampler:
 
 
 class TrialLoader:
-    """Batches of a TrialDataset: waveforms (B, samples), labels (B,), or (B, 1 + U) of units, and indices (B,)."""
+    """Loader of batches of a TrialDataset: waveforms (B, samples), labels (B,) or (B, 1 + U), indices (B,)."""
 
     def __init__(
         self,
@@ -305,11 +307,11 @@ class TrialLoader:
         return len(self.batch_sampler)
 
     def __iter__(self):
-        """Raises UserError where audio cannot be read, or more of it than the dataset's BadAudio allows."""
+        """Yield batches. Raises UserError for unreadable audio, or for more of it than BadAudio allows."""
         for stacks, (labels, indices, skipped) in self.workers.results(self.batch_sampler):
             for path, error in skipped:
                 self.dataset.bad_audio.skip(path, error)
-            # Labels of units come as arrays.
+            # np.array, because labels of units are arrays.
             yield from zip(stacks, (torch.from_numpy(np.array(part)) for part in labels), map(torch.tensor, indices))
 
 
@@ -326,9 +328,9 @@ def make_loader(
     lengths: tuple[int, int] | None = None,
     order: Callable[[int], list[tuple]] | None = None,
 ) -> TrialLoader:
-    """A loader over a TrialDataset; call `loader.batch_sampler.epoch = n` before pass n.
+    """Create a loader of a TrialDataset; set `loader.batch_sampler.epoch = n` before pass n.
 
-    batch_size: trials of all `world` processes together, of which this is number `rank`. lengths, order: see
+    batch_size: trials per batch of all `world` processes together; this process is number `rank`. lengths, order: see
     EpochSampler; len(order) is the number of trials per epoch.
     """
     n = len(dataset if order is None else order)

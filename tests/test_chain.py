@@ -77,7 +77,7 @@ def test_a_text_that_is_wrong_is_named_with_what_was_meant(text, words):
         ("codec:kinds=mp4", "--augment codec: kind must be one of mp3, .*, found mp4"),
         ("codec:kinds=vorbis,bitrate=8..16", "--augment codec: bitrate of vorbis: expected 24 to 100"),
         ("RawBoost:algo=12", "--augment RawBoost: algo must be one of 0, .*, found 12"),
-        ("RawBoost:algo=4,SNRmin=50", "--augment RawBoost: SNRmin 50.0 is above SNRmax 40"),
+        ("RawBoost:algo=4,SNRmin=50", "--augment RawBoost: SNRmin must be at most SNRmax, found 50.0 and 40"),
         ("noise", "--augment noise: dir: expected a folder of recordings, .* --noise_dir, found none"),
         ("noise:dir=/no/where", "--augment noise: /no/where: expected recordings .*, found no such folder"),
         ("room:dir=/no/where", "--augment room: /no/where: expected recordings"),
