@@ -161,17 +161,18 @@ class TrialDataset:
         """The first readable trial from `index` on: (its index, waveform, [(path, error)] of the skipped ones)."""
         skipped = []
         for i in range(len(self)):
-            found = (index + i) % len(self)
+            candidate = (index + i) % len(self)
+            path = self.trials[candidate].path
             try:
-                x = load_audio(self.trials[found].path)
+                x = load_audio(path)
             except UserError as error:
                 if self.bad_audio is None:
                     raise
-                skipped.append((self.trials[found].path, str(error)))
+                skipped.append((path, str(error)))
                 self.bad_audio.check(len(skipped), error)
             else:
-                _warn_of_silence(self.trials[found].path, x)
-                return found, x, skipped
+                _warn_of_silence(path, x)
+                return candidate, x, skipped
         raise UserError("expected audio, found no readable file in the list")
 
     def batch(self, keys: Iterable[tuple]) -> tuple[list[np.ndarray], tuple]:
@@ -181,8 +182,8 @@ class TrialDataset:
         """
         same_length, skipped = {}, []
         for epoch, index, *length in keys:
-            found, x, bad = self._read(index)
-            item = self._item(epoch, found, x, *length or [self.length])
+            readable, x, bad = self._read(index)
+            item = self._item(epoch, readable, x, *length or [self.length])
             same_length.setdefault(len(item[0]), []).append(item)
             skipped += bad
         waveforms, labels, indices = zip(*(zip(*items) for items in same_length.values()))

@@ -65,15 +65,15 @@ def scan_audio(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def _by_name(folder, names):
-    found = {}
+    paths = {}
     for ending in reversed(AUDIO_EXTENSIONS):
         for name in names:
             if name.lower().endswith(ending):
-                found[_as_utf8(name[: -len(ending)])] = os.path.join(folder, name)
+                paths[_as_utf8(name[: -len(ending)])] = os.path.join(folder, name)
     stems = Counter(stem(name) for name in names)
-    found |= {_as_utf8(name): os.path.join(folder, name) for name in names if stems[stem(name)] > 1}
-    composed = {unicodedata.normalize("NFC", name): path for name, path in found.items() if not name.isascii()}
-    return composed | found  # macOS decomposes letters; lists seldom do
+    paths |= {_as_utf8(name): os.path.join(folder, name) for name in names if stems[stem(name)] > 1}
+    composed = {unicodedata.normalize("NFC", name): path for name, path in paths.items() if not name.isascii()}
+    return composed | paths  # macOS decomposes letters; lists seldom do
 
 
 def _as_utf8(name):

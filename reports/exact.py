@@ -31,9 +31,9 @@ def exact_bounds(figures: list, values: dict, scores: np.ndarray, condition: Con
     """Exact bounds {key: Bounds} of the figures that are error rates and whose bootstrap interval is unreliable.
 
     figures: figures.Figures; values: {key: figures.Value}; scores: (trials,). An interval is unreliable if no error was
-    observed or its ends are equal; that of an EER also if a class has fewer than FEWEST_TRIALS trials. The threshold
-    of the figure on these trials is taken as given. The bounds of a FAR at a given FRR therefore ignore that few bona
-    fide trials leave its threshold uncertain; few trials alone give it no bounds.
+    observed or its ends are equal; that of an EER also if a class has fewer than FEWEST_TRIALS trials. Bounds hold at
+    the figure's threshold on these trials, which is taken as given. A FAR at a given FRR therefore gets no bounds
+    merely because few bona fide trials leave its threshold uncertain.
     """
     classes = [scores[index] for index in (condition.bonafide, condition.spoof)]
     is_few = min(map(len, classes)) < FEWEST_TRIALS

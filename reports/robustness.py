@@ -46,7 +46,7 @@ def read_conditions(
 ) -> tuple[corpora.TrialTable, dict[tuple[str, str], np.ndarray], dict[str, dict]]:
     """Read score files of all conditions: (table of the trials, {(condition, system): scores (trials,)}, checks).
 
-    systems: {name: clean score file}; the files of the other conditions are looked for next to it. checks: {system:
+    systems: {name: clean score file}; the files of the other conditions are searched for next to it. checks: {system:
     counts of its files}. The other arguments: see read_systems. Raises the UserErrors of read_systems, and UserError if
     a clean file is missing or has no other condition next to it.
     """
