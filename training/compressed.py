@@ -1,4 +1,4 @@
-"""Distillation in frequency and time: a student of band-limited speech learns from a teacher of the whole band."""
+"""Frequency-time distillation: a student on band-limited speech learns from a teacher on full-band speech."""
 
 from collections.abc import Sequence
 
@@ -12,25 +12,26 @@ from training.cross_entropy import WeightedCrossEntropy
 
 
 class FrequencyTimeDistillation(WeightedCrossEntropy):
-    """Weighted cross-entropy of a student on low-pass filtered speech, plus three distances from a teacher on the same
-    speech unfiltered: of the features' spectra over time above the lower quarter, of the features, and of the logits.
+    """Weighted cross-entropy of a student on low-pass filtered speech, plus three distances to a teacher on the same
+    speech unfiltered: between the features' spectra over time (without the lowest quarter of the bins), between the
+    features, and between the logits.
 
     This project's own reading of the title of Wang et al., "FTDKD: Frequency-time domain knowledge distillation for
-    low-quality compressed audio deepfake detection", IEEE/ACM TASLP 2024, of which only title and results were at hand:
-    the filters, which features, all three distances, their weights and the temperature (Hinton et al., 2015) are not
-    known to be the authors'.
+    low-quality compressed audio deepfake detection", IEEE/ACM TASLP 2024. Only title and results were available: the
+    filters, the choice of features, all three distances, their weights and the temperature (Hinton et al., 2015) may
+    differ from the authors'.
     """
 
     needs_teacher = True
-    FILTERS = 256  # drawn from per utterance
-    HIGH = 0.25  # share of the bins that are left out, the lowest
-    FREQUENCY, TIME = 1.0, 1.0  # weights
+    FILTERS = 256  # size of the pool that each utterance draws its filter from
+    HIGH = 0.25  # fraction of the bins, the lowest ones, that is left out
+    FREQUENCY, TIME = 1.0, 1.0  # weights of the distances
     TEMPERATURE = 2.0
 
     def __init__(self, class_weights: Sequence[float] = (0.1, 0.9)) -> None:
         super().__init__(class_weights)
         rng, impulse = np.random.default_rng(0), np.zeros(2 * HALF_LENGTHS[1] + 1)
-        impulse[HALF_LENGTHS[1]] = 1  # what it becomes is the filter, as long as the longest
+        impulse[HALF_LENGTHS[1]] = 1  # the impulse responses, zero-padded to the longest filter
         taps = np.stack([apply_fir(impulse, list(CUTOFFS)[i % 2], rng) for i in range(self.FILTERS)])
         self.register_buffer("taps", torch.from_numpy(taps).float(), persistent=False)
 
@@ -42,11 +43,11 @@ class FrequencyTimeDistillation(WeightedCrossEntropy):
             for network in (detector, teacher)
         )
         if own != theirs:
-            words = "{} frames of a second, {} channels and {} outputs"
-            raise ValueError(f"expected a detector of {words.format(*own)}, found {words.format(*theirs)}")
+            words = "{} frames per second, {} channels and {} outputs"
+            raise ValueError(f"expected a detector with {words.format(*own)}, found {words.format(*theirs)}")
 
     def of_detector(self, detector: Detector, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(2,): the sums of the cross-entropies and of the distances."""
+        """The sums (2,) of the cross-entropies and of the distances."""
         with torch.no_grad():
             theirs = self.teacher.hidden_states(x)
             targets = at_least_float32(self.teacher.classify(theirs))
@@ -54,13 +55,13 @@ class FrequencyTimeDistillation(WeightedCrossEntropy):
         logits = at_least_float32(detector.classify(states))
         with torch.autocast(x.device.type, enabled=False):
             features = at_least_float32([states[-1], theirs[-1]])
-            apart = self.FREQUENCY * frequency_distance(*features, self.HIGH)
-            apart = apart + self.TIME * (features[0] - features[1]).square().mean(dim=(1, 2))
-            apart = apart + softened(logits, targets, self.TEMPERATURE)
-            return torch.stack([self.total(logits, labels), apart.sum()])
+            distances = self.FREQUENCY * frequency_distance(*features, self.HIGH)
+            distances = distances + self.TIME * (features[0] - features[1]).square().mean(dim=(1, 2))
+            distances = distances + softened(logits, targets, self.TEMPERATURE)
+            return torch.stack([self.total(logits, labels), distances.sum()])
 
     def filtered(self, x: torch.Tensor) -> torch.Tensor:
-        """Waveforms (B, samples), each through a filter drawn at random; of the same length and not delayed."""
+        """Filter each of the waveforms (B, samples) with a randomly drawn FIR filter; length and alignment are kept."""
         taps = self.taps[torch.randint(len(self.taps), (len(x),), device=x.device)]
         n = x.shape[1] + taps.shape[1] - 1
         y = torch.fft.irfft(torch.fft.rfft(x.float(), n) * torch.fft.rfft(taps, n), n)
@@ -68,13 +69,13 @@ class FrequencyTimeDistillation(WeightedCrossEntropy):
         return y[:, start : start + x.shape[1]].to(x.dtype)
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """(2,): the sum of the class weights, and the number of trials."""
+        """The sum of the class weights, and the number of trials; (2,)."""
         return torch.stack([self.weight_of_classes(labels), torch.ones_like(labels, dtype=torch.float32).sum()])
 
 
 def frequency_distance(student: torch.Tensor, teacher: torch.Tensor, high: float) -> torch.Tensor:
-    """Mean squared differences (B,) of the amplitudes of features (B, T, C), by an orthonormal Fourier transform over
-    time, of all bins but the lowest: the share `high` of them, rounded down.
+    """Mean squared differences (B,) between the amplitude spectra of features (B, T, C), from an orthonormal Fourier
+    transform over time. The lowest bins, a fraction `high` (rounded down), are left out.
     """
     amplitudes = [torch.fft.rfft(features, dim=1, norm="ortho").abs() for features in (student, teacher)]
     first = int(high * amplitudes[0].shape[1])
@@ -82,9 +83,9 @@ def frequency_distance(student: torch.Tensor, teacher: torch.Tensor, high: float
 
 
 def softened(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T^2 KL(teacher || student) (B,) of logits (B, n) over a temperature. Source: Hinton et al., "Distilling the
-    knowledge in a neural network", 2015.
+    """Distillation loss T^2 KL(teacher || student) (B,) of logits (B, n), softened by a temperature T. Source: Hinton
+    et al., "Distilling the knowledge in a neural network", 2015.
     """
-    log_shares = F.log_softmax(logits / temperature, dim=1)
+    log_probabilities = F.log_softmax(logits / temperature, dim=1)
     targets = F.log_softmax(targets / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_shares, targets, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * F.kl_div(log_probabilities, targets, reduction="none", log_target=True).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Cross-entropy of two logits, alone or as the first of a loss's terms."""
+"""Weighted cross-entropy of two logits, alone or as the first term of a loss."""
 
 import torch
 from torch.nn import functional as F
@@ -7,8 +7,8 @@ from training.objective import Loss, at_least_tiny
 
 
 class WeightedCrossEntropy(Loss):
-    """Cross-entropy of two logits with a weight per class. A subclass may add terms in `of_detector` and `weight`; its
-    dev loss is the cross-entropy alone.
+    """Cross-entropy of two logits with class weights. A subclass may add terms in `of_detector` and `weight`; its dev
+    loss is still the cross-entropy alone.
     """
 
     def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -21,5 +21,5 @@ class WeightedCrossEntropy(Loss):
         return self.weight_of_classes(labels)
 
     def weight_of_classes(self, labels: torch.Tensor) -> torch.Tensor:
-        """The sum of the class weights of trials (B,), a scalar."""
+        """The sum of the class weights of labels (B,), a scalar."""
         return self.class_weights[labels].sum()

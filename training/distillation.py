@@ -1,4 +1,4 @@
-"""One-class knowledge distillation: a student learns on bona fide speech alone what a teacher makes of it."""
+"""One-class knowledge distillation: a student learns to imitate a teacher on bona fide speech only."""
 
 import torch
 from torch.nn import functional as F
@@ -8,13 +8,13 @@ from training.objective import EmbeddingLoss
 
 
 class OneClassDistillation(EmbeddingLoss):
-    """Of bona fide trials: 1 - the mean cosine of the student's hidden states with the teacher's, plus 1 - that of the
-    embeddings. The score is the first cosine: on what the student never learned, the two agree less. The dev loss
-    is the first term.
+    """Distance between student and teacher on bona fide trials: (1 - mean cosine of their hidden states) + (1 - cosine
+    of their embeddings). The score of a trial is the first cosine, because student and teacher agree less on speech
+    that the student was not trained on. The dev loss is the first term.
 
-    After Lu et al., "One-class knowledge distillation for spoofing speech detection", ICASSP 2024: a teacher that knows
-    both classes, a student of bona fide speech, and the cosine are theirs. Which layers, their weights, the score and
-    the recipe are this project's own choice.
+    After Lu et al., "One-class knowledge distillation for spoofing speech detection", ICASSP 2024, who propose a
+    teacher trained on both classes, a student trained on bona fide speech, and the cosine. The layers, their weights,
+    the score and the recipe are this project's own choice.
     """
 
     n_outputs = 1
@@ -28,7 +28,7 @@ class OneClassDistillation(EmbeddingLoss):
         return fields if teacher is None else {**teacher, **fields, "n_output_logits": 1, "teacher": teacher}
 
     def take_teacher(self, detector: Detector, teacher: Teacher) -> None:
-        detector.teacher = teacher  # it takes part in the score, and so is in the checkpoint
+        detector.teacher = teacher  # scoring needs the teacher, so it is saved in the checkpoint
 
     def of_detector(self, detector: Detector, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         states = detector.hidden_states(x)
@@ -42,7 +42,7 @@ class OneClassDistillation(EmbeddingLoss):
     def distances(
         self, states: list[torch.Tensor], theirs: list[torch.Tensor], embeddings: torch.Tensor, target: torch.Tensor
     ) -> torch.Tensor:
-        """Distances (B,) between student and teacher: of hidden states, lists of (B, T, C), and embeddings (B, D)."""
+        """Distances (B,) of student and teacher, from hidden states, lists of (B, T, C), and embeddings (B, D)."""
         return 2 - agreement(states, theirs) - F.cosine_similarity(embeddings, target, dim=1)
 
     def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -53,8 +53,9 @@ class OneClassDistillation(EmbeddingLoss):
 
 
 class OneClassDistance(OneClassDistillation):
-    """The same with mean squared differences for cosines, which Lu et al. compare with and found worse. The score and
-    the dev loss stay those of the cosine. The input of the first layer is left out, as in `agreement`.
+    """OneClassDistillation with mean squared differences instead of cosines, the variant that Lu et al. found worse.
+
+    Score and dev loss still use the cosine. The input of the first layer is left out, as in `agreement`.
     """
 
     def distances(

@@ -1,6 +1,6 @@
-"""Several processes at one job, started by torchrun; a process alone is a job of one, and then nothing here is costly.
+"""Communication between the processes of a job started by torchrun. A single process needs no torchrun and no overhead.
 
-One group serves tensors of both kinds: gloo those in memory, NCCL those on a GPU.
+One process group serves all tensors: gloo those in CPU memory, NCCL those on a GPU.
 """
 
 import os
@@ -14,9 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def join(backend: str | None = None, timeout: timedelta | None = None) -> int:
-    """Meet the other processes that torchrun started. Returns the number of this one on its machine (0 alone).
+    """Join the process group if torchrun started this process. Returns its local rank (0 for a single process).
 
-    backend: what they talk by; None: see above. timeout: how long they wait for each other; None: torch's.
+    backend: of torch.distributed; None: see above. timeout: of collective operations; None: torch's default.
     """
     if "RANK" in os.environ and not dist.is_initialized():
         backend = backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -47,12 +47,12 @@ def total(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sum_of_all(tensor: torch.Tensor) -> torch.Tensor:
-    """total(), with the gradient: every process's value counts in every process's sum."""
+    """total() with a gradient: every process's tensor enters the sum of every process."""
     return tensor if world_size() == 1 else _Sum.apply(tensor)
 
 
 def highest(*numbers: float) -> Sequence[float]:
-    """The highest of each number over all processes, as floats."""
+    """The maximum of each number over all processes, as floats."""
     if world_size() == 1:
         return numbers
     tensor = torch.tensor(numbers, dtype=torch.float64)
@@ -61,7 +61,7 @@ def highest(*numbers: float) -> Sequence[float]:
 
 
 def gather(value: object) -> list:
-    """Every process's value (anything that pickles), in the order of their ranks."""
+    """The values (any picklable objects) of all processes, ordered by rank."""
     if world_size() == 1:
         return [value]
     values = [None] * world_size()
@@ -70,15 +70,17 @@ def gather(value: object) -> list:
 
 
 def say(text: str) -> None:
-    """Print, once for all processes."""
+    """Print on rank 0 only."""
     if rank() == 0:
         print(text, flush=True)
 
 
 def rows_of_all(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, slice]:
-    """The rows (n, ...) of all processes, a batch of which each has a share: (rows, which of them are there, this
-    process's own). Those that are not there, for a process has fewer than another, are 0. The gradient of every
-    process's rows is that of the sum of all processes' losses.
+    """Gather the rows (n, ...) of all processes, each of which holds a part of the batch.
+
+    Returns (rows, is_trial, own): the rows, padded with 0 for processes that have fewer than others; a bool mask of the
+    rows that are no padding; the slice of this process's rows. The gradient of every process's rows is that of the
+    sum of all processes' losses.
     """
     n = len(rows)
     if world_size() == 1:
@@ -86,16 +88,16 @@ def rows_of_all(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, slice]:
     most = int(highest(n)[0])
     own = slice(rank() * most, rank() * most + n)
     everyone = rows.new_zeros(world_size() * most, *rows.shape[1:])
-    there = torch.zeros(len(everyone), dtype=torch.int32, device=rows.device)
-    everyone[own], there[own] = rows, 1
-    return sum_of_all(everyone), total(there).bool(), own
+    is_trial = torch.zeros(len(everyone), dtype=torch.int32, device=rows.device)
+    everyone[own], is_trial[own] = rows, 1
+    return sum_of_all(everyone), total(is_trial).bool(), own
 
 
 def synchronise_batch_norm(module: torch.nn.Module) -> None:
-    """Make every batch norm below `module` normalise by the statistics of all processes' batches together.
+    """Let every batch norm within `module` use the statistics of the whole batch, over all processes.
 
-    nn.SyncBatchNorm does so on GPUs only; this works wherever all_reduce does, counts a batch that is larger on one
-    process than on another as it should, and leaves modules and state dict as they are.
+    Unlike nn.SyncBatchNorm, which needs GPUs, this works wherever all_reduce does. Processes may hold different numbers
+    of trials. Modules and state dict stay the same.
     """
     for child in module.modules():
         if isinstance(child, _BatchNorm):
@@ -103,7 +105,7 @@ def synchronise_batch_norm(module: torch.nn.Module) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """total(), with the gradient: every process's value counts in every process's sum."""
+    """total() with a gradient: every process's tensor enters the sum of every process."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Gated ensemble: a small network weighs the scores of trained detectors for each utterance."""
+"""Gated ensemble: a small network weights the scores of trained detectors per utterance."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from training.objective import Loss
 
 
 class GatedEnsemble(Loss):
-    """Binary cross-entropy of an ensemble's score, after a scale and an offset that are trained with the gate: the
-    members' scores may have any unit. Weighted per class; the members themselves are not trained.
+    """Class-weighted binary cross-entropy of the score of an ensemble, whose members stay frozen. A scale and an offset
+    trained with the gate map the score to a logit, because the scale of the members' scores is arbitrary.
 
     After Rosello et al., "Anti-spoofing ensembling model: dynamic weight allocation in ensemble models for improved
-    voice biometrics security", Interspeech 2024: weights that a small network computes for each utterance are theirs.
-    Gate, members, loss and recipe of the paper are unknown; these are this project's own choice.
+    voice biometrics security", Interspeech 2024, who propose weights that a small network computes per utterance. Their
+    gate, members, loss and recipe are unknown; those used here are this project's own choice.
     """
 
     n_outputs = 1

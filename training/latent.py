@@ -1,4 +1,4 @@
-"""Latent space refinement and augmentation: prototypes of spoof, and embeddings of spoof that are made up."""
+"""Latent space refinement and augmentation: prototypes of spoofed speech, and synthetic spoof embeddings."""
 
 import math
 
@@ -11,8 +11,8 @@ from training.objective import EmbeddingLoss
 
 
 class LatentSpaceRefinement(EmbeddingLoss):
-    """Softmax of the cosines to one prototype of bona fide and to the nearest of several of spoof, with an angular
-    margin; the prototypes of spoof are kept apart from each other and from that of bona fide.
+    """Softmax, with an angular margin, of the cosines to the bona fide prototype and to the nearest of several spoof
+    prototypes. Two regularisers keep the spoof prototypes apart from each other and from the bona fide one.
 
     After Huang et al., "Generalizable audio deepfake detection via latent space refinement and augmentation", ICASSP
     2025. Scale, margin, number of prototypes, both regularisers and their weights are this project's own choice.
@@ -34,9 +34,9 @@ class LatentSpaceRefinement(EmbeddingLoss):
 
 
 class LatentSpaceAugmentation(LatentSpaceRefinement):
-    """LatentSpaceRefinement, and in training half of the embeddings of spoof are replaced by made-up ones.
+    """LatentSpaceRefinement that replaces half of the spoof embeddings by synthetic ones in training.
 
-    The five ways are named by Huang et al.; how much of each, and how often, is this project's own choice.
+    Huang et al. name the five kinds; the strength and the probability of each are this project's own choice.
     """
 
     couples_trials = True
@@ -46,14 +46,14 @@ class LatentSpaceAugmentation(LatentSpaceRefinement):
         return super().of_embeddings(detector, self.augmented(embeddings, labels == 0), labels)
 
     def augmented(self, z: torch.Tensor, spoof: torch.Tensor) -> torch.Tensor:
-        """Embeddings z (B, D), of which those of `spoof`, (B,) bool, are changed with probability 1/2, each in one of
-        five ways. In evaluation mode none is.
+        """Embeddings z (B, D); where `spoof` (B,) bool holds, each is changed with probability 1/2 in one of five ways.
+        In evaluation mode, z is returned unchanged.
         """
         if not self.training:
             return z
         n = len(z)
         share, step = torch.rand(2, n, 1, device=z.device)
-        # Another spoof of this process's share of the batch; itself if it is the only one.
+        # Partner: another spoofed trial of this process's part of the batch, or itself if there is no other.
         order = torch.rand(n, n, device=z.device).masked_fill(~spoof, -2).fill_diagonal_(-1)
         totals = distributed.sum_of_all(torch.cat([(z * spoof.unsqueeze(1)).sum(dim=0), spoof.sum().view(1)]))
         made_up = made_up_embeddings(
@@ -72,8 +72,8 @@ class LatentSpaceAugmentation(LatentSpaceRefinement):
 
 
 def angular_margin(cosines: torch.Tensor, margin: float) -> torch.Tensor:
-    """cos(arccos(c) + margin), or c - margin sin(margin) if that angle is beyond pi, where the cosine would rise again.
-    Source: Deng et al., "ArcFace", CVPR 2019.
+    """Cosines with an angular margin: cos(arccos(c) + margin), or c - margin sin(margin) if the angle exceeds pi, where
+    the cosine would rise again. Source: Deng et al., "ArcFace", CVPR 2019.
     """
     cosines = cosines.clamp(-1 + 1e-7, 1 - 1e-7)
     shifted = cosines * math.cos(margin) - (1 - cosines**2).sqrt() * math.sin(margin)
@@ -81,7 +81,7 @@ def angular_margin(cosines: torch.Tensor, margin: float) -> torch.Tensor:
 
 
 def prototype_cosines(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cosines of prototypes (K + 1, D), the last of bona fide: of two of spoof, of spoof with bona fide."""
+    """Mean cosines between spoof prototypes, and between spoof and bona fide. weight (K + 1, D), bona fide last."""
     prototypes = F.normalize(weight, dim=1)
     spoof, n = prototypes[:-1], len(prototypes) - 1
     pairs = (spoof @ spoof.T).masked_fill(torch.eye(n, dtype=torch.bool, device=weight.device), 0)
@@ -98,8 +98,8 @@ def made_up_embeddings(
     share: torch.Tensor,
     step: torch.Tensor,
 ) -> torch.Tensor:
-    """Five embeddings for each of z (B, D), (5, B, D): with noise, by an affine map, mixed with a partner, and moved
-    towards and away from the centre.
+    """Five synthetic versions (5, B, D) of embeddings z (B, D): with noise, after an affine map, mixed with a partner,
+    moved towards the centre, and moved away from it.
     """
     return torch.stack(
         [

@@ -1,6 +1,6 @@
-"""Losses by name, of a detector's outputs (B, n_outputs) and labels (B,), 1 bona fide and 0 spoof.
+"""Losses by name. Inputs: a detector's outputs (B, n_outputs) and labels (B,), 1 bona fide and 0 spoof.
 
-A new loss is a class, see training/objective.py, and an entry in LOSSES, the choices of train.py's --loss.
+To add a loss, write a class (see training/objective.py) and enter it in LOSSES, the choices of train.py --loss.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,9 @@ class Focal(Loss):
 
 
 class WeightedFocal(Loss):
-    """Focal loss of two logits with a weight per class, gamma 2; its mean is over trials and both classes, of which one
-    is zero, and so half that over trials. Source: Lin et al. 2017, as in the program of Ng et al., "XLSR-MamBo", 2026.
+    """Focal loss of two logits with class weights, gamma 2. The mean is taken over trials and classes; as one of the
+    two classes contributes zero, it is half the mean over trials. Source: Lin et al. 2017, as in the program of Ng et
+    al., "XLSR-MamBo", 2026.
     """
 
     def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -45,7 +46,7 @@ class WeightedFocal(Loss):
 
 
 class OneClassSoftmax(Loss):
-    """Softmax of the cosine to the one bona fide direction: bona fide is drawn above 0.9, spoof pushed below 0.2.
+    """OC-Softmax of the cosine to a bona fide direction: bona fide is pulled above 0.9, spoof is pushed below 0.2.
 
     Source: Zhang, Jiang and Duan, "One-class learning towards synthetic voice spoofing detection", IEEE SPL 28, 2021,
     eq. 4.
@@ -66,10 +67,10 @@ class OneClassSoftmax(Loss):
 
 
 class AdditiveMarginSoftmax(Loss):
-    """Softmax of the cosines to two directions, margin 0.9.
+    """AM-Softmax: softmax of the cosines to two class directions, margin 0.9.
 
-    Source: Wang et al., "Additive margin softmax for face verification", IEEE SPL 25, 2018; scale and margin as Zhang
-    et al. 2021 compare with it.
+    Source: Wang et al., "Additive margin softmax for face verification", IEEE SPL 25, 2018; scale and margin as in the
+    comparison of Zhang et al. 2021.
     """
 
     output = "cosine"
@@ -86,29 +87,30 @@ class AdditiveMarginSoftmax(Loss):
 
 
 class DurationMarginSoftmax(AdditiveMarginSoftmax):
-    """Softmax of the cosines to two directions, with a margin that grows with the duration of the crop: 0.06 a second,
-    plus 0.14. Large-margin fine-tuning: in the first three quarters of the epochs the margin is 0.2.
+    """AM-Softmax with a margin that grows with the duration of the crop: 0.06 per second plus 0.14. For large-margin
+    fine-tuning, the margin is 0.2 during the first three quarters of the epochs.
 
-    After Zhang et al., "Improving short utterance anti-spoofing with AASIST2", ICASSP 2024: the margin is theirs. Scale
-    15 is a third party's; the 0.2 and when it ends are this project's own.
+    After Zhang et al., "Improving short utterance anti-spoofing with AASIST2", ICASSP 2024, who define the margin.
+    Scale 15 is a third party's; the initial margin of 0.2 and its duration are this project's own choice.
     """
 
     by_epochs = True
     SCALE = 15.0
     MARGIN = 0.2  # before fine-tuning
     PER_SECOND, OFFSET = 3 / 50, 7 / 50  # in fine-tuning
-    FINE_TUNING = 0.75  # it begins at this share of the epochs
+    FINE_TUNING = 0.75  # fraction of the epochs after which fine-tuning begins
 
     def of_batch(self, seconds: float, progress: float = 1.0) -> None:
         grown = self.PER_SECOND * seconds + self.OFFSET
-        # In place, for a CUDA graph reads the tensor anew in every step.
+        # In place, because a recorded CUDA graph reads this tensor at every step.
         self.margin.fill_(self.MARGIN if progress < self.FINE_TUNING else grown)
 
 
 class UnitLoss(Loss):
-    """A loss of units, and of utterances as well if labels are "both": its two means are added. outputs
-    (B, 1 + U, n_outputs), as a Detector that scores units gives them; labels (B, 1 + U), the crop's and those of its
-    units, -1 for none.
+    """A loss of units (segments of an utterance), plus the same loss of whole utterances if labels is "both".
+
+    Takes outputs (B, 1 + U, n_outputs) of a Detector that scores units, and labels (B, 1 + U): the label of the crop,
+    then those of its units, -1 for padding.
     """
 
     def __init__(self, loss: Loss, labels: str) -> None:
@@ -122,21 +124,21 @@ class UnitLoss(Loss):
         return (self.total(outputs, labels) / self.weight(labels)).sum()
 
     def total(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(1,), or (2,) of both."""
+        """Shape (1,): units; or (2,): units, utterances."""
         units, targets = outputs[:, 1:].flatten(0, 1), labels[:, 1:].flatten()
-        totals = [self.loss.total(units[there := self._there(targets)], targets[there])]
+        totals = [self.loss.total(units[labelled := self._labelled(targets)], targets[labelled])]
         totals += [self.loss.total(outputs[:, 0], labels[:, 0])] if self.labels == "both" else []
         return torch.stack(totals)
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         targets = labels[:, 1:].flatten()
-        weights = [self.loss.weight(targets[self._there(targets)])]
+        weights = [self.loss.weight(targets[self._labelled(targets)])]
         weights += [self.loss.weight(labels[:, 0])] if self.labels == "both" else []
         return torch.stack(weights)
 
     @staticmethod
-    def _there(targets):
-        # Crops of training have a label for every unit, and to look for those without would wait for a GPU.
+    def _labelled(targets):
+        # Training crops have a label for every unit, and boolean indexing would synchronise with the GPU.
         return slice(None) if torch.is_grad_enabled() else targets >= 0
 
 
@@ -160,5 +162,5 @@ LOSSES = {
 
 
 def losses_for(n_outputs: int) -> list[str]:
-    """Names of the losses for a detector of that many outputs; the first is what it is trained by if none is named."""
+    """Names of the losses for a detector with n_outputs outputs; the first is the default."""
     return [name for name, loss in LOSSES.items() if loss.n_outputs == n_outputs]
