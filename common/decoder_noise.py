@@ -36,15 +36,23 @@ def caught(lines: list[str]) -> Iterator[None]:
             os.dup2(memory, 2)
             yield
         finally:
+            # Twice, so that what other threads write meanwhile stays in order.
+            end = _pass_on(memory, 0, before, lines)
             os.dup2(before, 2)
-            text = os.pread(memory, os.fstat(memory).st_size, 0)
-            others = []
-            for line in text.splitlines(keepends=True):
-                found = _LINE.fullmatch(line)
-                if found:
-                    lines.append(found[1].decode(errors="replace").strip())
-                else:
-                    others.append(line)
-            if others:
-                with contextlib.suppress(OSError):  # standard error cannot be written
-                    os.write(2, b"".join(others))
+            _pass_on(memory, end, before, lines)
+
+
+def _pass_on(memory, start, before, lines):
+    """Add a decoder's messages in a memory file to `lines`, and write the rest to `before`. Returns where it ended."""
+    end = os.fstat(memory).st_size
+    others = []
+    for line in os.pread(memory, end - start, start).splitlines(keepends=True):
+        message = _LINE.fullmatch(line)
+        if message:
+            lines.append(message[1].decode(errors="replace").strip())
+        else:
+            others.append(line)
+    if others:
+        with contextlib.suppress(OSError):  # standard error cannot be written
+            os.write(before, b"".join(others))
+    return end
