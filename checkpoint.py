@@ -22,46 +22,51 @@ from model import ModelConfig, add_model_flags, given_model_flags
 
 
 def parse_args(argv=None):
-    parser = CommandParser(description="Show, convert, average, export and calibrate checkpoints.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("show", help="print what a file is", allow_abbrev=False)
+    parser = CommandParser(
+        description="Show, convert, average, export and calibrate checkpoints.",
+        examples=["python checkpoint.py show FILE", "python checkpoint.py convert --help"],
+    )
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+
+    def add_command(name, title, **options):
+        return commands.add_parser(name, help=title, description=f"{title[0].upper()}{title[1:]}.", **options)
+
+    command = add_command("show", "show what a file is: a detector or a pre-trained encoder", allow_abbrev=False)
     command.add_argument(
-        "file", help=f"a checkpoint, or a Hugging Face folder of an encoder\nor {checkpoints.FORM}, hf://OWNER/NAME"
+        "file",
+        metavar="FILE",
+        help=f"a checkpoint, or an encoder's Hugging Face folder\nor {checkpoints.FORM}, hf://OWNER/NAME",
     )
     add_model_flags(command)
-    command = commands.add_parser(
-        "convert",
-        help="write a published checkpoint, or LoRA adapters with their base, as a checkpoint of this project",
-    )
-    command.add_argument("source", metavar="IN")
-    command.add_argument("out", metavar="OUT")
+    command = add_command("convert", "convert a published checkpoint, or LoRA adapters, to one of this project")
+    command.add_argument("source", metavar="IN", help="the checkpoint to convert")
+    command.add_argument("out", metavar="OUT", help="the checkpoint to write")
     command.add_argument(
         "--base",
         metavar="FILE",
-        help="encoder or detector that the LoRA adapters in IN were trained on\ndefault: the file of that name beside "
-        "IN or in the working directory",
+        help="encoder or detector of the LoRA adapters in IN\ndefault: the file of that name next to IN or in the "
+        "current folder",
     )
     add_model_flags(command)
-    command = commands.add_parser("average", help="write the mean of checkpoints of one network")
-    command.add_argument("out", metavar="OUT")
-    command.add_argument("sources", metavar="IN", nargs="+")
+    command = add_command("average", "average checkpoints of one network")
+    command.add_argument("out", metavar="OUT", help="the checkpoint to write")
+    command.add_argument("sources", metavar="IN", nargs="+", help="the checkpoints to average")
     command.add_argument(
         "--average_as_published",
         action="store_true",
-        help=f"average c1 ... cn as the authors' program did, {checkpoints.AS_PUBLISHED}",
+        rare=True,
+        help=f"average IN c1 ... cn as the authors' program did: {checkpoints.AS_PUBLISHED}",
     )
     add_model_flags(command)
-    command = commands.add_parser("export", help="write a detector as an ONNX file, which runs without torch")
-    command.add_argument("source", metavar="IN")
-    command.add_argument("out", metavar="OUT.onnx")
+    command = add_command("export", "export a detector to ONNX, which runs without torch")
+    command.add_argument("source", metavar="IN", help="the checkpoint to export")
+    command.add_argument("out", metavar="OUT.onnx", help="the file to write")
     add_model_flags(command)
-    command = commands.add_parser(
-        "calibrate", help="write a checkpoint with the threshold and calibration of a dev set"
-    )
-    command.add_argument("source", metavar="IN")
-    command.add_argument("out", metavar="OUT")
-    command.add_argument("scores", metavar="SCORES", help="its scores on the dev set, written by eval.py")
-    command.add_argument("key", metavar="KEY", help="the dev set's key")
+    command = add_command("calibrate", "add the threshold and calibration of a dev set to a checkpoint")
+    command.add_argument("source", metavar="IN", help="the checkpoint to calibrate")
+    command.add_argument("out", metavar="OUT", help="the checkpoint to write")
+    command.add_argument("scores", metavar="SCORES", help="its scores of the dev set, from eval.py")
+    command.add_argument("key", metavar="KEY", help="key of the dev set")
     corpora.add_score_flags(command)
     add_model_flags(command)
     return parser.parse_args(argv)

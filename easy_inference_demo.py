@@ -44,69 +44,72 @@ except ModuleNotFoundError as error:
 
 def parse_args(argv=None):
     parser = CommandParser(
-        description="Judge recordings: is this genuine speech, and if not, where is it spoofed?", allow_abbrev=False
+        description="Judge recordings: is this genuine speech, and if not, where is it spoofed?",
+        examples=[
+            "python easy_inference_demo.py voice.mp3",
+            "python easy_inference_demo.py FOLDER '*.mp3' --csv verdicts.csv",
+            "python easy_inference_demo.py talk.m4a --timeline --plot talk.png",
+            "python easy_inference_demo.py --web",
+        ],
+        allow_abbrev=False,
     )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="audio, video, folders, patterns; -: standard input")
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="audio, video, folders or patterns\n- is standard input"
-    )
-    parser.add_argument(
-        "--file_to_test", nargs="+", default=[], metavar="FILE", help="the same under its published name", rare=True
+        "--file_to_test", nargs="+", default=[], metavar="FILE", rare=True, help="FILE, as in the published program"
     )
     parser.add_argument(
         "--model_path",
-        metavar="FILE",
-        help="detector: a checkpoint, .onnx or hf:// name\nhf://OWNER/NAME/FILE[@REVISION]; FILE.onnx is what "
-        "checkpoint.py export wrote; default: the variable NES2NET_MODEL, else the newest of demo/logs",
+        metavar="CKPT",
+        help="a checkpoint, or FILE.onnx of checkpoint.py export\nor hf://OWNER/NAME/FILE[@REVISION]; default: "
+        "NES2NET_MODEL of the environment, else the newest detector in demo/logs",
     )
     parser.add_argument(
-        "--test_mode", choices=["4s", "full"], default="full", help="first 4 s, or the whole file (%(default)s)"
+        "--threshold", type=Number(), metavar="SCORE", help="higher scores are bona fide (the checkpoint's own)"
     )
     parser.add_argument(
-        "--threshold",
-        type=Number(),
-        metavar="SCORE",
-        help="scores above it are bona fide\ndefault: the checkpoint's own threshold",
+        "--test_mode",
+        choices=["4s", "full"],
+        default="full",
+        help="first 4 s, or the whole file",
     )
     if torch:
         parser.add_argument(
-            "--precision",
-            choices=PRECISIONS,
-            default="fp32",
-            help="arithmetic of the detector (%(default)s)",
-            rare=True,
+            "--precision", choices=PRECISIONS, default="fp32", rare=True, help="precision of the arithmetic"
         )
-        add_model_flags(parser)
-
-    where = parser.add_argument_group("where in the file")
-    where.add_argument("--timeline", action="store_true", help="score windows and list suspicious stretches")
-    where.add_argument("--plot", metavar="FILE.png", help="plot waveform, spectrogram and score over time")
-    where.add_argument(
-        "--window",
-        type=Number(),
-        default=4.0,
-        metavar="SECONDS",
-        help=f"window length (%(default)s)\nfiles over {LONGEST_WHOLE // SAMPLE_RATE} s are always scored in windows",
-    )
-    where.add_argument("--hop", type=Number(), metavar="SECONDS", help="step between windows\ndefault: half a window")
-
     parser.add_argument(
         "--stress",
         action="store_true",
         help="print how codecs, noise and more move the verdict\nunder the conditions of eval.py --condition list; "
         "takes about 40 times as long as the verdict, at least a few seconds",
     )
-    out = parser.add_argument_group("output")
-    out.add_argument("--json", metavar="FILE", help="write all results as JSON\n- is standard output")
-    out.add_argument("--csv", metavar="FILE", help="write one line per file as CSV\n- is standard output")
+    if torch:
+        add_model_flags(parser)
 
-    page = parser.add_argument_group("page")
-    page.add_argument("--web", action="store_true", help="open a page on this machine to drop or record audio")
+    where = parser.add_argument_group("parts of a file")
+    where.add_argument("--timeline", action="store_true", help="score windows and name the suspicious parts")
+    where.add_argument("--plot", metavar="FILE.png", help="draw waveform, spectrogram and scores of one file")
+    where.add_argument(
+        "--window",
+        type=Number(),
+        default=4.0,
+        metavar="SECONDS",
+        help=f"length of a window\nfiles longer than {LONGEST_WHOLE // SAMPLE_RATE} s are always judged by windows",
+    )
+    where.add_argument("--hop", type=Number(), metavar="SECONDS", help="step between windows (half a window)")
+
+    out = parser.add_argument_group("output")
+    out.add_argument("--json", metavar="FILE", help="write all results as JSON; -: standard output")
+    out.add_argument("--csv", metavar="FILE", help="write one line per file as CSV; -: standard output")
+
+    page = parser.add_argument_group("web page")
+    page.add_argument("--web", action="store_true", help="open a local page to drop or record audio on")
     page.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (%(default)s)\nany other lets other machines in, without a password",
+        metavar="ADDRESS",
+        help="address to listen on\nany but the default admits other machines, without a password",
     )
-    page.add_argument("--port", type=Number(int, 0, 65535), default=7860, help="port (%(default)s)")
+    page.add_argument("--port", type=Number(int, 0, 65535), default=7860, metavar="N", help="port to listen on")
     parser.add_argument("--AASIST_scale", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(argv)
     args.files += args.file_to_test

@@ -54,69 +54,85 @@ OF_TRAINING += tuple(field.name for field in dataclasses.fields(RawBoostParams) 
 
 def parse_args(argv=None):
     parser = CommandParser(
-        description="Score a list of trials with one checkpoint, or with the average of several.", allow_abbrev=False
+        description="Score a trial list with one checkpoint, or with the average of several.",
+        examples=[
+            "python eval.py --protocol LIST --model_path CKPT.pt --eval_output scores.txt",
+            "python eval.py --sets TABLE --model_path CKPT.pt",
+        ],
+        allow_abbrev=False,
     )
-    data = parser.add_argument_group("trials: one of --base_dir, --track, --protocol and --sets")
-    data.add_argument("--base_dir", metavar="DIR", help="score every audio file in this folder")
+    data = parser.add_argument_group("trials (one of --base_dir, --track, --protocol and --sets)")
+    data.add_argument(
+        "--base_dir", metavar="DIR", help="score all audio files in a folder\nincluding those in its subfolders"
+    )
     tracks = {record.track: name for name, record in corpora.CORPORA.items() if record.track}
-    data.add_argument("--track", choices=tracks, help="ASVspoof 2021 LA or DF, or In-the-Wild")
+    data.add_argument(
+        "--track",
+        choices=tracks,
+        metavar="TRACK",
+        help="ASVspoof 2021 LA or DF, or in_the_wild",
+    )
     data.add_argument(
         "--database_path",
         metavar="DIR",
-        help="--track LA, DF: audio folder\nwith ASVspoof2021_LA_eval/flac or ASVspoof2021_DF_eval/flac",
+        help="--track LA, DF: folder of the corpus\nthe folder of ASVspoof2021_LA_eval/flac and "
+        "ASVspoof2021_DF_eval/flac",
+    )
+    data.add_argument("--protocols_path", metavar="DIR", help="--track LA, DF: protocols (--database_path)")
+    data.add_argument("--in_the_wild_path", metavar="DIR", help="--track in_the_wild: folder of the audio")
+    data.add_argument(
+        "--protocol",
+        metavar="LIST",
+        help="trial list or key of any corpus\nor a table with a column path",
     )
     data.add_argument(
-        "--protocols_path",
+        "--audio_dir",
         metavar="DIR",
-        help="--track LA, DF: folder of the protocols\ndefault: the folder of --database_path",
-    )
-    data.add_argument("--in_the_wild_path", metavar="DIR", help="--track in_the_wild: audio folder")
-    data.add_argument(
-        "--protocol", metavar="LIST", help="trial list or key of any corpus, or a CSV\na table with a column path"
-    )
-    data.add_argument(
-        "--audio_dir", metavar="DIR", help="--protocol: its audio folder\ndefault: searched for around the list"
+        help="--protocol: folder of its audio\ndefault: searched for near the protocol",
     )
     data.add_argument(
         "--sets",
         metavar="TABLE",
-        help="score many corpora, one per row\ncolumns: name, key (any list), optionally audio_dir and columns of "
-        "score files; the default test length is that of each key's corpus",
+        help="table of several sets, one per line\nwith the columns name, key (any list) and, if needed, audio_dir and "
+        "columns of score files; the default test length is that of each key's corpus",
     )
     data.add_argument(
         "--condition",
         nargs="+",
         metavar="NAME",
-        help="score under codecs, noise and more (--condition list)\nthe scores of condition X go to OUT@X.txt beside "
-        "OUT.txt, which holds those of `clean`; all: all conditions, noise_... only with --noise_dir",
+        help="score under codecs, noise ...; list: print them\neach condition is written to OUT@NAME.txt next to "
+        "OUT.txt, which is that of `clean`; all: all conditions, noise_... only with --noise_dir",
     )
     data.add_argument("--noise_dir", metavar="DIR", rare=True, help="--condition noise_...: folder of noise recordings")
     length = data.add_mutually_exclusive_group()
     length.add_argument(
-        "--test_mode", choices=["4s", "full"], help="first 4 s, or whole utterances\nshorter ones are repeated"
+        "--test_mode",
+        choices=["4s", "full"],
+        help="first 4 s, or whole utterances\nshort files are repeated; default: as the back-end's authors score (TCM, "
+        "Conformer, Mamba, SLS), or else 4s for LA and DF, and full for other sets",
     )
     length.add_argument(
-        "--test_protocol",
-        choices=["4sec", "full"],
+        "--test_protocol", choices=["4sec", "full"], rare=True, help="--test_mode, as in the published program"
+    )
+    length.add_argument(
+        "--cut",
+        type=AT_LEAST_1,
+        metavar="N",
         rare=True,
-        help="the same under its published name\ndefault: what the back-end's authors score (TCM, Conformer, Mamba, "
-        "SLS), else 4sec for LA and DF, full for others",
-    )
-    length.add_argument(
-        "--cut", type=AT_LEAST_1, metavar="N", rare=True, help="first N samples\nshorter utterances are repeated"
+        help="score the first N samples; short files are repeated",
     )
 
-    weights = parser.add_argument_group("detector: --model_path, or --model_folder_path with epochs to average")
-    weights.add_argument("--model_path", metavar="FILE", help=f"checkpoint\nor {checkpoints.FORM}")
-    weights.add_argument("--model_folder_path", metavar="DIR", help="folder of a run")
+    weights = parser.add_argument_group("detector (--model_path, or --model_folder_path and epochs to average)")
+    weights.add_argument("--model_path", metavar="CKPT", help=f"a checkpoint\nor {checkpoints.FORM}")
+    weights.add_argument("--model_folder_path", metavar="RUN", help="folder of a run")
     weights.add_argument(
         "--num_average_model",
         type=AT_LEAST_1,
         metavar="N",
         rare=True,
-        help="number of --model_ID_to_average, checked against it",
+        help="expected number of --model_ID_to_average, as a check",
     )
-    weights.add_argument("--model_ID_to_average", type=AT_LEAST_0, nargs="+", metavar="EPOCH", help="epochs to average")
+    weights.add_argument("--model_ID_to_average", type=AT_LEAST_0, nargs="+", metavar="N", help="epochs to average")
     weights.add_argument(
         "--average_best", type=AT_LEAST_1, metavar="N", help="average the N epochs with the best figure"
     )
@@ -124,14 +140,14 @@ def parse_args(argv=None):
         "--average_by",
         choices=["eer", "unit_eer", "loss", "loss_augmented", "loss_published", "loss_augmented_published"],
         rare=True,
-        help="dev figure of --average_best\n..._published: the dev loss as the authors' program takes it; default: the "
-        "run's own",
+        help="--average_best: dev figure that ranks the epochs (the run's own)\n..._published: dev loss as the "
+        "authors' program computes it",
     )
     weights.add_argument(
         "--average_as_published",
         action="store_true",
         rare=True,
-        help=f"average c1 ... cn as the authors' program did, {checkpoints.AS_PUBLISHED}\ndefault: the mean",
+        help=f"average c1 ... cn as the authors' program did: {checkpoints.AS_PUBLISHED}\ndefault: their mean",
     )
     add_model_flags(parser)
 
@@ -140,66 +156,68 @@ def parse_args(argv=None):
     out.add_argument(
         "--outputname",
         metavar="NAME",
-        help="score file NAME.txt in --output_path\nwith --sets: the column that names the score files",
+        help="score file NAME.txt in --output_path\n--sets: column of the table that names the score files, if there "
+        "are several",
     )
     out.add_argument(
-        "--output_path", metavar="DIR", default="scores", help="folder of --outputname, and of --sets (%(default)s)"
+        "--output_path",
+        default="scores",
+        metavar="DIR",
+        help="folder of --outputname\n--sets without a column of score files: writes NAME.txt in it",
     )
     out.add_argument(
         "--frames",
         metavar="FILE",
-        help="write frame scores too\none line per utterance; for detectors trained with --labels frames or both",
+        help="write frame scores too\none line per utterance; needs a detector trained with --labels frames or both",
     )
     out.add_argument(
         "--rttm",
         metavar="FILE",
-        help="write the spoofed segments\nwhere frame scores are below the threshold of the dev set's frames",
+        help="write the spoofed segments\nthose with frame scores below the threshold of the dev set",
     )
-    out.add_argument(
-        "--batch_size",
-        type=AT_LEAST_1,
-        metavar="N",
-        rare=True,
-        help="trials per batch, of cropped utterances\ndefault: by --batch_samples",
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument(
+        "--batch_size", type=AT_LEAST_1, metavar="N", help="4 s tests: trials per batch (--batch_samples)"
     )
-    out.add_argument(
+    speed.add_argument(
         "--batch_samples",
         type=AT_LEAST_1,
         metavar="N",
-        rare=True,
-        help="samples per batch, 16,000 per second\ndefault: 20 s on a CPU, 120 s on a GPU",
+        help="samples per batch\nat 16 kHz; default: 20 s on a CPU, 120 s on a GPU",
     )
-    out.add_argument("--precision", choices=PRECISIONS, default="fp32", help="arithmetic (%(default)s)")
-    out.add_argument(
+    speed.add_argument("--precision", choices=PRECISIONS, default="fp32", metavar="KIND", help="fp32 or bf16")
+    speed.add_argument(
         "--batch_norm",
         choices=["trained", "utterance"],
         default="trained",
         rare=True,
-        help="batch-norm statistics (%(default)s): of the training, or of each utterance alone, as in the published "
-        "In-the-Wild figures",
+        help="statistics of batch normalisation\ntrained: those of training; utterance: each utterance's own, one at a "
+        "time, as for the published In-the-Wild figures",
     )
-    out.add_argument(
-        "--num_workers", type=AT_LEAST_0, metavar="N", help="audio loader processes\ndefault: up to 4 for a GPU, else 0"
+    speed.add_argument(
+        "--num_workers",
+        type=AT_LEAST_0,
+        metavar="N",
+        help="processes that read audio\ndefault: up to 4 for a GPU, else 0",
     )
-    out.add_argument(
+    speed.add_argument(
         "--gpu_id",
         type=AT_LEAST_0,
         default=0,
         metavar="N",
-        rare=True,
-        help="CUDA device, if there is one (%(default)s)\nnot for torchrun",
+        help="CUDA device, if there is one\ntorchrun sets its own",
     )
-    out.add_argument(
+    speed.add_argument(
         "--cudnn-benchmark-toggle",
         action="store_true",
         rare=True,
-        help="let cuDNN time its kernels for each batch length\npays off for 4 s tests",
+        help="let cuDNN choose its fastest kernels for each batch length; useful for 4 s tests",
     )
-    out.add_argument(
+    speed.add_argument(
         "--cudnn-deterministic-toggle",
         action="store_true",
         rare=True,
-        help="published flag without effect: it lets cuDNN choose any kernel, the default here",
+        help="no effect, as in the published program",
     )
     for name in ("--eval", "--is_eval"):  # the published program's way to say "score"
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)

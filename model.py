@@ -228,7 +228,7 @@ def option_value(back_end: str, name: str, value: object) -> int | float | bool 
     flag = f"--{name}" if name in OPTION_FLAGS else f"--back_end_options {shown(name)}"
     if name not in options:
         has = options_text({name: default for name, (default, _) in options.items()}) or "no options"
-        raise UserError(f"{flag}: {back_end} has no such option; it has {has}")
+        raise UserError(f"{flag}: {back_end} has no such option; it has {has}{did_you_mean(name, options)}")
     try:
         return fitted(value, *options[name])
     except ValueError as error:
@@ -252,7 +252,7 @@ def add_model_flags(parser: CommandParser, required: bool = False, rare: bool = 
             metavar="NAME",
             help="FRONT-END_BACK-END, such as wav2vec2_Nes2Net_X",
         ),
-        "ssl": dict(help="encoder; default: that of --ssl_path, or the published one of the front-end"),
+        "ssl": dict(help="encoder (that of the pre-trained file, or else the published one of the front-end)"),
         "agg": dict(
             help="aggregation of the encoder's hidden states (SEA for WavLM, else last); back-ends that take all "
             "hidden states have none"

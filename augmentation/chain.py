@@ -5,7 +5,6 @@ see augmentation.AUGMENTATIONS.
 """
 
 import argparse
-import difflib
 import functools
 import inspect
 import shlex
@@ -18,6 +17,7 @@ import numpy as np
 
 from augmentation import AUGMENTATIONS
 from common.console import Number, UserError, shown
+from common.flags import did_you_mean
 
 SHARE = Number(float, 0, 1)
 
@@ -94,7 +94,7 @@ def parse(text: str) -> list[Part]:
 def _part(word):
     name, colon, rest = word.partition(":")
     if name not in AUGMENTATIONS:
-        raise UserError(f"--augment: expected {_one_of(AUGMENTATIONS, name)}; --augment list describes them")
+        raise UserError(f"--augment: expected {_one_of(AUGMENTATIONS, name, ' (list describes them)')}")
     keys, settings = keys_of(AUGMENTATIONS[name]), {}
     for pair in rest.split(",") if colon else ():
         key, _, value = pair.partition("=")
@@ -111,10 +111,8 @@ def _part(word):
     return Part(name, settings.pop("p", 1.0), settings)
 
 
-def _one_of(names, found):
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(found.lower(), by_lower, n=1)
-    return f"one of {', '.join(names)}, found {shown(found)}{f' ({by_lower[near[0]]}?)' if near else ''}"
+def _one_of(names, found, remark=""):
+    return f"one of {', '.join(names)}{remark}, found {shown(found)}{did_you_mean(found, names)}"
 
 
 def keys_of(augment: Callable) -> dict[str, inspect.Parameter]:

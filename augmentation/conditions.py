@@ -4,7 +4,6 @@ Selected after the perturbations of Speech DF Arena (codecs, band limits, pitch,
 and clipping as in this folder's augmentations.
 """
 
-import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from augmentation.gaps import lose_packets
 from augmentation.noise import add_noise, random_part
 from augmentation.speed import at_speed
 from common.audio import SAMPLE_RATE
-from common.console import UserError
+from common.console import UserError, shown
+from common.flags import did_you_mean
 
 CLEAN = "clean"
 
@@ -118,10 +118,8 @@ def listing() -> str:
 def check_condition(name: str) -> None:
     """Raise UserError for an unknown condition, with the nearest name, and if a codec or librosa is missing."""
     if name not in CONDITIONS:
-        near = difflib.get_close_matches(name, CONDITIONS, n=1, cutoff=0)
-        raise UserError(
-            f"--condition: expected a name printed by --condition list, found {name}; the nearest is {near[0]}"
-        )
+        near = did_you_mean(name, CONDITIONS)
+        raise UserError(f"--condition: expected a name printed by --condition list, found {shown(name)}{near}")
     if not CONDITIONS[name].needs_noise:
         try:
             apply_condition(name, np.zeros(400, np.float32), "")

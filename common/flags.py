@@ -53,8 +53,7 @@ class _Formatter(argparse.HelpFormatter):
         return self._format_args(action, default)
 
     def _metavar_formatter(self, action, default_metavar):
-        is_flag = action.metavar is None and action.choices is not None and action.option_strings
-        if is_flag and len(_listed(action, ",")) + 2 > LONGEST_CHOICES:
+        if action.metavar is None and action.choices and action.option_strings and not _are_beside(action):
             return lambda n: (default_metavar,) * n
         return super()._metavar_formatter(action, default_metavar)
 
@@ -62,22 +61,31 @@ class _Formatter(argparse.HelpFormatter):
         text = super()._expand_help(action)
         if not self.in_full:
             return text.split("\n")[0]
-        if action.choices is not None and action.option_strings:
-            beside = action.metavar is None and len(_listed(action, ",")) + 2 <= LONGEST_CHOICES
-            if not beside and not all(str(choice) in text for choice in action.choices):
-                text += f"\none of {_listed(action)}"
+        if action.choices and not _are_beside(action) and not all(str(choice) in text for choice in action.choices):
+            text += f"\none of {_listed(action)}"
         return text.replace("\n", "; ").removeprefix("; ")
 
-    def _fill_text(self, text, width, indent):  # lines stay lines, but long ones are wrapped
-        return "\n".join(super(_Formatter, self)._fill_text(line, width, indent) for line in text.split("\n"))
+    def _fill_text(self, text, width, indent):  # a paragraph a line; indented lines are a table's and stay
+        fill = super()._fill_text
+        return "\n".join(line if line.startswith(" ") else fill(line, width, indent) for line in text.split("\n"))
+
+    def add_argument(self, action):
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += 2  # its commands are indented
 
 
 def _listed(action, between=", "):
     return between.join(map(str, action.choices))
 
 
-class _Container:
-    """What takes flags: `add_argument(..., rare=True)` declares one that --help leaves out.
+def _are_beside(action):
+    """Are the choices of a flag printed beside it, as {a,b}?"""
+    return action.metavar is None and len(_listed(action, ",")) + 2 <= LONGEST_CHOICES
+
+
+class FlagGroup:
+    """A group of flags, or the parser: `add_argument(..., rare=True)` declares one that --help leaves out.
 
     The first line of its help is what --help prints of a flag; further lines are added by --help-all. The default is
     put behind the first line, see with_default.
@@ -96,15 +104,15 @@ class _Container:
         return group
 
 
-class _Group(_Container, argparse._ArgumentGroup):
+class _Group(FlagGroup, argparse._ArgumentGroup):
     pass
 
 
-class _Exclusive(_Container, argparse._MutuallyExclusiveGroup):
+class _Exclusive(FlagGroup, argparse._MutuallyExclusiveGroup):
     pass
 
 
-class CommandParser(_Container, argparse.ArgumentParser):
+class CommandParser(FlagGroup, argparse.ArgumentParser):
     """An ArgumentParser whose --help has the common flags, a line each, and whose --help-all has all of them.
 
     examples: commands at the end of --help. The epilog is in --help-all only. pass_on: unknown flags are for another
@@ -158,21 +166,28 @@ class CommandParser(_Container, argparse.ArgumentParser):
         if self.examples and not in_full:
             text += "\n".join(["\nexamples:", *(f"  {one}" for one in self.examples), ""])
         if n_rare or has_details:
-            text += f"\n--help-all explains all flags ({n_rare} more).\n"
+            text += f"\n--help-all explains all flags{f' ({n_rare} more)' * bool(n_rare)}.\n"
         return text
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As of argparse, but an unknown flag is told before a missing one."""
-        args = list(sys.argv[1:] if args is None else args)
-        if not self.pass_on and self._subparsers is None:
-            self._check_names(args)
+        self._check_names(args)
         return super().parse_known_args(args, namespace)
 
+    def parse_known_intermixed_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As parse_known_args."""
+        self._check_names(args)
+        return super().parse_known_intermixed_args(args, namespace)
+
     def _check_names(self, args):
+        if self.pass_on or self._subparsers is not None:
+            return
         names = self._option_string_actions
-        for word in args:
+        for word in sys.argv[1:] if args is None else args:
             name = word.split("=", 1)[0]
             if word == "--":
                 return

@@ -11,7 +11,7 @@ import csv
 import sys
 from collections import Counter
 
-from common.console import UserError, run, warn
+from common.console import run, shown, warn
 from common.flags import CommandParser, did_you_mean
 from corpora.audio import warn_of_others
 from corpora.listing import COLUMNS, list_corpus, list_of
@@ -19,22 +19,37 @@ from corpora.records import CORPORA
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    without_lists = [f"  {name:20}{record.layout}" for name, record in CORPORA.items() if record.paths]
+    without_lists = {name: f"  {name:20}{record.layout}" for name, record in CORPORA.items() if record.paths}
     with_lists = [f"  {name:20}{list_of(record)}" for name, record in CORPORA.items() if record.lists or record.keys]
     parser = CommandParser(
         prog="python -m corpora",
-        description=__doc__,
-        epilog="\n".join(["NAME, and files of it:", *without_lists, "", "These have lists of their own:", *with_lists]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Make a trial list of a corpus that has none, from the names of its folders and files.",
+        examples=["python -m corpora WaveFake FOLDER > list.csv"],
+        epilog="\n".join(
+            ["NAME, and files of it:", *without_lists.values(), "", "These have lists of their own:", *with_lists]
+        ),
         allow_abbrev=False,
     )
-    parser.add_argument("corpus", metavar="NAME", nargs="?", help="a corpus, see below; letter case does not count")
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the corpus, a folder above it, or one of its own")
+    parser.add_argument(
+        "corpus",
+        metavar="NAME",
+        nargs="?",
+        help=f"one of {', '.join(without_lists)}; letter case does not matter\n--help-all explains them",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="folder of the corpus, one above it, or one of its own folders"
+    )
     args = parser.parse_args(argv)
     if args.corpus is None:
-        parser.print_help()
-    elif args.folder is None:
+        print(parser.format_help(in_full=True), end="")
+        return args
+    if args.folder is None:
         parser.error("expected NAME and FOLDER")
+    names = {name.lower(): name for name in CORPORA}
+    if args.corpus.lower() not in names:
+        near = did_you_mean(args.corpus, CORPORA)
+        parser.error(f"{shown(args.corpus)}: expected the name of a corpus: {', '.join(without_lists)}{near}")
+    args.corpus = names[args.corpus.lower()]
     return args
 
 
@@ -42,11 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.corpus is None:
         return
-    names = {name.lower(): name for name in CORPORA}
-    if args.corpus.lower() not in names:
-        listed = ", ".join(name for name, record in CORPORA.items() if record.paths)
-        raise UserError(f"{args.corpus}: expected the name of a corpus: {listed}{did_you_mean(args.corpus, CORPORA)}")
-    corpus = names[args.corpus.lower()]
+    corpus = args.corpus
     record = CORPORA[corpus]
     trials, misplaced, others, places = list_corpus(corpus, args.folder)
 

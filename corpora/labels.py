@@ -1,9 +1,9 @@
 """Labels of lists: the words that mean bona fide and spoof."""
 
-import argparse
 import re
 
 from common.console import shown
+from common.flags import FlagGroup
 from corpora.corpus import Corpus
 
 BONAFIDE, SPOOF, UNKNOWN = 1, 0, -1
@@ -14,12 +14,12 @@ WORDS |= dict.fromkeys(("spoof", "spoofed", "fake", "deepfake", "synthetic"), SP
 
 
 # Help of the flag --bonafide.
-BONAFIDE_HELP = "label of bona fide in lists with labels of their own\na word or number; all others are then spoof"
+BONAFIDE_HELP = "bona fide label in lists with numbers or unknown words; the other label means spoof"
 
 
-def add_label_flag(group: argparse._ActionsContainer) -> None:
+def add_label_flag(group: FlagGroup) -> None:
     """Add --bonafide to a command that reads the labels of lists."""
-    group.add_argument("--bonafide", metavar="WORD", help=BONAFIDE_HELP)
+    group.add_argument("--bonafide", metavar="WORD", rare=True, help=BONAFIDE_HELP)
 
 
 def labels_of_words(words: list[str], record: Corpus, bonafide: str | None = None) -> list[int | None]:

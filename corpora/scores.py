@@ -1,6 +1,5 @@
 """Score files: lines `utt_id score`, as this project writes them, and the forms of other programs."""
 
-import argparse
 import csv
 import glob
 import io
@@ -13,6 +12,7 @@ import numpy as np
 
 from common.atomic import atomic_open
 from common.console import UserError, shown
+from common.flags import FlagGroup
 from corpora.labels import WORDS, add_label_flag
 from corpora.text import ID_NAMES, LABEL_NAMES, is_number, numbers, read_text, split_words, utterance_names
 
@@ -163,18 +163,21 @@ def _last_words(path, text):
     return lines, names, np.array(scores), None
 
 
-def add_score_flags(group: argparse._ActionsContainer) -> None:
+def add_score_flags(group: FlagGroup) -> None:
     """Add the flags of read_score_columns, and --bonafide for the key, to a command that reads score files."""
     add_label_flag(group)
     group.add_argument(
-        "--score_column", metavar="NAME|NUMBER", help="column of the scores, if there are several\ndefault: recognised"
+        "--score_column",
+        metavar="NAME|NUMBER",
+        rare=True,
+        help="column of the scores in files with several columns (recognised, and reported)",
     )
     group.add_argument(
         "--higher_is",
         choices=["bonafide", "spoof"],
-        metavar="CLASS",
         default="bonafide",
-        help="class with the higher scores",
+        metavar="CLASS",
+        help="class with the higher scores\nbonafide or spoof",
     )
 
 

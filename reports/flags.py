@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import corpora
 from common.console import Number
-from common.flags import CommandParser
+from common.flags import CommandParser, did_you_mean
 from reports import metrics, segments
 from reports.bootstrap import FEWEST_CLUSTERS
 from reports.sets import sets_of_flags
@@ -16,52 +16,63 @@ from reports.submissions import SUBMISSIONS
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the flags and check their combinations. Adds `eval_sets`: the sets of --sets or --set, else []."""
     parser = CommandParser(
-        description="Report the error rates of score files, pooled and by condition, with confidence intervals.",
+        description="Report error rates of score files, pooled and by condition, with confidence intervals.",
+        examples=[
+            "python EER_minDCF.py --labels_file KEY --path SCORES",
+            "python EER_minDCF.py --labels_file KEY --path A.txt B.txt --by attack --latex",
+        ],
         allow_abbrev=False,
     )
     data = parser.add_argument_group("data")
-    data.add_argument("published", nargs="*", metavar="SCORES KEY [SUBSET]", help="in place of the three flags")
     data.add_argument(
-        "--path",
-        nargs="+",
-        metavar="SCORES",
-        help="score files of one or more systems\na line `utt_id score` per trial",
+        "published",
+        nargs="*",
+        metavar="SCORES KEY [SUBSET]",
+        help="instead of --path, --labels_file and --subset",
     )
     data.add_argument(
-        "--names", nargs="+", metavar="NAME", help="names of the systems\ndefault: those of their files", rare=True
+        "--path", nargs="+", metavar="SCORES", help="score files of the systems\none line `utt_id score` per trial"
     )
     data.add_argument("--labels_file", metavar="KEY", help="protocol with labels, or a folder of keys")
+    data.add_argument("--names", nargs="+", metavar="NAME", help="names of the systems (those of their files)")
     data.add_argument(
-        "--sets", metavar="TABLE", help="report on many corpora\na table with columns name, key and one per system"
+        "--sets",
+        metavar="TABLE",
+        help="report on several corpora\ninstead of --path and --labels_file; a table with the columns name, key and "
+        "one per system",
     )
     data.add_argument(
         "--set",
         nargs="+",
         action="append",
         metavar="NAME KEY SCORES",
-        help="the same on the command line\none flag per corpus, with the score files of the same systems in each",
+        rare=True,
+        help="report on several corpora: repeat the flag for each, with score files of the same number of systems",
     )
     data.add_argument(
         "--conditions",
         nargs="+",
         metavar="SCORES",
-        help="report on eval.py --condition\nSCORES are the clean score files, beside which those of the conditions, "
-        "SCORES@NAME, are found",
+        help="clean score files: report on their conditions\ninstead of --path; the conditions are SCORES@NAME "
+        "next to them, as eval.py --condition writes them",
     )
     data.add_argument(
-        "--subset", choices=corpora.SUBSETS, help="subset of an ASVspoof 2021 key (eval)\nhidden_track is hidden there"
+        "--subset",
+        choices=corpora.SUBSETS,
+        rare=True,
+        help="subset of an ASVspoof 2021 key (eval); hidden_track is hidden",
     )
     data.add_argument(
         "--allow_missing",
         action="store_true",
-        help="warn about missing, extra, duplicate and infinite scores\nreport on the remaining trials",
+        help="report on trials with one finite score each\nwarn of missing, unknown, double and infinite scores",
     )
     corpora.add_score_flags(data)
-    frames = parser.add_argument_group("frame scores against labels of segments (corpora/segments.py)")
+    frames = parser.add_argument_group("frame scores, with segment labels (docs/partial.md)")
     frames.add_argument(
         "--frames",
         metavar="FILE",
-        help="frame scores of eval.py --frames\n--labels_file: the segments, or a list with spans, for --by",
+        help="frame scores of eval.py --frames\n--labels_file: the segments, or, for --by, a trial list near them",
     )
     frames.add_argument(
         "--unit",
@@ -69,31 +80,39 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         metavar="SECONDS",
         rare=True,
-        help="lengths of the scored units\ndefault: 1, 2, ... 32 frames",
+        help="duration of a unit [s] (1, 2, ... 32 frames)",
     )
     frames.add_argument(
         "--unit_score",
         choices=segments.RULES,
         default="mean",
         rare=True,
-        help="score of a coarser unit from its frames (%(default)s)",
+        help="score of a unit of several frames",
     )
     frames.add_argument(
-        "--dev", nargs=2, metavar=("FRAMES", "SEGMENTS"), rare=True, help="dev set that fixes the thresholds"
+        "--dev",
+        nargs=2,
+        metavar=("FRAMES", "SEGMENTS"),
+        rare=True,
+        help="the same of the dev set, to set thresholds on",
     )
     frames.add_argument(
-        "--plot_utt", metavar="UTT", rare=True, help="utterance that --plot draws\ndefault: the first spoofed one"
+        "--plot_utt", metavar="UTT", rare=True, help="utterance drawn by --plot (the first spoofed one)"
     )
     asv = parser.add_argument_group("speaker verification, for the t-DCF")
-    asv.add_argument("--asv_scores", metavar="FILE", help="ASV scores\ndefault: the organisers', beside the key")
-    asv.add_argument("--asv_key", metavar="FILE", help="ASV key\nfor --asv_scores in ASVspoof 2021's form", rare=True)
+    asv.add_argument(
+        "--asv_scores", metavar="FILE", help="verification scores (the organisers')\ndefault: those next to the key"
+    )
+    asv.add_argument(
+        "--asv_key", metavar="FILE", rare=True, help="key of --asv_scores, if they are in ASVspoof 2021's form"
+    )
     asv.add_argument(
         "--asv_rates",
         nargs="+",
         metavar="RATE",
         rare=True,
-        help="ASV error rates in place of scores: false acceptance of nontargets, false rejection of targets, false "
-        "acceptance of spoofs\nor the word asvspoof5",
+        help="verification rates instead of scores: of accepted nontargets, rejected targets and accepted spoofs; or "
+        "the word asvspoof5",
     )
     breakdowns = dict.fromkeys(column for record in corpora.CORPORA.values() for column in record.breakdowns)
     what = parser.add_argument_group("report")
@@ -102,11 +121,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         action="append",
         metavar="COLUMN",
-        help="break down by a column of the key, or a grid of two\ngive the flag several times for several tables; "
-        f"none: pooled only; default: those the key has of {', '.join(breakdowns)}",
+        help="break down by a column of the key, such as attack\ntwo columns: a grid; may be repeated; none: pooled "
+        f"only; default: those of {', '.join(breakdowns)} that the key has",
     )
     what.add_argument(
-        "--attack_groups", metavar="CSV", help="table with columns attack and group: one line per group", rare=True
+        "--attack_groups", metavar="CSV", rare=True, help="report each group of a table with the columns attack,group"
     )
     what.add_argument(
         "--published", dest="as_published", action="store_true", help="add the corpus's published figures"
@@ -118,50 +137,50 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=[1, 10],
         metavar="PERCENT",
         rare=True,
-        help="FAR at these FRRs\ndefault: 1 10",
+        help="false-alarm rates at these miss rates [%%]",
     )
     what.add_argument(
         "--replicates",
         type=Number(int, 0, 100_000),
         default=1000,
         metavar="N",
-        rare=True,
-        help="bootstrap replicates (%(default)s)\n0: no intervals",
+        help="bootstrap replicates; 0: no intervals",
     )
     what.add_argument(
         "--cluster",
         metavar="COLUMN",
         rare=True,
-        help="resample whole clusters: trials with the same value in this column\nnone: single trials; default: "
-        f"speaker, if the key names at least {FEWEST_CLUSTERS} of each class",
+        help="column whose values are resampled as clusters; none: single trials; default: speaker, if the key has at "
+        f"least {FEWEST_CLUSTERS} of each class",
     )
     change = parser.add_argument_group("calibration and fusion")
     change.add_argument(
         "--calibrate",
         nargs="+",
         metavar="FILE",
-        help="turn scores into log-likelihood ratios\nFILEs: DEV_SCORES of each system, then DEV_KEY",
+        help="dev scores of each system, then the dev key\nturn scores into log-likelihood ratios",
     )
     change.add_argument(
         "--fuse",
         choices=["average", "logistic"],
         metavar="METHOD",
-        help="add a fused system, average or logistic\nlogistic: regression trained on --calibrate",
+        help="add a fused system: average or logistic\n"
+        "mean of the scores, or logistic regression trained on --calibrate",
     )
     change.add_argument("--write_scores", metavar="FILE", help="write the fused or calibrated scores")
     out = parser.add_argument_group("output")
     form = out.add_mutually_exclusive_group()
-    for name in ("json", "csv", "latex"):
-        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {name}, not text")
+    for name, title in (("json", "JSON"), ("csv", "CSV"), ("latex", "LaTeX")):
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {title}")
     out.add_argument(
         "--arena",
         nargs=2,
         metavar=("BOARD", "OUT"),
         rare=True,
-        help="write a submission, not a report: the scores of one system on --sets or --set for dfarena, benchmarks "
-        "(OUT is a folder) or asvspoof5 (a file)",
+        help="write the scores of one system on --sets or --set as a submission to dfarena, benchmarks (OUT is a "
+        "folder) or asvspoof5 (OUT is a file), instead of a report",
     )
-    out.add_argument("--plot", metavar="FILE", help="plot DET curves, histograms, conditions\n.png, .pdf or .svg")
+    out.add_argument("--plot", metavar="FILE", help="draw DET curves, histograms, conditions\n.png, .pdf or .svg")
     args = parser.parse_args(argv)
 
     of_frames = ("frames", "unit", "unit_score", "dev", "plot_utt")
@@ -228,7 +247,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if given := [f"--{flag.get(name, name)}" for name in others if getattr(args, name)]:
             parser.error(f"--arena writes a submission, not a report, and cannot be combined with {', '.join(given)}")
         if args.arena[0] not in SUBMISSIONS:
-            parser.error(f"--arena: expected one of {', '.join(SUBMISSIONS)}, found {args.arena[0]}")
+            board = args.arena[0]
+            near = did_you_mean(board, SUBMISSIONS)
+            parser.error(f"--arena: expected one of {', '.join(SUBMISSIONS)}, found {board}{near}")
     if args.calibrate and len(args.calibrate) != n + 1:
         parser.error(f"--calibrate: expected {n} score files, then their key, found {len(args.calibrate)} files")
     if args.fuse and n < 2:

@@ -248,7 +248,7 @@ def test_sets_in_conditions(recorded, untrained, expected, tmp_path, capsys):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["mp3_61"], ["--condition: ", "--condition list, found mp3_61; ", "mp3_64"]),
+        (["mp3_61"], ["--condition: ", "--condition list, found mp3_61; ", "did you mean mp3_64?"]),
         (["gsm", "mulaw", "gsm"], ["--condition: expected each name once, found gsm twice"]),
         (["noise_0"], ["--condition noise_0: expected --noise_dir"]),
         (["mulaw", "--noise_dir", "NOISE"], ["--noise_dir: expected a --condition that needs it, found mulaw"]),

@@ -12,7 +12,7 @@ import easy_inference_demo
 import eval as eval_script
 import train
 from common.console import run
-from common.flags import CommandParser, did_you_mean
+from common.flags import CommandParser, did_you_mean, with_default
 from corpora import __main__ as corpora_command
 from reports import flags as report_flags
 from tools import benchmark, compare, long_files, make_demo_corpus, memory_table, non_speech, onnx_table
@@ -24,15 +24,18 @@ COMMANDS = {
     "easy_inference_demo.py": easy_inference_demo.parse_args,
     "EER_minDCF.py": report_flags.parse_args,
     "checkpoint.py": checkpoint.parse_args,
-    **{f"checkpoint.py {name}": checkpoint.parse_args for name in ("show", "convert", "average", "calibrate")},
+    **{
+        f"checkpoint.py {name}": checkpoint.parse_args for name in ("show", "convert", "average", "export", "calibrate")
+    },
     "python -m corpora": corpora_command.parse_args,
+    **{f"tools/benchmark.py {stage}": benchmark.parse_args for stage in ("train", "all")},
     **{f"tools/{module.__name__.split('.')[1]}.py": getattr(module, "parse_args", module.main) for module in TOOLS},
 }
 
 
 def printed(capsys, name, *flags):
     with pytest.raises(SystemExit) as ended:
-        COMMANDS[name]([*name.split()[1 : 2 if name.startswith("checkpoint") else 1], *flags])
+        COMMANDS[name]([*name.split()[1 : 2 if name[:5] in ("check", "tools") else 1], *flags])
     out, err = capsys.readouterr()
     return ended.value.code, out, err
 
@@ -47,8 +50,36 @@ def test_the_help_fits_on_a_page_and_names_no_default_that_is_none(name, capsys)
     status, text, _ = printed(capsys, name, "--help")
     lines = text.splitlines()
     assert status == 0 and 4 <= len(lines) <= 60
-    assert max(map(len, lines)) <= 80 or name == "python -m corpora"  # which lists the layouts of corpora
+    assert max(map(len, lines)) <= 80
+    assert text.split("\n\n")[1].strip().endswith((".", "?"))
     assert "(None)" not in text and "%" not in text and "==SUPPRESS==" not in text
+
+
+@pytest.fixture
+def parsers(monkeypatch):
+    """The parsers that a command makes, those of its subcommands included, in order."""
+    made = []
+
+    class Recorded(CommandParser):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+
+    for module in (train, eval_script, easy_inference_demo, checkpoint, corpora_command, report_flags, *TOOLS):
+        monkeypatch.setattr(module, "CommandParser", Recorded)
+    return made
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_all_has_every_flag_that_is_declared_each_with_help(name, capsys, parsers, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name.split()[0]])
+    text = printed(capsys, name, "--help-all")[1]
+    words = name.split()[1:] if "-m" not in name else []
+    parser = next(one for one in parsers if one.add_help and one.prog.split()[1:] == words or "-m" in name)
+    declared = [action for action in parser._actions if action.option_strings and action.help != "==SUPPRESS=="]
+    assert all(action.help for action in declared)
+    names = {action.option_strings[-1 if action.dest == "help" else 0] for action in declared}
+    assert names == set(re.findall(r"^  (?:-h, )?(--[\w-]+)", text, re.M)) >= {"--help", "--help-all"}
 
 
 @pytest.mark.parametrize("name", [*list(COMMANDS)[:4], "checkpoint.py show"])
@@ -98,6 +129,15 @@ def test_help_all_of_training_has_every_field_and_every_name_once(capsys):
         ("checkpoint.py convert", ["--bse", "x"], "unknown flag --bse; did you mean --base?"),
         ("checkpoint.py", ["shw"], "; did you mean show?"),
         ("tools/benchmark.py", ["trian"], "did you mean train?"),
+        ("tools/compare.py", ["--seeds", "x"], "--seeds: expected a whole number from 0"),
+        ("tools/make_demo_corpus.py", ["--outt", "x"], "unknown flag --outt; did you mean --out?"),
+        ("python -m corpora", ["WaveFke", "x"], "; did you mean WaveFake?"),
+        ("train.py", ["--ssl_freeze_epoch=3"], "unknown flag --ssl_freeze_epoch; did you mean --SSL_freeze_epoch?"),
+        ("train.py", ["--base_dir", "x"], ": error: missing --model_name\n"),
+        ("train.py", ["--recipe", "aasist3"], "; did you mean AASIST?"),
+        ("train.py", ["--lr"], "--lr: expected one argument"),
+        ("train.py", ["--lr", "x"], ": error: --lr: expected a number of at least 0, found x\n"),
+        ("EER_minDCF.py", ["--fuse", "averag"], ": error: --fuse averag: expected one of average, logistic; did"),
     ],
 )
 def test_a_mistake_costs_two_lines(name, flags, expected, capsys):
@@ -131,6 +171,38 @@ def test_flags_are_never_abbreviated_and_rare_ones_work(capsys):
     assert re.search(rf"short; long.*rare one; one\s+of\s+{'a' * 20},", whole, re.S)
     with pytest.raises(SystemExit):
         parser.parse_args(["--com", "x"])
+
+
+def test_what_looks_like_a_flag_and_is_none():
+    parser = CommandParser(prog="x", allow_abbrev=True)
+    parser.add_argument("--offset", type=int)
+    parser.add_argument("--text")
+    parser.add_argument("files", nargs="*")
+    assert parser.parse_args(["--offset", "-3"]).offset == -3
+    assert parser.parse_args(["--off", "4", "-"]).files == ["-"]  # abbreviated, as argparse lets it be
+    assert parser.parse_args(["--text", "--a b", "--", "--wav"]).files == ["--wav"]
+    assert parser.parse_args(["--text=--b"]).text == "--b"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--zz"])
+    other = CommandParser(prog="x", pass_on=True)
+    assert other.parse_known_args(["--zz", "1"])[1] == ["--zz", "1"]
+
+
+def test_a_long_list_of_choices_is_printed_once():
+    parser = CommandParser(prog="x")
+    parser.add_argument("--long", choices=["alpha", "beta", "gamma", "delta"], default="beta", help="which\nmore of it")
+    parser.add_argument("--short", choices=["a", "b"], help="which", rare=True)
+    text = parser.format_help(in_full=True)
+    assert "  --long LONG    which (beta); more of it; one of alpha, beta, gamma, delta\n" in text
+    assert text.count("gamma") == 1 and "--short {a,b}" in text
+    short = parser.format_help()
+    assert "--long LONG  which (beta)\n" in short and "--short" not in short and "gamma" not in short
+    assert short.endswith("\n\n--help-all explains all flags (1 more).\n")
+
+
+def test_the_default_is_behind_the_first_line():
+    assert with_default("rate\nmore", 0.5) == "rate (0.5)\nmore"
+    assert with_default("rate (%(default)s: none)", 0) == "rate (0: none)"
 
 
 def test_help_starts_neither_torch_nor_a_second_pass():

@@ -41,18 +41,21 @@ STAGES = {
 
 
 def parse_args(argv=None):
-    parser = CommandParser(description="Time every stage against the naive way in the same run.", allow_abbrev=False)
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    parser = CommandParser(
+        description="Time every stage against the naive implementation in the same run.", allow_abbrev=False
+    )
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE", title="stages")
     common = CommandParser(add_help=False)
-    common.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
-    common.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    common.add_argument("--repeats", type=AT_LEAST_1, default=7, help="turns that are counted (%(default)s)")
+    common.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to time on")
+    common.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    common.add_argument("--repeats", type=AT_LEAST_1, default=7, help="timed turns")
     for name, (function, add_flags) in STAGES.items():
         summary = function.__doc__.split("\n")[0]
         stage = stages.add_parser(name, parents=[common], help=summary, description=summary, allow_abbrev=False)
         if add_flags:
             add_flags(stage)
-    stages.add_parser("all", parents=[common], help="Every stage with its own defaults.", allow_abbrev=False)
+    every = "Every stage with its own defaults."
+    stages.add_parser("all", parents=[common], help=every, description=every, allow_abbrev=False)
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no CUDA device is available")

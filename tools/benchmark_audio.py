@@ -95,7 +95,7 @@ def rawboost(args):
 
 
 def rawboost_flags(parser):
-    parser.add_argument("--seconds", type=ABOVE_0, default=4, help="length of the utterance (%(default)s)")
+    parser.add_argument("--seconds", type=ABOVE_0, default=4, help="length of the utterance [s]")
 
 
 def loader(args):
@@ -174,4 +174,4 @@ def chains(trials, length, folder, repeats):
 
 
 def loader_flags(parser):
-    parser.add_argument("--files", type=AT_LEAST_1, default=48, help="utterances in a pass (%(default)s)")
+    parser.add_argument("--files", type=AT_LEAST_1, default=48, help="utterances per pass")

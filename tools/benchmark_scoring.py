@@ -122,8 +122,8 @@ def demo(args):
 
 
 def demo_flags(parser):
-    parser.add_argument("--ssl", default="tiny", help="encoder, with random weights (%(default)s)")
-    parser.add_argument("--hours", type=ABOVE_0, default=3, help="length of the long file (%(default)s)")
+    parser.add_argument("--ssl", default="tiny", help="encoder, with random weights")
+    parser.add_argument("--hours", type=ABOVE_0, default=3, help="length of the long file [h]")
 
 
 def scoring(args):
@@ -193,9 +193,9 @@ def under_load(what, way, device, turns=3):
 
 
 def scoring_flags(parser):
-    parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="(%(default)s)")
-    parser.add_argument("--ssl", default="xlsr_300m", help="encoder, with random weights (%(default)s)")
-    parser.add_argument("--trials", type=AT_LEAST_1, default=200, help="(%(default)s)")
+    parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="detector")
+    parser.add_argument("--ssl", default="xlsr_300m", help="encoder, with random weights")
+    parser.add_argument("--trials", type=AT_LEAST_1, default=200, help="number of trials")
     parser.add_argument(
-        "--turns", type=AT_LEAST_1, default=1, help="in place of --repeats: a turn takes minutes (%(default)s)"
+        "--turns", type=AT_LEAST_1, default=1, help="timed turns, instead of --repeats: one takes minutes"
     )

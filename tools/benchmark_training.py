@@ -207,11 +207,11 @@ def _shares(training, x, labels):
 
 
 def train_flags(parser):
-    parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="(%(default)s)")
-    parser.add_argument("--ssl", help="encoder; not given: xlsr_300m on cuda, tiny on the CPU")
-    parser.add_argument("--batch_sizes", type=AT_LEAST_1, nargs="+", default=[12], help="(12)")
-    parser.add_argument("--crop", type=AT_LEAST_1, default=64600, help="samples of an utterance (%(default)s)")
-    parser.add_argument("--compile", action="store_true", help="also by torch.compile")
+    parser.add_argument("--model_name", default="wav2vec2_Nes2Net_X", help="detector")
+    parser.add_argument("--ssl", help="encoder (xlsr_300m on cuda, tiny on the CPU)")
+    parser.add_argument("--batch_sizes", type=AT_LEAST_1, nargs="+", default=[12], help="trials per step")
+    parser.add_argument("--crop", type=AT_LEAST_1, default=64600, help="length of an utterance [samples]")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
 
 
 def backend(args):
@@ -230,9 +230,9 @@ def backend(args):
 
 
 def backend_flags(parser):
-    parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="(%(default)s)")
-    parser.add_argument("--frames", type=AT_LEAST_1, default=201, help="(%(default)s)")
-    parser.add_argument("--compile", action="store_true", help="also by torch.compile")
+    parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="utterances per batch")
+    parser.add_argument("--frames", type=AT_LEAST_1, default=201, help="frames per utterance")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
 
 
 def mixers(args):
@@ -254,8 +254,8 @@ def _forward_and_backward(function, network, x):
 
 
 def mixers_flags(parser):
-    parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="(%(default)s)")
-    parser.add_argument("--frames", type=AT_LEAST_1, default=208, help="(%(default)s)")
+    parser.add_argument("--batch_size", type=AT_LEAST_1, default=12, help="utterances per batch")
+    parser.add_argument("--frames", type=AT_LEAST_1, default=208, help="frames per utterance")
 
 
 def cost(args):

@@ -58,22 +58,30 @@ REPLICATES = 1000
 def parse_args(argv=None):
     """(arguments, flags of train.py)"""
     parser = CommandParser(
-        description="Train several systems alike on one corpus, score them, and put them side by side.",
-        epilog="all other flags: those of train.py",
+        description="Train several systems alike on one corpus, score and compare them; other flags go to train.py.",
+        examples=["python tools/compare.py --corpus demo/corpus --out demo/rivals"],
         pass_on=True,
         allow_abbrev=False,
     )
-    parser.add_argument("--corpus", metavar="FOLDER", help="of tools/make_demo_corpus.py; sets the three flags below")
-    parser.add_argument("--key", help="of the trials to score, with labels, of any corpus")
-    parser.add_argument("--audio_dir", metavar="DIR", help="their audio; not given: looked for around the key")
-    parser.add_argument("--attack_groups", metavar="FILE", help="attack,group lines, as for EER_minDCF.py")
-    parser.add_argument("--out", default="demo/rivals", help="folder of runs, scores and the table")
-    parser.add_argument("--back_ends", nargs="+", choices=NAMES, metavar="NAME", help="not given, nor --recipes: all")
+    parser.add_argument(
+        "--corpus", metavar="FOLDER", help="corpus of tools/make_demo_corpus.py\nsets the three flags below"
+    )
+    parser.add_argument("--key", metavar="KEY", help="labelled trial list to score, of any corpus")
+    parser.add_argument("--audio_dir", metavar="DIR", help="its audio (searched for near the key)")
+    parser.add_argument("--attack_groups", metavar="FILE", help="table of attack,group, as for EER_minDCF.py")
+    parser.add_argument("--out", default="demo/rivals", metavar="DIR", help="folder of runs, scores and tables")
+    parser.add_argument(
+        "--back_ends", nargs="+", choices=NAMES, metavar="NAME", help="back-ends (all, without --recipes)"
+    )
     of_recipes = dict(nargs="+", choices=SCORED, metavar="NAME", default=[])
-    parser.add_argument("--recipes", **of_recipes, help="of train.py; flags of train.py given here override theirs")
-    parser.add_argument("--seeds", nargs="+", type=SEED, default=[1], help="each system is trained once per seed")
-    parser.add_argument("--front_end", choices=FRONT_ENDS, help="not given: wav2vec2, or that of the recipe")
-    parser.add_argument("--ssl", help="encoder, as for train.py; not given: tiny with --corpus")
+    parser.add_argument("--recipes", **of_recipes, help="recipes of train.py\nflags of train.py override theirs")
+    parser.add_argument(
+        "--seeds", nargs="+", type=SEED, default=[1], metavar="N", help="train each system once per seed"
+    )
+    parser.add_argument(
+        "--front_end", choices=FRONT_ENDS, metavar="NAME", help="front-end (wav2vec2, or that of the recipe)"
+    )
+    parser.add_argument("--ssl", metavar="NAME", help="encoder, as for train.py (tiny with --corpus)")
     args, flags = parser.parse_known_args(argv)
     if (args.corpus is None) == (args.key is None):
         parser.error("expected one of --corpus and --key")

@@ -65,21 +65,24 @@ def parse_args(argv=None):
     parser = CommandParser(
         description="Headlines of long recordings, made of the demo corpus.",
     )
-    parser.add_argument("--model_path", required=True, help="a checkpoint")
-    parser.add_argument("--corpus", default="demo/corpus", help="folder that make_demo_corpus.py wrote")
-    parser.add_argument("--seconds", type=AT_LEAST_1, default=7200, help="of the recording with spoofed minutes")
+    parser.add_argument("--model_path", required=True, metavar="CKPT", help="a checkpoint")
+    parser.add_argument("--corpus", default="demo/corpus", metavar="DIR", help="folder of make_demo_corpus.py")
+    parser.add_argument(
+        "--seconds", type=AT_LEAST_1, default=7200, metavar="N", help="length of the file with spoofed minutes [s]"
+    )
     parser.add_argument(
         "--genuine",
         nargs=2,
         action="append",
         metavar=("SECONDS", "N"),
         type=AT_LEAST_1,
-        help="N genuine mixes of this length; may be repeated; None: "
-        + ", ".join(f"{n} of {seconds} s" for seconds, n in LENGTHS),
+        help="N genuine mixes of this length; may be repeated ("
+        + ", ".join(f"{n} of {seconds} s" for seconds, n in LENGTHS)
+        + ")",
     )
-    parser.add_argument("--window", type=Number(), default=4.0, help="as easy_inference_demo.py")
-    parser.add_argument("--hop", type=Number(), help="as easy_inference_demo.py")
-    parser.add_argument("--seed", type=SEED, default=1, help="same seed, same recordings")
+    parser.add_argument("--window", type=Number(), default=4.0, metavar="SECONDS", help="length of a window")
+    parser.add_argument("--hop", type=Number(), metavar="SECONDS", help="step between windows (half a window)")
+    parser.add_argument("--seed", type=SEED, default=1, metavar="N", help="the same seed gives the same recordings")
     return parser.parse_args(argv)
 
 

@@ -255,28 +255,29 @@ def parse_args(argv=None):
     parser = CommandParser(
         description="Build a small anti-spoofing corpus from real speech, in the layout of ASVspoof 2019 LA.",
     )
-    parser.add_argument("--out", help="folder of the corpus; None: demo/corpus, or demo/partial with --partial")
-    parser.add_argument("--speech_dir", help="own recordings, a folder a speaker; None: Debian's telephone prompts")
-    parser.add_argument("--cache", help="folder for Debian's packages; None: `packages` beside --out")
+    parser.add_argument("--out", metavar="DIR", help="folder of the corpus (demo/corpus, or demo/partial)")
+    parser.add_argument("--speech_dir", metavar="DIR", help="recordings, one folder per speaker (Debian's prompts)")
+    parser.add_argument("--cache", metavar="DIR", help="folder of Debian's packages (packages, next to --out)")
     parser.add_argument(
         "--sizes",
         type=AT_LEAST_1,
         nargs=3,
-        help=f"trials of train, dev and eval; None: {_words(SIZES)}, or {_words(partial_corpus.SIZES)} with --partial",
+        metavar="N",
+        help=f"trials of train, dev and eval ({_words(SIZES)}, or {_words(partial_corpus.SIZES)} with --partial)",
     )
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="partially spoofed utterances of 4 to 12 s instead, in the layout of PartialSpoof",
+        help="make partially spoofed utterances of 4 to 12 s, in the layout of PartialSpoof",
     )
     parser.add_argument(
         "--long",
         type=ABOVE_0,
         metavar="HOURS",
-        help="beside them a genuine file of HOURS and one with a spoofed minute in every five; requires --partial",
+        help="--partial: add a genuine file of this length, and one with a spoofed minute in every five",
     )
-    parser.add_argument("--seed", type=SEED, default=1, help="same seed, same corpus")
-    parser.add_argument("--jobs", type=AT_LEAST_1, default=os.cpu_count(), help="processes")
+    parser.add_argument("--seed", type=SEED, default=1, metavar="N", help="the same seed gives the same corpus")
+    parser.add_argument("--jobs", type=AT_LEAST_1, default=os.cpu_count(), metavar="N", help="number of processes")
     args = parser.parse_args(argv)
     if args.long and not args.partial:
         parser.error("--long: expected --partial beside it")

@@ -73,7 +73,11 @@ def cells_that_fit(detector: Detector, **flags: object) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    CommandParser(description=__doc__.split("\n")[0], allow_abbrev=False).parse_args(argv)
+    CommandParser(
+        description="Print the memory tables of docs/speed.md and docs/fine_tuning.md: GiB per training "
+        "step, and trials that fit a card.",
+        allow_abbrev=False,
+    ).parse_args(argv)
     detectors = {}
     for title, (name, fields) in MODELS.items():
         own = {"ssl": "from_file", "ssl_config": fields} if fields else {}

@@ -120,10 +120,10 @@ def said(judge, judged):
 
 
 def main(argv=None):
-    parser = CommandParser(description="What a detector says of sounds that are not speech.")
-    parser.add_argument("--model_path", required=True)
-    parser.add_argument("--protocol", help="a trial list: how many of its recordings are refused or doubted, too")
-    parser.add_argument("--seconds", type=Number(float, 0.1), default=4.0, help="of each sound (%(default)s)")
+    parser = CommandParser(description="Print a detector's verdicts on sounds that are not speech.")
+    parser.add_argument("--model_path", required=True, metavar="CKPT", help="a checkpoint")
+    parser.add_argument("--protocol", metavar="LIST", help="also count refusals and doubts on a trial list")
+    parser.add_argument("--seconds", type=Number(float, 0.1), default=4.0, metavar="N", help="length of each sound [s]")
     args = parser.parse_args(argv)
     judge = Judge(args.model_path, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:

@@ -46,13 +46,15 @@ SMALL = {
 
 
 def parse_args(argv=None):
-    parser = CommandParser(description="Which detectors export to ONNX, and how fast they are then.")
-    parser.add_argument("--front_ends", nargs="+", choices=[*FRONT_ENDS], default=[*FRONT_ENDS])
-    parser.add_argument("--back_ends", nargs="+", choices=[*BACK_ENDS], default=[*BACK_ENDS])
-    parser.add_argument("--speed", metavar="MODEL_NAME", help="time this detector instead")
-    parser.add_argument("--ssl", help="with --speed: its encoder; not given: the published one")
-    parser.add_argument("--repeats", type=Number(int, 1, 1000), default=5, help="with --speed (%(default)s)")
-    return parser.parse_args(argv)
+    parser = CommandParser(description="Tabulate which detectors export to ONNX, or time one of them.")
+    parser.add_argument("--front_ends", nargs="+", choices=[*FRONT_ENDS], metavar="NAME", help="front-ends (all)")
+    parser.add_argument("--back_ends", nargs="+", choices=[*BACK_ENDS], metavar="NAME", help="back-ends (all)")
+    parser.add_argument("--speed", metavar="MODEL_NAME", help="time this detector instead of the table")
+    parser.add_argument("--ssl", metavar="NAME", help="--speed: its encoder (the published one)")
+    parser.add_argument("--repeats", type=Number(int, 1, 1000), default=5, metavar="N", help="--speed: timed turns")
+    args = parser.parse_args(argv)
+    args.front_ends, args.back_ends = args.front_ends or [*FRONT_ENDS], args.back_ends or [*BACK_ENDS]
+    return args
 
 
 def saved_detector(path, config):
