@@ -39,7 +39,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    torch = None  # not needed for an ONNX file, see requirements-onnx.txt
+    torch = None  # ONNX files work without torch, see requirements-onnx.txt
 
 
 def parse_args(argv=None):
@@ -114,11 +114,11 @@ def parse_args(argv=None):
     args = parser.parse_intermixed_args(argv)
     args.files += args.file_to_test
     if args.web == bool(args.files):
-        parser.error("expected one of FILE and --web")
+        parser.error("expected either FILE or --web")
     if args.web and args.stress:
         parser.error("--stress: expected FILE, found --web")
     if args.json == "-" and args.csv == "-":
-        parser.error("--json - and --csv -: only one can have the standard output")
+        parser.error("--json - and --csv -: only one of them can use standard output")
     args.named_by = "--model_path"
     if args.model_path is None:
         args.model_path, args.named_by = find_detector()
@@ -129,14 +129,15 @@ def read_judge(args):
     options = {"threshold": args.threshold, "test_mode": args.test_mode, "window": args.window, "hop": args.hop}
     if args.model_path.endswith(".onnx") and not args.model_path.startswith("hf://"):
         if torch and (given_model_flags(args) or args.precision != "fp32"):
-            raise UserError(f"--{[*given_model_flags(args), 'precision'][0]}: an ONNX file has its own")
+            flag = [*given_model_flags(args), "precision"][0]
+            raise UserError(f"--{flag}: expected a checkpoint, found the ONNX file {args.model_path}")
         from inference.onnx_judge import OnnxJudge
 
         return OnnxJudge(args.model_path, **options)
     if not torch:
         raise UserError(
-            f"{args.named_by} {args.model_path}: needs torch (bash setup.sh); without it expected an ONNX file, as "
-            "checkpoint.py export writes"
+            f"{args.named_by} {args.model_path}: a checkpoint needs torch (bash setup.sh); without torch, expected an "
+            "ONNX file written by checkpoint.py export"
         )
     device = choose_device()
     check_precision(args.precision, device)
@@ -178,17 +179,17 @@ def print_stretches(judge, judged, indent=""):
     for line in lines:
         print(f"{indent}suspicious: {line}")
     if not judged.windows:
-        print(f"{indent}suspicious: cannot be told, the file holds no more than one window")
+        print(f"{indent}suspicious: unknown, the file is not longer than one window")
     elif judge.window_threshold is None:
-        print(f"{indent}suspicious: cannot be told without a threshold")
+        print(f"{indent}suspicious: unknown, there is no threshold")
     elif refusal := judge.refusal(judged):
-        print(f"{indent}suspicious: cannot be told, {refusal}")
+        print(f"{indent}suspicious: unknown, {refusal}")
     elif not lines:
         print(f"{indent}suspicious: none")
 
 
 def print_row(judge, judged, args):
-    """Print one of many files as a single line that also begins with `score:`."""
+    """Print the results of one of many files as a single line."""
     if judged.error:
         print(f"error: {printable(judged.error)}")
         return
@@ -206,7 +207,7 @@ def print_row(judge, judged, args):
 def print_summary(judge, results, seconds):
     counts = Counter("not read" if judged.error else judge.brief(judged) for judged in results)
     text = ", ".join(f"{n} {what}" for what, n in counts.most_common())
-    each = f"{seconds / len(results):.3f} s a file, and {judge.loading_took:.2f} s to load the detector"
+    each = f"{seconds / len(results):.3f} s per file, and {judge.loading_took:.2f} s to load the detector"
     print(f"{len(results)} files: {text}; time: {seconds:.2f} s, {each}")
 
 
@@ -230,7 +231,7 @@ def write_tables(judge, results, args, under):
         with _out(args.csv) as file:
             table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
-            for row in rows:  # a name with a line break is also printed as one line
+            for row in rows:  # a name with a line break stays on one line
                 row = {**row, **{name: printable(row[name]) for name in ("file", "error") if name in row}}
                 if "error" not in row:
                     row = {
@@ -268,7 +269,7 @@ def main(argv=None):
         standard_input = "/dev/stdin" if "-" in args.files else None
         check_outputs(outputs, [args.model_path, standard_input, *files.values()])
         judge = read_judge(args)
-        quiet = any(path and is_standard_output(path) for _, path in outputs)  # it is theirs
+        quiet = any(path and is_standard_output(path) for _, path in outputs)  # standard output carries a table
         results = [Judged(name, name, error=reason) for name, reason in missing.items()]
         if many and not quiet:
             print(f"detector: {about_detector(args)}")
@@ -294,9 +295,7 @@ def main(argv=None):
         stress_took = time.monotonic() - started
     write_tables(judge, results, args, under)
     if not quiet and judge.difference is not None:
-        print(
-            f"precision: {args.precision}; the first scores differ from float32 ones by {judge.difference:.2g} at most"
-        )
+        print(f"precision: {args.precision}; the first scores differ from float32 by at most {judge.difference:.2g}")
     if not quiet and many:
         print_summary(judge, results, took)
     elif not quiet:

@@ -12,25 +12,25 @@ from common.onnx_file import onnx_session
 from common.sound import FRAME, Meter
 
 LEAST = 0.5  # seconds of a recording
-LEAST_SPEECH, LEAST_SHARE = 0.25, 0.1  # seconds; the minimum of silero-vad's own program as well
+LEAST_SPEECH, LEAST_SHARE = 0.25, 0.1  # seconds, also the minimum of silero-vad's own program; share of a recording
 LITTLE_SHARE = 0.25  # of a recording
 SHORT = 1.0  # seconds below which a verdict is doubtful, if the checkpoint does not say how short its dev set was
 FAR = 10  # dB beyond the levels of the dev set
-NARROWER, WIDER = 0.75, 1.33  # than the dev set's bandwidths
+NARROWER, WIDER = 0.75, 1.33  # factors beyond the dev set's bandwidths
 CONTEXT, LEAD, PIECE = 64, 16, 512  # samples before a frame, frames of silence before a file, frames scored at once
-ALL_HEARD, ONE_IN = 40, 8  # pieces of 16 s: after eleven minutes one of eight is heard, or three hours took a minute
+ALL_HEARD, ONE_IN = 40, 8  # pieces of 16 s: one in 8 is checked after eleven minutes; all of 3 hours took a minute
 
-# speech: seconds of it; level: RMS of speech in dBFS; band: Hz, see common.sound; None where that cannot be told.
+# speech: seconds of speech; level: RMS of speech in dBFS; band: bandwidth in Hz, see common.sound; None: unknown.
 Sound = namedtuple("Sound", "speech level band", defaults=(None, None, None))
-# name: for programs; text: for people; refuses: there is no verdict for it.
+# name: for programs; text: for people; refuses: whether there is no verdict because of it.
 Doubt = namedtuple("Doubt", "name text refuses")
 
 
 @functools.cache
 def speech_model() -> Callable[[np.ndarray, dict], tuple[np.ndarray, dict]] | None:
-    """(frames (n, 64 + 512), state) to (probabilities of speech (n,), state); None if silero-vad is not installed.
+    """Load silero-vad: (frames (n, 64 + 512), state) -> (speech probabilities (n,), state); None if not installed.
 
-    Source: Silero Team, "Silero VAD", 2021-2026, github.com/snakers4/silero-vad, its model for many frames at once.
+    Source: Silero Team, "Silero VAD", 2021-2026, github.com/snakers4/silero-vad, the model for many frames per call.
     """
     package = importlib.util.find_spec("silero_vad")  # not imported: that sets torch to one thread
     if not package or not importlib.util.find_spec("onnxruntime"):
@@ -46,10 +46,10 @@ def speech_model() -> Callable[[np.ndarray, dict], tuple[np.ndarray, dict]] | No
 
 
 class Listener:
-    """Hears a recording block by block: how much of it is speech, its level and its bandwidth. Its memory is bounded
-    but for a few bytes per 32 ms.
+    """Measurement of a recording block by block: seconds of speech, level and bandwidth.
 
-    Short prompts are recognised if silence comes before them, as in the recordings that the model knows.
+    Memory is bounded except for a few bytes per 32 ms. Silence is prepended, because the model misses short prompts
+    that start immediately.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Listener:
         self.n_heard = self.n_speech = 0
 
     def hear(self, x: np.ndarray) -> None:
-        """The next block (samples,) at 16 kHz."""
+        """Add the next block (samples,), at 16 kHz."""
         self.meter.add(x)
         self.left = np.concatenate([self.left, x])
         size = PIECE * FRAME
@@ -79,7 +79,7 @@ class Listener:
         self.n_speech += np.sum(speech >= 0.5)
 
     def sound(self, seconds: float) -> Sound:
-        """Of a recording of so many seconds, after its last block."""
+        """Return the measurements of a recording of this many seconds; call it after the last block."""
         n = len(self.left) - CONTEXT
         if self.model and n:
             self._listen(np.pad(self.left, (0, -n % FRAME)))
@@ -96,17 +96,17 @@ def doubts_of(
 ) -> list[Doubt]:
     """Reasons to doubt a verdict on a recording of `seconds`.
 
-    seen: what the checkpoint keeps of its dev set, see checkpoints.measure, {} if nothing. scores: the lowest and the
-    highest there, None if it does not say.
+    seen: the checkpoint's statistics of its dev set, see checkpoints.measure; {} if it has none. scores: the lowest and
+    highest dev score; None if unknown.
     """
     doubts, (speech, level, band) = [], sound
     if seconds < max(LEAST, seen.get("seconds_low", SHORT)):
-        doubts.append(Doubt("short", f"{seconds:.2f} s is little to go by", seconds < LEAST))
-    heard = speech is not None and seconds >= LEAST  # too little to measure
-    if heard and speech < LEAST_SPEECH:
-        doubts.append(Doubt("no_speech", "no speech is heard in it", True))
-    elif heard and speech < LITTLE_SHARE * seconds:
-        text = f"only {speech:.1f} s of it sound like speech"
+        doubts.append(Doubt("short", f"it is only {seconds:.2f} s long", seconds < LEAST))
+    is_measured = speech is not None and seconds >= LEAST  # shorter files hold too little to measure
+    if is_measured and speech < LEAST_SPEECH:
+        doubts.append(Doubt("no_speech", "no speech was detected in it", True))
+    elif is_measured and speech < LITTLE_SHARE * seconds:
+        text = f"only {speech:.1f} s of it are speech"
         doubts.append(Doubt("little_speech", text, speech < LEAST_SHARE * seconds))
     if score is not None and scores and not scores[0] <= score <= scores[1]:
         which = f"above {scores[1]:.3g}, the highest" if score > scores[1] else f"below {scores[0]:.3g}, the lowest"

@@ -26,9 +26,9 @@ from inference.results import errors_file
 class EvaluationSet:
     """Trials that are scored into one file, with their batches once eval.py has planned them.
 
-    out_flag: what to call the file in a message. source: the list that names the trials, None: the files of a folder.
-    corpus: whose test length is the default, which default_of tells in words. name: "" where there is but one set.
-    condition: applied to every recording, drawing from `noises`.
+    out_flag: name of the score file in messages. source: the list of the trials; None: the files of a folder. corpus:
+    its test length is the default; default_of: its name in messages. name: "" if there is only one set. condition:
+    applied to every recording; `noises`: its noise recordings.
     """
 
     trials: list[corpora.Trial]
@@ -46,7 +46,7 @@ class EvaluationSet:
     problems: dict[int, str] = field(default_factory=dict)  # {index: why it is not scored} by its name alone
     partial: PartialScores | None = None
     todo: list[int] = field(default_factory=list)  # numbers of the batches that are this process's to score
-    float32: dict[int, float] = field(default_factory=dict)  # {index: score} of some, to compare a --precision with
+    float32: dict[int, float] = field(default_factory=dict)  # {index: score} of a few trials, to compare with
 
     @property
     def prefix(self) -> str:
@@ -74,11 +74,11 @@ class EvaluationSet:
 def read_evaluation_sets(
     table: str | os.PathLike, system: str | None, folder: str | os.PathLike
 ) -> list[EvaluationSet]:
-    """The sets of a table as corpora.read_sets takes it, their audio located, in its order.
+    """Read the sets of a table (see corpora.read_sets) and locate their audio; in the order of the table.
 
-    system: the column whose cells name the score files; None: the only one, or, of a table without, NAME.txt in
-    `folder`. Sets of one list and audio that go into one file are one: the subsets of a key, say.
-    Raises UserError, naming the table and the set, for what cannot be read or found.
+    system: the column with the score files; None: the only such column, or NAME.txt in `folder` if there is none.
+    Sets with the same list, audio and score file are merged, for example the subsets of a key.
+    Raises UserError, naming the table and the set, if something cannot be read or found.
     """
     sets = {}
     for row in corpora.read_sets(table):
@@ -104,7 +104,7 @@ def read_evaluation_sets(
 def _score_file(table, row, system, folder):
     systems = ", ".join(map(shown, row.scores)) or "none"
     if system is None and len(row.scores) > 1:
-        raise UserError(f"{table}: expected --outputname and one of its columns of score files: {systems}")
+        raise UserError(f"{table}: has several columns of score files; expected --outputname with one of {systems}")
     if system is not None and system not in row.scores:
         raise UserError(f"--outputname {system}: expected a column of score files in {table}, which has {systems}")
     if row.scores:
@@ -115,11 +115,11 @@ def _score_file(table, row, system, folder):
 
 
 def in_conditions(sets: Sequence[EvaluationSet], names: Sequence[str], noise_dir: str | None) -> list[EvaluationSet]:
-    """Each set under each condition, into a file each, see corpora.condition_file; that of `clean` is the set's own.
+    """Pair each set with each condition. A pair has its own score file, see corpora.condition_file.
 
-    names: of conditions, or ["all"]. noise_dir: folder of the recordings for those that need some.
-    Raises UserError for an unknown name or one given twice, a folder that is missing, of no use or without recordings,
-    and for a set that is written to a stream.
+    names: conditions, or ["all"]. noise_dir: folder of noise recordings, for the conditions that need them.
+    Raises UserError for an unknown or repeated name, for a noise folder that is missing, unused or empty, and for a set
+    that is written to a stream.
     """
     if names == ["all"]:
         names = [name for name, one in CONDITIONS.items() if noise_dir or not one.needs_noise]
@@ -129,7 +129,7 @@ def in_conditions(sets: Sequence[EvaluationSet], names: Sequence[str], noise_dir
             raise UserError(f"--condition: expected each name once, found {name} twice")
     needs_noise = [name for name in names if CONDITIONS[name].needs_noise]
     if needs_noise and not noise_dir:
-        raise UserError(f"--condition {needs_noise[0]}: expected --noise_dir and a folder of recordings of noise")
+        raise UserError(f"--condition {needs_noise[0]}: expected --noise_dir with a folder of noise recordings")
     if noise_dir and not needs_noise:
         raise UserError(f"--noise_dir: expected a --condition that needs it, found {' '.join(names)}")
     try:
@@ -147,7 +147,7 @@ def in_conditions(sets: Sequence[EvaluationSet], names: Sequence[str], noise_dir
 
 
 def report_command(table: str | os.PathLike | None, sets: Sequence[EvaluationSet]) -> str | None:
-    """The command that reports on a table, or on one list under conditions; None if it lacks labels or score files."""
+    """Report command for a table, or for one list under conditions; None if labels or score files are missing."""
     conditions = [each.out for each in sets if each.condition == CLEAN] if len(sets) > 1 else []
     if not table and not conditions or table and any(each.condition != CLEAN for each in sets):
         return None
@@ -165,10 +165,10 @@ def check_files(
     world: int,
     more: Sequence[tuple[str, str | None]] = (),
 ) -> None:
-    """Raise UserError where what will be written is read as well, or cannot be written.
+    """Raise UserError if an output file is also an input, or cannot be written.
 
-    inputs: files that are read besides the sets' own. world: number of the processes, each with its partial scores.
-    more: (flag, file) of what is written besides.
+    inputs: further files that are read. world: number of processes, each with its own partial scores. more: further
+    outputs, (flag, file).
     """
     outputs = [*more]
     for each in sets:

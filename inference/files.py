@@ -18,8 +18,8 @@ DEMO_LOGS = Path(__file__).parent.parent / "demo" / "logs"  # where train.sh tra
 def find_detector() -> tuple[str, str]:
     """Default detector: (checkpoint, the reason for this choice).
 
-    $NES2NET_MODEL, else the average or else the best epoch of the newest run in demo/logs.
-    Raises UserError that says how to get one.
+    $NES2NET_MODEL, else the newest run in demo/logs: its average, else its best epoch.
+    Raises UserError, with instructions to get a detector.
     """
     if named := os.environ.get("NES2NET_MODEL"):
         return named, "named by NES2NET_MODEL"
@@ -31,7 +31,7 @@ def find_detector() -> tuple[str, str]:
     raise UserError(
         "expected --model_path CKPT or NES2NET_MODEL=CKPT, found neither, nor a detector in demo/logs",
         [
-            "bash train.sh   trains the demo's small detector, in about five minutes; it is then found without a flag",
+            "bash train.sh   trains the demo's small detector in about five minutes; it is then the default",
             "--model_path hf://nielsr/nes2net-checkpoints/FILE   downloads a released one, see docs/checkpoints.md",
         ],
     )
@@ -41,11 +41,11 @@ def find_detector() -> tuple[str, str]:
 def find_files(names: Iterable[str]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
     """Resolve names to audio files, without duplicates.
 
-    Yields ({what to call it: path}, {name: reason}).
+    Yields ({display name: path}, {name: why nothing was found}).
 
-    names: files, folders (the audio files in them and in their sub-folders), patterns, and `-` for standard input, of
-    which a copy exists while the context does. Warns of what it skips in folders but hidden files.
-    Raises UserError if no name stands for a file.
+    names: files, folders (audio files in them and their sub-folders), patterns, and `-` for standard input, which is
+    copied to a temporary file while the context is open. Warns about files skipped in folders, except hidden ones.
+    Raises UserError if no name matches a file.
     """
     with contextlib.ExitStack() as copies:
         found, missing = {}, {}
@@ -71,7 +71,7 @@ def find_files(names: Iterable[str]) -> Iterator[tuple[dict[str, str], dict[str,
 
 
 def _copy_of_standard_input():
-    """A temporary file, open, with all of standard input. Raises UserError if it cannot hold it."""
+    """Copy standard input to an open temporary file. Raises UserError if that fails."""
     if sys.stdin is None:
         raise UserError("-: standard input is closed")
     copy = None

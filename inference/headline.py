@@ -9,19 +9,19 @@ from scipy.special import betaln
 LEVEL = 0.01  # significance level, as a share of genuine recordings
 SMOOTHED = 1.0  # seconds over which the scores of units are smoothed before they are joined to stretches
 
-# Seconds; the mean score; 1 is the most suspicious one; seconds of all that its windows hear.
+# start, end: seconds; score: the mean; rank: 1 is the most suspicious; heard: seconds covered by its windows.
 Stretch = namedtuple("Stretch", "start end score rank heard")
 
 
 def smoothed(scores: np.ndarray, size: int) -> np.ndarray:
-    """The median of the `size` scores around each, (n,), of fewer at either end; NaN (silence) stays, and is left out.
+    """Running median (n,) of `size` scores, of fewer at the ends. NaN (silence) is ignored and stays NaN.
 
     A stretch then needs a majority of low scores, and stretches shorter than half of `size` disappear.
     """
     around = np.lib.stride_tricks.sliding_window_view(np.pad(scores, size // 2, constant_values=np.nan), size)
     scores = scores.copy()
-    there = ~np.isnan(scores)
-    scores[there] = np.nanmedian(around[there], axis=1)
+    has_score = ~np.isnan(scores)
+    scores[has_score] = np.nanmedian(around[has_score], axis=1)
     return scores
 
 
@@ -30,11 +30,11 @@ def stretches(
 ) -> list[Stretch]:
     """Stretches of neighbouring scores that are not above the threshold (low=False: above it), in order of time.
 
-    windows: [(start, end, score)] of a recording of `seconds`, the score None for silence; smooth: their scores as
-    `smoothed` leaves them. A window speaks for its middle, up to half-way to the middles of its neighbours. Either end
-    of a spliced stretch is found to half a hop by a detector that goes by the larger part of a window; by one that
-    gives in to a little of it, or only to all of it, to half a window more.
-    Ranked by how far below the threshold (above it) the scores are, times how long.
+    windows: [(start, end, score)] of a recording of `seconds`, score None for silence; smooth: their scores after
+    `smoothed`. A window stands for its middle, up to half-way to the middles of its neighbours. The ends of a spliced
+    stretch are exact to half a hop if the detector follows the larger part of a window. If it already reacts to a small
+    part of a window, or only to all of it, the error is up to half a window larger.
+    Stretches are ranked by length times mean distance of the scores from the threshold.
     """
     middles = [(start + end) / 2 for start, end, _ in windows]
     edges = [0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), seconds]
@@ -52,15 +52,15 @@ def stretches(
 
 
 def _posterior(rate, n_dev):
-    """(a, b) of the Beta distribution of an error rate that was `rate` of n_dev utterances, by Jeffreys' prior."""
+    """Posterior Beta(a, b) of an error rate, by Jeffreys' prior; `rate` was observed on n_dev utterances."""
     return rate * n_dev + 0.5, (1 - rate) * n_dev + 0.5
 
 
 def chance_of_count(k: int, n: int, rate: float, n_dev: int) -> float:
-    """The probability that k or more of n independent scores are on the wrong side of the threshold.
+    """Probability that k or more of n independent scores are on the wrong side of the threshold.
 
-    The rate of such errors is not known beyond this: it was `rate` of n_dev utterances of a dev set. By Jeffreys'
-    prior Beta(1/2, 1/2) the number of errors is beta-binomial.
+    `rate` is the error rate observed on n_dev utterances of a dev set. With Jeffreys' prior Beta(1/2, 1/2) the number
+    of errors is beta-binomial.
     """
     a, b = _posterior(rate, n_dev)
     errors = np.arange(k, n + 1)
@@ -69,9 +69,9 @@ def chance_of_count(k: int, n: int, rate: float, n_dev: int) -> float:
 
 
 def chance_of_run(length: int, n_starts: int, rate: float, n_dev: int) -> float:
-    """At most the probability that from any of n_starts on `length` independent scores in a row are errors.
+    """Upper bound on the probability of `length` errors in a row, starting at any of n_starts independent scores.
 
-    That is n_starts times the mean of r ** length, r the rate of errors of which no more is known than above.
+    The bound is n_starts * E[r ** length]; r has the same posterior as in chance_of_count.
     """
     a, b = _posterior(rate, n_dev)
     return float(min(n_starts * np.exp(betaln(a + length, b) - betaln(a, b)), 1.0))

@@ -1,8 +1,8 @@
 """Judging recordings: audio files of any length to scores and verdicts.
 
-A file of at most 30 s is scored in one piece; a longer one in overlapping windows, read and scored a few minutes at
-a time so that memory does not grow with its length, and its score is their mean. Detectors that score units of an
-utterance do so for files of any length, see units.py.
+A file of at most 30 s is scored in one piece. A longer file is scored in overlapping windows, and its score is their
+mean; it is read and scored a few minutes at a time, so memory does not grow with its length. Detectors that score units
+of an utterance do so for files of any length, see units.py.
 """
 
 import math
@@ -21,10 +21,10 @@ from inference import doubts
 from inference.verdicts import Judged, Reader
 from inference.windows import LONGEST_WHOLE
 
-if TYPE_CHECKING:  # imported below, for checkpoints only: OnnxJudge does not need it
+if TYPE_CHECKING:  # otherwise imported below, where a checkpoint needs it: OnnxJudge works without torch
     import torch
 
-HELD = 300 * SAMPLE_RATE  # samples read ahead, to find equal lengths for a batch
+HELD = 300 * SAMPLE_RATE  # samples read ahead, to batch pieces of equal length
 
 
 class Judge(Reader):
@@ -33,7 +33,7 @@ class Judge(Reader):
     threshold: scores above it are bona fide; None: the checkpoint's own. test_mode: "full", or "4s" for the first
     four seconds. window, hop: seconds; hop None: half a window. precision: fp32 or bf16.
     flags: see checkpoints.load_detector.
-    Raises UserError as load_detector, and for an invalid window or hop.
+    Raises UserError as load_detector does, and for an invalid threshold, window or hop.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Judge(Reader):
             content, self.detector.config, threshold, test_mode, round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         )
         if not doubts.speech_model():
-            self.unchecked = "whether it is speech was not checked: that takes pip install silero-vad onnxruntime"
-        self.difference = None  # of the first scores from those in float32
-        self.prepared = False  # for another precision; in fp32 that costs a GB and saves little
+            self.unchecked = "not checked for speech (for the check: pip install silero-vad onnxruntime)"
+        self.difference = None  # largest difference of the first scores from float32 ones
+        self.prepared = False  # prepared for another precision; in fp32, preparation costs a GB and saves little
         self.turns = ThreadPoolExecutor(1)  # one batch at a time, first come, first served, for all threads
 
     def _load(self, model_path, **flags):
-        """Load `self.detector`; what is known of it, see Reader. This, _score_batch and _units_of are what other
-        kinds of detectors do otherwise.
+        """Load `self.detector` and return the checkpoint's content, see Reader. Subclasses for other kinds of detectors
+        override this method, _score_batch and _units_of.
         """
         import checkpoints
 
@@ -81,11 +81,11 @@ class Judge(Reader):
     def judge(
         self, files: dict[str, str], timeline: bool = False, check: Callable[[float], None] | None = None
     ) -> Iterator[Judged]:
-        """Judge files, {what to call it: path}; yields a Judged for each, in their order. Threads may share a Judge.
+        """Judge files, {display name: path}; yields a Judged per file, in order. Threads may share a Judge.
 
-        timeline: score windows of the short ones too, where they are longer than a window. check: called with the
-        seconds of a file that are read, for every block of it and before every batch; what it raises ends the judging.
-        With it there is no progress bar.
+        timeline: score windows of short files too, if they are longer than a window. check: called with the seconds of
+        the file read so far, for every block and before every batch; an exception that it raises ends the judging. With
+        `check` there is no progress bar.
         """
         read, pieces = [], []
         total = None if check else _seconds_by_headers(files.values())
@@ -115,7 +115,7 @@ class Judge(Reader):
         yield from map(_finish, read)
 
     def _score_units(self, judged, timeline, bar, check):
-        """Score a file and its units into `judged`; the units of a short one only for a timeline."""
+        """Score a file and its units into `judged`; the units of a short file are kept for a timeline only."""
 
         def count(seconds):
             bar.update((seconds - judged.seconds) / 60)
@@ -141,8 +141,8 @@ class Judge(Reader):
             judged.windows = list(zip(starts.tolist(), ends.tolist(), units.tolist()))
 
     def _cut(self, judged, timeline, bar, check):
-        """Cut a file into what is scored; yields (start, (samples,)), start None for what stands for the whole file.
-        Finds the length of `judged` and its silent parts.
+        """Cut a file into pieces to score; yields (start, (samples,)), start None for the piece that gives the file's
+        score. Sets the length of `judged` and its silent windows.
         """
         window, n, start, at = self.window, 0, 0, 0  # the next window begins at sample `start`, `held` at sample `at`
         held = head = np.zeros(0, np.float32)
@@ -163,7 +163,7 @@ class Judge(Reader):
             while windowed and start + window <= n:
                 yield from self._window(judged, start, held[start - at : start - at + window])
                 start += self.hop
-            kept = min(start, n - window)  # the last window ends with the file, wherever that is
+            kept = min(start, n - window)  # the last window ends with the file
             held, at = held[kept - at :], kept
         judged.sound = listener.sound(judged.seconds if self.test_mode == "full" else len(head) / SAMPLE_RATE)
         if judged.silent:
@@ -186,7 +186,7 @@ class Judge(Reader):
             judged.windows.append((start / SAMPLE_RATE, (start + len(x)) / SAMPLE_RATE, None))
 
     def _score(self, pieces, check):
-        """Score (judged, start, (samples,)), those of equal length together, into their `judged`."""
+        """Score pieces (judged, start, (samples,)) into their `judged`, pieces of equal length in one batch."""
         prepared = [self.detector.front_end.ready(x) for *_, x in pieces]
         for batch in batches_of(map(len, prepared), BATCH_SAMPLES[self.device.type]):
             if check:
@@ -199,7 +199,7 @@ class Judge(Reader):
                 judged, start, x = pieces[i]
                 judged.took += took
                 if score is None:
-                    judged.error = f"{judged.file}: more memory needed than there is"
+                    judged.error = f"{judged.file}: not enough memory to score it"
                 elif not math.isfinite(score):
                     judged.error = f"{judged.file}: the detector's score is {score}"
                 elif start is None:
@@ -209,8 +209,8 @@ class Judge(Reader):
                     judged.windows.append((start / SAMPLE_RATE, end, score))
 
     def _score_batch(self, waveforms):
-        """Scores (B,) in the precision asked for, None if there is too little memory; the first ones in float32 as
-        well, to say what it changes. waveforms: what the front-end's `ready` made, each (samples,).
+        """Scores (B,) in the chosen precision; None if there is too little memory. The first batch is also scored in
+        float32, to measure the difference. waveforms: outputs of the front-end's `ready`, each (samples,).
         """
         import torch
 

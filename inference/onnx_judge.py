@@ -15,9 +15,10 @@ from inference.windows import windows_of
 
 
 class OnnxJudge(Judge):
-    """A Judge whose detector is an ONNX file; options as there. Its verdicts are the checkpoint's: scores differ by the
-    rounding that the export had found. A detector that takes a single length gets the beginning of what it scores,
-    repeated if that is shorter. Raises UserError as read_onnx.
+    """A Judge whose detector is an ONNX file; options as for Judge.
+
+    Scores differ from the checkpoint's by rounding only, as measured at the export. A detector of fixed input length
+    gets the beginning of each piece, repeated if it is shorter. Raises UserError as read_onnx does.
     """
 
     def __init__(self, model_path: Path | str, **options: object) -> None:
@@ -38,8 +39,8 @@ class OnnxJudge(Judge):
         return facts
 
     def _run(self, x):
-        """Of what `ready` made, (samples,): its score (1,); if units are scored, theirs (U,); if the worst of them
-        speak for the utterance, also (U,) by which they are the worst.
+        """Run the session on an output (samples,) of `ready`. Returns [score (1,)]; if units are scored, also their
+        scores (U,); if the worst units decide on the utterance, also the values (U,) that rank them.
         """
         return [output.reshape(-1) for output in self.session.run(None, {"waveforms": x[None]})]
 
@@ -47,7 +48,7 @@ class OnnxJudge(Judge):
         return np.concatenate([self._run(x)[0] for x in waveforms])
 
     def _units_of(self, path, check, hear, in_turn):
-        """As units.score_units."""
+        """See units.score_units."""
         n_samples, silent, scored = 0, True, []
 
         def read():
@@ -79,5 +80,5 @@ class OnnxJudge(Judge):
     def notes(self, judged: Judged) -> list[str]:
         notes = super().notes(judged)
         if self.samples and judged.seconds > self.samples / SAMPLE_RATE and not (judged.is_mean or judged.silent):
-            notes.append(f"judged by its first {self.samples / SAMPLE_RATE:.4g} s alone: the detector takes no more")
+            notes.append(f"only its first {self.samples / SAMPLE_RATE:.4g} s were judged, this detector's input length")
         return notes

@@ -18,7 +18,7 @@ from model import Detector
 
 
 def detector_facts(detector: Detector) -> dict[str, object]:
-    """A digest of a detector, before precision.prepare changes it, and `machine`, on which only rounding depends."""
+    """Digest of a detector, taken before precision.prepare, and `machine`, which affects only rounding."""
     weights = hashlib.sha256(json.dumps(detector.config.to_dict()).encode())
     for name, tensor in detector.state_dict().items():
         weights.update(name.encode())
@@ -33,7 +33,7 @@ def detector_facts(detector: Detector) -> dict[str, object]:
 
 
 def run_facts(detector: dict, data: dict, batches: list[list[int]], **settings: object) -> dict[str, object]:
-    """Facts that the scores of a run depend on, as plain data. Only a run with the same facts resumes from them.
+    """Facts that the scores of a run depend on, as plain data. Only a run with the same facts may resume it.
 
     detector: its detector_facts. data: provenance.data_facts of the trials.
     """
@@ -44,12 +44,12 @@ def run_facts(detector: dict, data: dict, batches: list[list[int]], **settings: 
 class PartialScores:
     """Partial scores of a run, next to its score file: SCORES.partial-RANK, one file per process.
 
-    Its first line says of which run it is; then comes a line of JSON a batch, whole or, where the process was killed,
-    torn. `done` is {number of the batch: (scores {index: score}, failures {index: why}, silent [index])}. A file of
-    another run is replaced by the first batch, not before, so that a refusal elsewhere loses nothing. Nothing can lie
-    beside a device or a pipe: a run that writes to one keeps its partial scores in a temporary folder, for itself.
-    Raises UserError if another process is writing the same score file, and, saying what differs, if the files there
-    hold scores of other data.
+    The first line of a file holds the facts of its run. One line of JSON per batch follows; if the process was killed,
+    the last line may be torn. `done` is {batch number: (scores {index: score}, failures {index: why}, silent [index])}.
+    A file of another run is kept until the first batch is added, so that an error before that loses nothing. If the
+    output is a device or a pipe, the partial scores are kept in a temporary folder and cannot be resumed.
+    Raises UserError if another process is writing the same score file, or if existing files hold scores of other data
+    (the message says what differs).
     """
 
     def __init__(self, out: Path, rank: int, run: dict, trials: list[Trial]) -> None:
@@ -60,12 +60,12 @@ class PartialScores:
         path = self._path(rank)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The kernel's: it ends with the process, however that ends.
+            # A lock of the kernel ends with the process, even if that is killed.
             self.lock = FileLock(path, blocking=False, fallback_to_soft=False)
             self.lock.acquire()
             self.file = open(path, "a+b", buffering=0)
         except Timeout as error:
-            raise UserError(f"{out}: another process is scoring into it; wait for it or choose another file") from error
+            raise UserError(f"{out}: another process is writing to it; wait for it or choose another file") from error
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from error
         try:
@@ -77,14 +77,14 @@ class PartialScores:
         self.others = self._others(self._header(path))
 
     def _check_data(self, trials):
-        """Raise UserError if scores are there, of whichever process, of other trials or other audio."""
+        """Raise UserError if a file of any process holds scores of other trials or other audio."""
         headers = {path: header for path in self._paths() if (header := self._header(path))}
         for path, header in headers.items():
             before = header.get("data")  # files of an earlier version have none: they belong to another run
-            if before and (found := provenance.data_difference(before, self.run["data"], trials, labels=False)):
+            if before and (reason := provenance.data_difference(before, self.run["data"], trials, labels=False)):
                 names = ", ".join(map(str, headers))
                 raise UserError(
-                    f"{path}: holds scores of other data: {found}; remove {names} to start over, or choose another file"
+                    f"{path}: holds scores of other data: {reason}; remove {names} to start over or choose another file"
                 )
 
     def _others(self, header):
@@ -109,14 +109,14 @@ class PartialScores:
 
     def machine_differences(self) -> list[str]:
         """Differences between this machine and those of the resumed runs, in words."""
-        found = [provenance.machine_difference(machine, self.run["machine"]) for machine in self.machines]
-        return sorted(set(filter(None, found)))
+        differences = [provenance.machine_difference(machine, self.run["machine"]) for machine in self.machines]
+        return sorted(set(filter(None, differences)))
 
     def _path(self, rank):
         return self.out.with_name(f"{self.out.name}.partial-{rank}")
 
     def _read(self, path):
-        """Batches in a file, and the number of bytes up to its last whole line; none if it belongs to another run."""
+        """Read the batches in a file, and count its bytes up to the last whole line; none if it is of another run."""
         done, whole = {}, 0
         header = self._header(path)
         if header is None or self._others(header):
@@ -171,7 +171,7 @@ class PartialScores:
         self.lock.release()
 
     def remove(self) -> None:
-        """Remove the partial scores, those of every process if this is the first, and close."""
+        """Remove the partial scores and close; the first process removes those of all processes."""
         for path in self._paths() if self.rank == 0 else [self._path(self.rank)]:
             path.unlink(missing_ok=True)
         self.close()

@@ -16,7 +16,7 @@ from inference.headline import SMOOTHED
 from inference.verdicts import Judged, Reader
 from reports.plots import mark_time
 
-_drawing = threading.Lock()  # matplotlib is not made for several threads
+_drawing = threading.Lock()  # matplotlib is not thread-safe
 
 
 def draw(
@@ -28,8 +28,8 @@ def draw(
 ) -> None:
     """Draw a file's waveform, spectrogram and score over time, suspicious stretches shaded, as a PNG.
 
-    out: the file to write, by its name or open. check: see Judge.judge. narrow: for the screen of a telephone.
-    Raises UserError where matplotlib is missing or the file cannot be written.
+    out: path of the file, or an open file. check: see Judge.judge. narrow: draw for the screen of a telephone.
+    Raises UserError if matplotlib is missing or the file cannot be written.
     """
     outline = _outline(judged.path, round(judged.seconds * SAMPLE_RATE), check)
     by_name = isinstance(out, str | os.PathLike)
@@ -115,8 +115,8 @@ def _mark_probabilities(axis, calibration):
 
 
 def _outline(path, n_samples, check=None):
-    """Data of a picture, of bounded size for any n_samples: lowest and highest sample (columns,), power
-    (frequencies, frames), seconds between frames.
+    """Data of a picture: lowest and highest sample (columns,), power (frequencies, frames), seconds between frames.
+    Its size is bounded for any n_samples.
     """
     size, step, n_fft = max(n_samples // 2000, 1), max(n_samples // 3000, 64), 512
     taper = np.hanning(n_fft).astype(np.float32)

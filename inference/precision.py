@@ -16,7 +16,7 @@ PRECISIONS = ["fp32", "bf16"]
 def check_precision(precision: str, device: torch.device) -> None:
     """Warn about a precision that is slow on the device."""
     if precision == "bf16" and device.type == "cpu" and _has_bf16() is False:
-        warn("--precision bf16: this processor does not multiply bfloat16, fp32 is faster")
+        warn("--precision bf16: this processor does not multiply bfloat16 natively; fp32 is faster")
 
 
 def _has_bf16():

@@ -15,14 +15,14 @@ from corpora.segments import spans_of_labels, write_rttm
 
 
 def errors_file(out: str | os.PathLike) -> Path:
-    """Path of the list of trials without a score. Its name holds that of the score file, so no two share it."""
+    """Path of the list of trials without a score. It contains the score file's name, so no two score files share it."""
     return Path(f"{out}.errors.tsv")
 
 
 def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dict) -> int:
     """Write scores in the order of the trials, and trials without a score to errors_file. Returns the exit status.
 
-    done: {number of a batch: its result}, as score_batches without units gives them.
+    done: {batch number: result}, results as from score_batches without units.
     """
     scores, failures, silent = {}, {}, set()
     for batch_scores, batch_failures, batch_silent in done.values():
@@ -30,7 +30,7 @@ def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dic
         failures |= batch_failures
         silent |= set(batch_silent)
     errors = errors_file(out)
-    # A trial is one line with one tab, whatever characters its name has.
+    # One line with one tab per trial, even if a name contains tabs or line breaks.
     lines = [f"{printable(trials[index].utt_id)}\t{printable(why)}\n" for index, why in sorted(failures.items())]
     if is_stream(out):
         sys.stderr.writelines(lines)
@@ -42,7 +42,7 @@ def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dic
     corpora.write_scores(out, {trials[index].utt_id: score for index, score in sorted(scores.items())})
     if silent:
         names = " ".join(printable(trials[index].utt_id) for index in sorted(silent)[:10])
-        print(f"eval.py: warning: {len(silent)} trials hold nothing but zeros, first {names}", file=sys.stderr)
+        print(f"eval.py: warning: {len(silent)} trials contain only zeros, first {names}", file=sys.stderr)
     if failures:
         where = "listed above" if is_stream(out) else f"see {errors}"
         print(f"eval.py: {len(failures)} of {len(trials)} trials have no score, {where}", file=sys.stderr)
@@ -50,8 +50,8 @@ def write_results(out: str | os.PathLike, trials: list[corpora.Trial], done: dic
 
 
 def split_frames(done: dict, trials: list[corpora.Trial], unit: float) -> tuple[dict, dict[str, FrameScores]]:
-    """What score_batches gives with units, {number of a batch: its result}, as it is without, and {utt_id: FrameScores}
-    in the order of the trials. unit: seconds.
+    """Split results of score_batches with units, {batch number: result}, into results without units and frame scores
+    {utt_id: FrameScores} in the order of the trials. unit: seconds.
     """
     plain, frames = {}, {}
     for number, (scores, *rest) in done.items():
@@ -61,7 +61,7 @@ def split_frames(done: dict, trials: list[corpora.Trial], unit: float) -> tuple[
 
 
 def write_frames(frames: dict[str, FrameScores], out: str | None, rttm: str | None, threshold: float | None) -> None:
-    """Write frame scores, and RTTM of where they are above the threshold, bona fide, or not, spoofed. None: no file."""
+    """Write frame scores, and RTTM segments: bona fide above the threshold, spoofed elsewhere. None: no such file."""
     if out:
         write_frame_scores(out, frames.items())
     if rttm:

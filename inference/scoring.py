@@ -1,4 +1,4 @@
-"""Scoring of audio files in exact batches; other processes decode while the detector computes."""
+"""Scoring of audio files in batches of equal length, without padding; workers decode while the detector computes."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,10 @@ from model import Detector
 
 
 class _Waveforms:
-    """Batches of files, ready for the encoder, as a worker makes them. longest: samples beyond which a file is left to
-    be read in windows; None: none is. change: see score_batches.
+    """Reads batches of files in a worker and prepares them for the encoder.
+
+    longest: files of more samples are not read here, because they are scored in windows; None: no limit. change: see
+    score_batches.
     """
 
     def __init__(self, front_end, paths, length, longest, change=None):
@@ -28,9 +30,10 @@ class _Waveforms:
         self.change = change
 
     def __call__(self, batch):
-        """Indexes into `paths` to stacks of waveforms (B, samples), one but where a header was wrong, and, in the same
-        order, their indexes; {index: why it cannot be read}; [indexes of files that hold nothing but zeros]; [indexes
-        of long files].
+        """Read the files at these indexes of `paths`.
+
+        Returns stacks of waveforms (B, samples), more than one only if a header stated a wrong length, and (the indexes
+        of each stack, {index: why it cannot be read}, [indexes of files of zeros only], [indexes of long files]).
         """
         by_length, failures, silent, long = {}, {}, [], []
         for index in batch:
@@ -59,8 +62,8 @@ class _Waveforms:
 def score_batch(
     detector: Detector, waveforms: torch.Tensor, precision: str = "fp32", units: bool = False
 ) -> torch.Tensor | None:
-    """Scores (B,) of what the front-end's `ready` made, stacked; of halves where all at once do not fit in memory; None
-    where one alone does not. units: (B, 1 + U) instead, those of the units behind that of the utterance.
+    """Scores (B,) of waveforms (B, samples) that the front-end's `ready` prepared. A batch that does not fit in memory
+    is halved; None if a single waveform does not fit. units: (B, 1 + U), the utterance score and then the unit scores.
     """
     try:
         with torch.inference_mode(), autocast(precision, waveforms.device), attention_for_any_length():
@@ -77,7 +80,7 @@ def score_batch(
 
 
 def readers(device: torch.device) -> int:
-    """Default number of decoder processes: some for a GPU, none on a CPU, where they would slow the detector."""
+    """Default number of decoder processes: up to 4 for a GPU; none on a CPU, where they would slow the detector."""
     return share_of_cores(4) if device.type == "cuda" else 0
 
 
@@ -91,16 +94,16 @@ def score_batches(
     units: bool = False,
     change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[dict[int, float], dict[int, str], list[int]]]:
-    """Score files batch by batch. Generator of (scores {index: score}, failures {index: why}, silent [index]).
+    """Score files batch by batch. Yields (scores {index: score}, failures {index: why}, silent [index]) per batch.
 
-    detector: in evaluation mode, on its device. batches: lists of indexes into `paths`, of plan_batches. length: as
-    there. num_workers: processes that decode. precision: see precision.py; a detector that
-    `prepare` has seen is faster. Every index of a batch is either in its scores or in its failures; the silent ones
-    hold nothing but zeros, and have a score.
-    Scores are those of one file at a time, but for rounding, whatever the headers say of the lengths.
-    units: a score is a list instead, the utterance's and then those of its units; files longer than 30 s are then
-    scored in windows, see units.py. change: function of a whole file's waveform (samples,) and its index, to the
-    waveform that is scored in its place; not with units.
+    Every index of a batch is either in its scores or in its failures; `silent` lists files of zeros only, which have a
+    score too. Except for rounding, the scores equal those of one file at a time, even if headers state wrong lengths.
+
+    detector: in evaluation mode, on its device. batches: lists of indexes into `paths`, from plan_batches. length: see
+    plan_batches. num_workers: decoder processes. precision: see precision.py; scoring is faster after its `prepare`.
+    units: each score is a list, the utterance score and then the unit scores; files longer than 30 s are scored in
+    windows, see units.py. change: function (waveform of a whole file (samples,), index) -> waveform to score; not with
+    units.
     """
     device = next(detector.parameters()).device
 
@@ -109,15 +112,15 @@ def score_batches(
         for indexes, waveforms in zip(indexes_of_stacks, stacks):
             waveforms = waveforms.to(device, non_blocking=True)
             try:
-                found = score_batch(detector, waveforms, precision, units)
-            except ValueError as error:  # one frame has no statistics of its own, see use_utterance_batch_norm
+                scores = score_batch(detector, waveforms, precision, units)
+            except ValueError as error:  # a single frame has no batch statistics, see use_utterance_batch_norm
                 failures |= {index: f"{paths[index]}: {error}" for index in indexes}
                 continue
-            if found is None:
-                why = f"more memory needed than {device} has, for {waveforms.shape[1] / SAMPLE_RATE:.0f} s"
+            if scores is None:
+                why = f"not enough memory on {device} for {waveforms.shape[1] / SAMPLE_RATE:.0f} s"
                 failures |= {index: f"{paths[index]}: {why}" for index in indexes}
             else:
-                values.append((indexes, found))
+                values.append((indexes, scores))
         for index in long:
             try:
                 score, of_units, _, zeros = score_units(detector, paths[index], precision)
@@ -129,7 +132,7 @@ def score_batches(
         return values, failures, silent
 
     def read(values, failures, silent):
-        scores = {index: score for indexes, found in values for index, score in zip(indexes, found.tolist())}
+        scores = {index: score for indexes, batch in values for index, score in zip(indexes, batch.tolist())}
         for index in [index for index, score in scores.items() if not np.all(np.isfinite(score))]:
             score = scores.pop(index)
             bad = next(value for value in np.ravel(score).tolist() if not math.isfinite(value))
@@ -144,7 +147,7 @@ def score_batches(
     pending = None
     for stacks, rest in workers.results(batches):
         launched = launch(stacks, *rest)
-        if pending:  # a GPU computes the batch just launched while the one before is read
+        if pending:  # a GPU computes the batch just launched while the scores of the previous one are read
             yield read(*pending)
         pending = launched
     if pending:
@@ -158,7 +161,7 @@ def float32_scores(
     length: int | None,
     change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> dict[int, float]:
-    """{index: score} in float32 of a file each of 8 batches, to compare other precisions with; see score_batches."""
+    """Float32 scores {index: score} of one file from each of 8 batches, to compare other precisions with."""
     some = [batch[0] for batch in batches[:: -(-len(batches) // 8)]]
     results = score_batches(detector, paths, [[index] for index in some], length, change=change)
     return {index: score for scores, _, _ in results for index, score in scores.items()}
@@ -172,11 +175,11 @@ def score_files(
     num_workers: int = 0,
     precision: str = "fp32",
 ) -> tuple[dict[int, float], dict[int, str], list[int]]:
-    """Score files, {index: score}, {index: why there is none}, [indexes of all-zero files]; see score_batches."""
+    """Score files: ({index: score}, {index: why there is none}, [indexes of all-zero files]); see score_batches."""
     scores, failures, silent = {}, {}, []
     batches = plan_batches(detector.front_end, paths, length, batch_samples)
-    for found, failed, zeros in score_batches(detector, paths, batches, length, num_workers, precision):
-        scores |= found
+    for scored, failed, zeros in score_batches(detector, paths, batches, length, num_workers, precision):
+        scores |= scored
         failures |= failed
         silent += zeros
     return scores, failures, silent

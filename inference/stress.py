@@ -13,10 +13,10 @@ from inference.verdicts import Judged, Reader
 
 
 def judge_under_conditions(judge: Reader, judged: Judged) -> dict[str, Judged]:
-    """{condition: Judged} of a file that was judged, under all conditions that need no folder of noise.
+    """Judge a file again under all conditions that need no noise folder: {condition: Judged}.
 
-    judge: a judging.Judge. Those that shift the pitch need librosa and are left out without it. Raises UserError if the
-    file cannot be read again, or is longer than load_audio reads.
+    judge: a judging.Judge. Pitch shifts need librosa and are skipped without it. Raises UserError if the file cannot be
+    read again, or is longer than load_audio reads.
     """
     x = load_audio(judged.path)
     names = [name for name in WITHOUT_FOLDER if name != CLEAN]
@@ -38,13 +38,13 @@ def about_stress(judge: Reader, judged: Judged, under: dict[str, Judged]) -> lis
     verdicts = {name: judge.brief(one) for name, one in under.items() if not one.error}
     changed = {name: verdict for name, verdict in verdicts.items() if judge.finding(under[name]) != finding}
     same = f"{len(verdicts) - len(changed)} of {len(verdicts)} conditions"
-    lines = [f'the verdict "{judge.brief(judged)}" stays under {same} (eval.py --condition list says what they are)']
+    lines = [f'the verdict "{judge.brief(judged)}" stays under {same} (listed by eval.py --condition list)']
     for verdict in dict.fromkeys(changed.values()):
         lines.append(f"{verdict} under {', '.join(name for name, other in changed.items() if other == verdict)}")
     if scores := _scores(under):
         low, high = min(scores, key=scores.get), max(scores, key=scores.get)
-        as_it_is = f"{judged.score:.3g}" if judged.score is not None else "none"
-        lines.append(f"score {as_it_is} as it is, {scores[low]:.3g} ({low}) to {scores[high]:.3g} ({high})")
+        clean = f"{judged.score:.3g}" if judged.score is not None else "none"
+        lines.append(f"score {clean} without a condition, {scores[low]:.3g} ({low}) to {scores[high]:.3g} ({high})")
     lines += [f"not judged under {name}: {printable(one.error)}" for name, one in under.items() if one.error]
     return lines
 

@@ -16,10 +16,10 @@ def choose_test_length(
 ) -> tuple[int | None, str]:
     """Number of samples scored per utterance (None: all), and the source of this choice in words.
 
-    The flags come first; then the length that the authors of the back-end score, or instead the crop of the training,
-    if the checkpoint says another than theirs; then the test of the corpus.
-    corpus: a name of CORPORA; default_of: what to call it. cut, test_mode, test_protocol: the flags of eval.py.
-    Raises UserError for a cut that is shorter than a frame of the encoder.
+    In order of precedence: the flags; the length that the authors of the back-end score, or the training crop if the
+    checkpoint was trained with another one; the test length of the corpus.
+    corpus: a name in CORPORA; default_of: its name in messages. cut, test_mode, test_protocol: the flags of eval.py.
+    Raises UserError if the cut is shorter than one frame of the encoder.
     """
     record = corpora.CORPORA[corpus]
     if cut:

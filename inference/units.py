@@ -1,8 +1,8 @@
 """Unit scores of recordings of any length, from detectors trained with --labels frames or both.
 
-Up to 30 s are scored in one piece. A longer recording is read and scored in windows, each with five seconds on either
-side that are heard and not scored: memory does not grow with its length, and no unit is at the border of what is heard
-but at the recording's own.
+Recordings of up to 30 s are scored in one piece. A longer recording is read and scored in windows, each with five
+seconds of context on either side that is not scored. Memory does not grow with the length, and every unit has context,
+except at the ends of the recording.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,17 @@ def score_units(
     hear: Callable[[np.ndarray], None] = lambda block: None,
     in_turn: Callable[..., None] = lambda score, windows: score(windows),
 ) -> tuple[float, np.ndarray, int, bool]:
-    """Score a recording: (score, scores of its units (U,), samples read, is there nothing but zeros).
+    """Score a recording: (score, unit scores (U,), samples read, whether it contains only zeros).
 
-    The score is that of the back-end's pooling, of windows their mean by length; or that of the worst units of all.
-    check: called with the seconds read, for every block; what it raises ends the scoring. hear: called with every
-    block (samples,). in_turn: calls what scores a batch, `score(windows)`, if several threads share a detector. Raises
-    UserError if it cannot be read. An empty recording has no units and no score (NaN).
+    The score comes from the back-end's pooling, averaged over windows by their length, or from the worst units of the
+    recording. An empty recording has no units and no score (NaN).
+    check: called with the seconds read, for every block; an exception that it raises ends the scoring. hear: called
+    with every block (samples,). in_turn: runs `score(windows)`, one batch at a time if threads share a detector.
+    Raises UserError if the recording cannot be read.
     """
     step = detector.frames_per_unit * detector.front_end.stride
     device = next(detector.parameters()).device
-    n_samples, silent, rows, pooled, weights, waiting = 0, True, [], [], [], []
+    n_samples, silent, rows, pooled, weights, batch = 0, True, [], [], [], []
 
     def read():
         nonlocal n_samples, silent
@@ -49,7 +50,7 @@ def score_units(
             yield block
 
     def score(windows):
-        """Windows of one length."""
+        """Score windows of one length."""
         ready = [detector.front_end.ready(repeat_pad(x, detector.front_end.least_samples)) for x, _, _ in windows]
         with torch.inference_mode(), autocast(precision, device), attention_for_any_length():
             logits = detector(torch.stack(ready).to(device), normalized=True).float().cpu()
@@ -60,15 +61,15 @@ def score_units(
             weights.append(n)
 
     for window in windows_of(read(), step):
-        if waiting and len(waiting[0][0]) != len(window[0]):
-            in_turn(score, waiting)
-            waiting = []
-        waiting.append(window)
-        if sum(len(x) for x, _, _ in waiting) >= BATCH_SAMPLES[device.type]:
-            in_turn(score, waiting)
-            waiting = []
-    if waiting:
-        in_turn(score, waiting)
+        if batch and len(batch[0][0]) != len(window[0]):
+            in_turn(score, batch)
+            batch = []
+        batch.append(window)
+        if sum(len(x) for x, _, _ in batch) >= BATCH_SAMPLES[device.type]:
+            in_turn(score, batch)
+            batch = []
+    if batch:
+        in_turn(score, batch)
     if not rows:
         return float("nan"), np.zeros(0, np.float32), 0, True
     units = torch.cat(rows).unsqueeze(0)

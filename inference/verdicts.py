@@ -16,9 +16,9 @@ from inference.windows import LONGEST_WHOLE
 if TYPE_CHECKING:  # it imports torch, which verdicts of ONNX files do not need
     from model import ModelConfig
 
-SHOWN = 10  # suspicious stretches that text and page list, the most suspicious first
-# How the authors of the CtrSVDD detectors read their scores: about 95 % of real samples lie above the one, about
-# 95 % of fake ones below the other. Source: the released demo of Liu et al., 2025.
+SHOWN = 10  # number of suspicious stretches in text and page, the most suspicious first
+# Thresholds of the authors of the CtrSVDD detectors: about 95 % of real samples score above the first, about 95 % of
+# fake ones below the second. Source: the released demo of Liu et al., 2025.
 PUBLISHED_REAL, PUBLISHED_FAKE = 0.8, 0.0
 # Words for readers; JSON, CSV and reports keep the field's terms.
 WORDS = {"bona fide": "likely genuine", "spoof": "likely synthetic", "mostly spoofed": "mostly synthetic"}
@@ -29,10 +29,9 @@ WORDS |= dict.fromkeys(("undecided", None), "cannot tell")
 class Judged:
     """Results for one file. Times in seconds.
 
-    file: what to call it. score: higher is more bona fide; None for silence, and where the file could not be read,
-    as `error` says. is_mean: the score is the mean of the windows'. windows: [(start, end, score)], the score None
-    for silence; of units instead, side by side, if the detector scores those. silent: every sample is zero. sound:
-    what was heard of it.
+    file: display name. score: higher is more bona fide; None for silence, and if the file could not be read (`error`).
+    is_mean: whether the score is the mean over windows. windows: [(start, end, score)], score None for silence; if the
+    detector scores units, the units, side by side. silent: every sample is zero. sound: see doubts.Listener.
     """
 
     file: str
@@ -48,19 +47,20 @@ class Judged:
 
 
 Calibration = namedtuple("Calibration", "slope offset n_bonafide n_spoof")  # see checkpoints.dev_figures
-# Of a long file: how many windows are suspicious, of how many; of how many without overlap; and the probability that a
-# genuine file has as many, or as long a stretch of them; and that a spoofed one has as many, or as long, others.
+# Test on a long file. low: suspicious windows; scored: all windows; n: windows without overlap; p_genuine: probability
+# that a genuine file has as many suspicious windows, or as long a stretch; p_spoof: that a spoofed file has as many
+# windows that are not suspicious, or as long a stretch of them.
 Chance = namedtuple("Chance", "low scored n p_genuine p_spoof")
 
 
 class Reader:
     """Threshold and calibration of a detector, and their reliability in words.
 
-    content: what checkpoints.read_detector gives; config: its ModelConfig. threshold: scores above it are bona fide;
+    content: result of checkpoints.read_detector; config: its ModelConfig. threshold: scores above it are bona fide;
     None: the checkpoint's own. test_mode: "full", or "4s" for the first four seconds. window, hop: samples.
     """
 
-    unchecked: str | None = None  # why it is not known whether there is speech in what is judged
+    unchecked: str | None = None  # why recordings are not checked for speech; None: they are
 
     def __init__(
         self, content: dict, config: "ModelConfig", threshold: float | None, test_mode: str, window: int, hop: int
@@ -75,8 +75,8 @@ class Reader:
             calibration = Calibration(*(figures[name] for name in names))
             # A slope below 0 would swap the classes.
             self.calibration = calibration if calibration.slope > 0 else None
-        self.seen = content.get("seen", {})  # of the recordings of the dev set, see checkpoints.measure
-        self.dev_scores = None  # the lowest and the highest
+        self.seen = content.get("seen", {})  # statistics of the dev recordings, see checkpoints.measure
+        self.dev_scores = None  # the lowest and the highest dev score
         if figures.keys() >= {"score_low", "score_high"}:
             self.dev_scores = figures["score_low"], figures["score_high"]
         self.n_dev = [figures.get(f"calibration_n_{name}") for name in ("bonafide", "spoof")]  # utterances
@@ -87,7 +87,7 @@ class Reader:
             self.threshold, self.origin = PUBLISHED_FAKE, "published"
         elif threshold is None:
             self.origin = None
-        # Of windows, whose scores are an utterance's; or of units, which have a threshold and an EER of their own.
+        # A window is scored like an utterance; units have their own threshold and EER.
         self.unit = config.unit if test_mode == "full" else None
         self.step, self.window_threshold, self.window_eer = hop / SAMPLE_RATE, self.threshold, None
         if self.origin == "dev":
@@ -98,7 +98,7 @@ class Reader:
                 self.window_threshold, self.window_eer = figures["unit_threshold"], figures["unit_eer"]
 
     def verdict(self, judged: Judged) -> str | None:
-        """ "bona fide" or "spoof"; "undecided" between the published marks; None where nothing can be said."""
+        """ "bona fide" or "spoof"; "undecided" between the two published thresholds; None if there is no verdict."""
         if judged.score is None or self.origin is None or self.refusal(judged):
             return None
         if self.origin == "published" and PUBLISHED_FAKE <= judged.score <= PUBLISHED_REAL:
@@ -112,15 +112,15 @@ class Reader:
         return doubts_of(judged.seconds, judged.score, judged.sound, self.seen, self.dev_scores)
 
     def refusal(self, judged: Judged) -> str | None:
-        """Reason why there is no verdict, whatever the score; None if there is one."""
+        """Reasons to give no verdict, independent of the score; None if there are none."""
         return "; ".join(doubt.text for doubt in self.doubts(judged) if doubt.refuses) or None
 
     def probability(self, judged: Judged) -> float | None:
-        """Probability of bona fide for even odds beforehand; None without a calibration that fits this score.
+        """Probability of bona fide at even prior odds; None without a calibration that applies to this score.
 
-        A calibration is of whole utterances: it says nothing of a mean over windows. It says nothing either of scores
-        beyond those that it was fitted on, which count as the last of them. And n utterances of a class support no
-        error rarer than 1 in n + 1.
+        The calibration applies to whole utterances, not to means over windows. Scores are clipped to the range of the
+        dev scores that it was fitted on. The probability is clipped too: n utterances of a class support no error rate
+        below 1 in n + 1.
         """
         if not self.calibration or self.verdict(judged) is None or judged.is_mean:
             return None
@@ -152,8 +152,8 @@ class Reader:
     def chance(self, judged: Judged) -> Chance | None:
         """Test whether chance explains the number of suspicious windows of a long file; None if it cannot be computed.
 
-        Overlapping windows share what they hear, and so do units: one score for every length of a window counts. Of the
-        two probabilities, of the number and of the longest stretch, the smaller counts twice (Bonferroni).
+        Overlapping windows share audio, and so do units: only one score per window length is counted. The p-value is
+        twice the smaller of two probabilities, of the number and of the longest stretch (Bonferroni).
         """
         scored = sum(score is not None for *_, score in judged.windows)
         if judged.seconds <= LONGEST_WHOLE / SAMPLE_RATE or not scored or self.why_no_chance() or self.refusal(judged):
@@ -169,23 +169,23 @@ class Reader:
         return Chance(low, scored, n, *p)
 
     def chance_of_stretch(self, judged: Judged, stretch: Stretch, low: bool = True) -> float:
-        """At most the probability that a genuine file (low=False: a spoofed one) has as long a stretch as this."""
+        """Upper bound on the probability that a genuine file (low=False: a spoofed one) has a stretch this long."""
         length = int(stretch.heard * SAMPLE_RATE / self.window + 0.001)  # windows without overlap
         return chance_of_run(length, len(judged.windows), self.window_eer, self.n_dev[not low])
 
     def why_no_chance(self) -> str | None:
         """Reason why the test of chance cannot be computed; None if it can."""
         if self.test_mode != "full":
-            return "the verdict is on the first 4 s"
+            return "only the first 4 s were judged"
         if self.window_eer is None:
-            return "of this threshold no error rate is known"
+            return "no error rate is known for this threshold"
         if None in self.n_dev:
-            return "the checkpoint does not say how many utterances its error rate is of"
+            return "the checkpoint does not say on how many utterances its error rate was measured"
         return None
 
     def finding(self, judged: Judged) -> str | None:
-        """The verdict; of a long file with more suspicious windows than chance explains "mostly genuine", "mostly
-        spoofed" or, if chance explains those that are not suspicious, "spoof".
+        """The verdict; or, if a long file has more suspicious windows than chance explains, "mostly genuine", "mostly
+        spoofed" or, if chance explains the windows that are not suspicious, "spoof".
         """
         chance = self.chance(judged)
         if chance is None or chance.p_genuine >= LEVEL:
@@ -202,15 +202,15 @@ class Reader:
     def digits(self) -> int:
         return 0 if self.step >= 1 else 1
 
-    # The words. They claim no more than the number does.
+    # Sentences for readers. They claim no more than the numbers support.
 
     def about_threshold(self) -> str:
-        """Reliability of the threshold."""
+        """The threshold and its reliability."""
         if self.origin == "given":
             return f"{self.threshold:.4g}, the threshold given"
         if self.origin == "dev":
             return (
-                f"{self.threshold:.4g}, the threshold where this detector errs on {100 * self.eer:.1f} % of either "
+                f"{self.threshold:.4g}, the threshold at which this detector errs on {100 * self.eer:.1f} % of either "
                 f"class of {self.dev_set}; expect more errors on other recordings"
             )
         if self.origin == "published":
@@ -229,11 +229,11 @@ class Reader:
             )
             return f"this detector {wrong} it was tested on: {self.dev_set}; expect more errors on others"
         if self.origin == "given":
-            return "how often this detector is wrong at the threshold given is not known"
+            return "the error rate of this detector at the given threshold is not known"
         return self.about_threshold()
 
     def headline(self, judged: Judged) -> str | None:
-        """The finding, and if it is mixed, how many stretches are otherwise and which is the longest."""
+        """The finding; if it is mixed, also the number of stretches that deviate from it, and the longest one."""
         finding = self.finding(judged)
         if finding is None or not finding.startswith("mostly"):
             return finding
@@ -269,16 +269,16 @@ class Reader:
             chance = self.chance(judged)
             return (
                 f"{chance.low} of its {chance.scored} {self._pieces} are not above {self.window_threshold:.4g}, the "
-                f"threshold; of genuine ones {one_in(self.window_eer)} would be expected"
+                f"threshold; in genuine speech {one_in(self.window_eer)} would be expected"
             )
         mean = "the mean score of its windows" if judged.is_mean else "the score"
         if self.origin == "published":
-            where = {
+            interval = {
                 "bona fide": f"above {PUBLISHED_REAL:g}",
                 "spoof": f"below {PUBLISHED_FAKE:g}",
                 "undecided": f"between {PUBLISHED_FAKE:g} and {PUBLISHED_REAL:g}",
             }[verdict]
-            return f"{mean} is {where}"
+            return f"{mean} is {interval}"
         given = " given" if self.origin == "given" else ""
         return f"{mean} is {'not ' * (verdict == 'spoof')}above {self.threshold:.4g}, the threshold{given}"
 
@@ -295,7 +295,7 @@ class Reader:
                 f"{self.dev_set}"
             )
         if self.calibration and judged.is_mean:
-            return "none: the calibration is of single utterances, this score is a mean of windows"
+            return "none: the calibration applies to single utterances, and this score is a mean of windows"
         return None
 
     def about_windows(self, judged: Judged) -> str | None:
@@ -310,11 +310,11 @@ class Reader:
         text += f"; {suspicious} not above {self.window_threshold:.4g}"
         if self.window_eer is not None:
             text += (
-                f" (of genuine speech like that it was tested on about {self.window_eer * n:.1f} would be, by chance"
+                f" (expected by chance in genuine speech like that it was tested on: about {self.window_eer * n:.1f}"
             )
             if chance := self.chance(judged):
                 p = f"{chance.p_genuine:.2g}" if chance.p_genuine >= 0.001 else "below 0.001"
-                text += f"; with probability {p} as many, or as long a stretch"
+                text += f"; probability of as many, or of as long a stretch: {p}"
             text += ")"
         if judged.seconds > LONGEST_WHOLE / SAMPLE_RATE and (why := self.why_no_chance()):
             text += f"; whether chance explains them is not known: {why}"
@@ -325,7 +325,7 @@ class Reader:
         return "units" if self.unit else "windows"
 
     def about_stretches(self, judged: Judged) -> list[str]:
-        """The most suspicious stretches, a line each, and how many more there are."""
+        """The most suspicious stretches, one line each, and the number of the others."""
         stretches = sorted(self.stretches(judged), key=lambda stretch: stretch.rank)
         lines = [
             f"{self.time(judged, start)} to {self.time(judged, end)}, mean score {score:.3g}"
@@ -340,7 +340,7 @@ class Reader:
         if self.unchecked and not judged.silent:
             notes.append(self.unchecked)
         if self.test_mode == "4s" and judged.seconds > 4:
-            notes.append("judged by its first 4 s alone")
+            notes.append("only its first 4 s were judged")
         return notes
 
     def to_dict(self, judged: Judged) -> dict:

@@ -1,8 +1,8 @@
 """The page of `easy_inference_demo.py --web`: drop a file or record, read the verdict, see where in the file.
 
-Two routes: GET / is the page, POST /judge takes one recording as the body of the request and answers in JSON. No
-request names a file or an address, and the server sends none of its own. An upload lies in a file without a name, which
-the kernel frees with the answer, or with the process, whatever ends that.
+Two routes: GET / is the page; POST /judge takes one recording as the body of the request and answers in JSON. No
+request can name a file or an address, and the server sends no requests. An upload is stored in a file without a name;
+the kernel deletes it after the answer, or when the process ends for any reason.
 """
 
 import asyncio
@@ -46,11 +46,11 @@ except ImportError as error:
     ) from error
 
 MAX_UPLOAD = 200 * 10**6  # bytes of a request: three hours of mp3 at 128 kbit/s
-LONGEST = 3 * 3600  # seconds of audio: a small file may claim any length
-UPLOADS = 8  # at once, so that at most 1.6 GB lie on the disk; who comes next is asked to try again
-WORKERS = 4  # of these are judged at once; batch by batch they take turns at the detector, see Judge
-PATIENCE, SLOWEST = 20, 100_000  # seconds that an upload may take, besides one for so many bytes
-NO_MORE = "the page is being closed"
+LONGEST = 3 * 3600  # seconds of audio; a small file can be very long
+UPLOADS = 8  # at once, so at most 1.6 GB on disk; further visitors are asked to try again
+WORKERS = 4  # uploads judged at once; they share the detector batch by batch, see Judge
+PATIENCE, SLOWEST = 20, 100_000  # an upload may take this many seconds, plus one second per this many bytes
+NO_MORE = "the server is shutting down"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -68,9 +68,9 @@ def answer(
 ) -> tuple[int, dict]:
     """Answer of the page for the recording `path` called `name`: (HTTP status, plain data).
 
-    stopped: called often; judging ends soon after it gives True. narrow: draw for the screen of a telephone.
-    Raises HTTPException where it is stopped, for more than LONGEST, and where judging takes longer than the audio's
-    length allows.
+    stopped: called often; judging ends soon after it returns True. narrow: draw for the screen of a telephone.
+    Raises HTTPException if it is stopped, if the audio is longer than LONGEST, or if judging takes too long for the
+    duration of the audio.
     """
     started = time.monotonic()
 
@@ -79,7 +79,7 @@ def answer(
             raise HTTPException(503, NO_MORE)
         if seconds > LONGEST:
             raise HTTPException(413, f"{name}: expected audio of at most {LONGEST // 3600} hours; cut it")
-        # Every sample is scored in the whole file or in as many windows as overlap: twice real time for each.
+        # Each sample is scored once with the whole file, or once per overlapping window: twice real time for each.
         limit = 60 + 2 * seconds * (1 + judge.window / judge.hop)
         if time.monotonic() - started > limit:
             raise HTTPException(503, f"{name}: took more than {limit:.0f} s, the limit for {seconds:.0f} s of audio")
@@ -121,16 +121,16 @@ def answer(
 
 
 def _check_sender(request):
-    """Raises HTTPException for a POST that another site's page may have sent.
+    """Raise HTTPException for a POST that a page of another site may have sent.
 
-    Such a page cannot send this Content-Type without asking first, which nothing here allows; the rest is for browsers
-    that get that wrong.
+    Such a page cannot send this Content-Type without a CORS preflight request, which the server refuses. The other
+    checks are for browsers that do not enforce this.
     """
     own = f"{request.url.scheme}://{request.headers.get('host')}".lower()
     if any(origin.lower() != own for origin in request.headers.getlist("origin")):
-        raise HTTPException(403, f"expected a request of this page, {own}, found one of another site")
+        raise HTTPException(403, f"expected a request from this page, {own}, found one from another site")
     if any(site not in ("same-origin", "none") for site in request.headers.getlist("sec-fetch-site")):
-        raise HTTPException(403, "expected a request of this page, found one of another site")
+        raise HTTPException(403, "expected a request from this page, found one from another site")
     kind = request.headers.get("content-type", "none")
     if kind.partition(";")[0].strip().lower() != "application/octet-stream":
         raise HTTPException(415, f"expected one file as application/octet-stream, found Content-Type {kind:.80}")
@@ -143,9 +143,9 @@ def _too_large():
 
 
 async def _receive(request, file, stopped):
-    """Write a request's body to a file as it comes.
+    """Write a request's body to a file as it arrives.
 
-    Raises HTTPException for one that is too large or too slow, and ClientDisconnect where the visitor leaves.
+    Raises HTTPException if it is too large or too slow, and ClientDisconnect if the visitor leaves.
     """
     started, size, message = time.monotonic(), 0, None
     try:
@@ -157,7 +157,7 @@ async def _receive(request, file, stopped):
                 if stopped():
                     raise HTTPException(503, NO_MORE)
                 if time.monotonic() - started > limit:
-                    why = f"the upload took more than {limit:.0f} s, the limit for the {size} bytes that came"
+                    why = f"the upload took more than {limit:.0f} s, the limit for the {size} bytes received"
                     raise HTTPException(408, why, {"Connection": "close"})
                 if done:
                     break
@@ -177,7 +177,7 @@ async def _receive(request, file, stopped):
 
 @contextlib.contextmanager
 def _open_upload():
-    """(file, path) of an upload. On Linux no folder lists the file: it is gone as soon as nobody has it open."""
+    """Open a temporary file for an upload: (file, path). On Linux it has no name and vanishes once it is closed."""
     nameless = os.path.isdir("/proc/self/fd")
     with (tempfile.TemporaryFile if nameless else tempfile.NamedTemporaryFile)(buffering=0) as file:
         yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}" if nameless else file.name
@@ -197,8 +197,8 @@ def _json(status, content, headers=None):
 def _build_app(judge, hosts=None, stopped=lambda: False):
     """Build the page as an ASGI application.
 
-    hosts: the names that it answers to, so that a site elsewhere cannot reach it under a name of its own; None: any.
-    stopped: tells, at any time, whether the page is being closed.
+    hosts: host names that it answers to, so that another site cannot reach it under its own name (DNS rebinding); None:
+    any. stopped: returns whether the server is shutting down.
     """
     uploads, workers = anyio.Semaphore(UPLOADS), anyio.CapacityLimiter(WORKERS)
     config = judge.detector.config
@@ -238,14 +238,14 @@ def _build_app(judge, hosts=None, stopped=lambda: False):
                 await _receive(request, file, stopped)
                 return await _judge_while_there(request, path)
         except ClientDisconnect:
-            return Response()  # nobody reads it
+            return Response()  # the visitor has left
         finally:
             uploads.release()
 
     async def _judge_while_there(request, path):
         name = _display_name(request.query_params.get("name", ""))
         left = threading.Event()
-        with anyio.CancelScope() as scope:  # ends the waiting for a worker at once; a worker is waited for
+        with anyio.CancelScope() as scope:  # cancels the wait for a free worker at once; a running worker is awaited
 
             async def wait_for_leaving():
                 while (await request.receive())["type"] != "http.disconnect":
@@ -299,7 +299,7 @@ def serve(judge: Judge, host: str, port: int) -> None:
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UserError(f"--host {host} --port {port}: cannot be listened on: {error}") from error
+        raise UserError(f"--host {host} --port {port}: cannot listen on it: {error}") from error
     address, port = listener.getsockname()[:2]
     private = ipaddress.ip_address(address).is_loopback
     hosts = {"localhost", "127.0.0.1", "::1", address, host.lower()} if private else None
@@ -315,7 +315,7 @@ def serve(judge: Judge, host: str, port: int) -> None:
     server = uvicorn.Server(config)
     print(f"page: http://{f'[{address}]' if ':' in address else address}:{port}/ (Ctrl-C ends it)", flush=True)
     if not private:
-        print("page: warning: other machines can reach it, and there is no password", flush=True)
+        print("page: warning: other machines can reach it without a password", flush=True)
     hung_up = threading.Event()
 
     def hang_up(number, frame):

@@ -6,18 +6,19 @@ import numpy as np
 
 from common.audio import SAMPLE_RATE
 
-LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples that are scored in one piece: what attention needs grows with the square
+LONGEST_WHOLE = 30 * SAMPLE_RATE  # samples scored in one piece; the memory of attention is quadratic in the length
 CONTEXT = 5 * SAMPLE_RATE  # samples on either side of a window, at least
 
 
 def windows_of(blocks: Iterable[np.ndarray], step: int) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Cut a recording, in blocks (samples,), into overlapping windows. Yields (window (samples,), lead, n): n of its
-    samples, behind `lead` of them, are this window's own; the rest is context. Own parts follow each other, a multiple
-    of `step` samples but for the last, which ends with the recording.
+    """Cut a recording, given as blocks (samples,), into overlapping windows. Yields (window (samples,), lead, n).
+
+    The n samples after the first `lead` are the window's own part; the rest is context. The own parts follow each other
+    without a gap. Each has a multiple of `step` samples, except the last, which ends with the recording.
     """
     context = -(-CONTEXT // step) * step
     own = (LONGEST_WHOLE - 2 * context) // step * step
-    held, lead, total = np.zeros(0, np.float32), 0, 0  # held: from the context of the next window on
+    held, lead, total = np.zeros(0, np.float32), 0, 0  # `held` begins with the context of the next window
     for block in blocks:
         held = np.concatenate([held, block])
         total += len(block)

@@ -157,10 +157,10 @@ def test_two_tones_with_noise_were_bona_fide_once(tmp_path, untrained, output):
     path = wav(tmp_path / "x.wav", non_speech.sounds()["two tones with noise"])
     flags = ["--model_path", str(untrained), "--threshold", "-99", "--file_to_test", path]
     text = output(easy_inference_demo.main, [*flags, "--timeline", "--json", str(tmp_path / "out.json")])
-    assert text.count("no speech is heard in it") == 1 and text.startswith(f"cannot tell: {path}")
+    assert text.count("no speech was detected in it") == 1 and text.startswith(f"cannot tell: {path}")
     (entry,) = json.loads((tmp_path / "out.json").read_text())["files"]
     assert entry["verdict"] is None and entry["score"] > -99
-    assert entry["doubts"] == [{"name": "no_speech", "text": "no speech is heard in it"}]
+    assert entry["doubts"] == [{"name": "no_speech", "text": "no speech was detected in it"}]
 
 
 @pytest.mark.hears
@@ -197,7 +197,7 @@ def test_a_detector_of_units_asks_for_speech_too(tmp_path):
     judge = Judge(tmp_path / "x.pth", CPU)
     assert judge.verdict(judge_one(judge, wav(tmp_path / "voice.wav", voice(3))))
     judged = judge_one(judge, wav(tmp_path / "chords.wav", non_speech.sounds()["chords"]))
-    assert judge.refusal(judged) == "no speech is heard in it" and judged.score is not None
+    assert judge.refusal(judged) == "no speech was detected in it" and judged.score is not None
 
 
 def test_of_a_long_recording_one_piece_in_eight_is_heard(monkeypatch):
@@ -280,7 +280,7 @@ def test_a_fifth_of_a_second_gets_no_verdict(tmp_path, untrained):
     judge = Judge(untrained, CPU)
     judge.calibration = Calibration(1.0, 0.0, 99, 99)
     judged = judge_one(judge, wav(tmp_path / "x.wav", voice(0.19)))
-    assert judge.reason(judged) == "0.19 s is little to go by" and judge.probability(judged) is None
+    assert judge.reason(judged) == "it is only 0.19 s long" and judge.probability(judged) is None
 
 
 def test_no_probability_is_beyond_those_of_the_dev_set(untrained):

@@ -107,7 +107,8 @@ def test_the_finding_follows_the_share_of_suspicious_windows(share, finding):
     judged = judged_as(scattered(n, 0.96, -1.0, 99.0))
     assert judge.verdict(judged) == "bona fide" and judge.finding(judged) == "spoof"
     assert judge.in_words(judged) == "likely synthetic"
-    expected = "960 of its 1000 windows are not above 0, the threshold; of genuine ones about 1 in 10 would be expected"
+    expected = "960 of its 1000 windows are not above 0, the threshold; "
+    expected += "in genuine speech about 1 in 10 would be expected"
     assert judge.reason(judged) == expected
 
 
@@ -118,7 +119,7 @@ def test_without_a_rate_of_the_dev_set_the_verdict_stays_and_the_reason_is_said(
     assert given.finding(low) == "bona fide" and "no error rate is known" in given.about_windows(low)
     old = reader(0.1, valid={"calibration_n_bonafide": "?"})  # such as before there was a calibration
     assert old.finding(low) == "bona fide" and "how many utterances" in old.about_windows(low)
-    assert "; with probability below 0.001 as many, or as long a stretch)" in reader(0.1).about_windows(low)
+    assert "; probability of as many, or of as long a stretch: below 0.001)" in reader(0.1).about_windows(low)
 
 
 def test_a_file_judged_in_one_piece_keeps_its_verdict():
@@ -222,7 +223,7 @@ def test_stretches_of_units_are_smoothed_over_a_second():
     assert chance.scored == 45000 and chance.n == 1800  # one score for every 4 s
     start = "mostly genuine, with 1 suspicious stretch longer than chance explains, the longest "
     assert re.fullmatch(start + r"(59|60|61)\.\d s at 0:26:(39|40|41)\.\d", judge.headline(judged))
-    words = "units are not above 0, the threshold; of genuine ones about 1 in 10 would be expected"
+    words = "units are not above 0, the threshold; in genuine speech about 1 in 10 would be expected"
     assert judge.reason(judged).endswith(words)
     assert judge.about_windows(judged).startswith("45000 units of 0.16 s; ")
     single = np.ones(45000)
@@ -329,7 +330,7 @@ def test_the_page_tells_the_headline_and_the_ten_most_suspicious_stretches(tmp_p
     status, answer = web_page.answer(judge, str(tmp_path / "x.flac"), "x.flac")
     assert status == 200 and answer["finding"] == "mostly genuine"
     assert answer["verdict"].startswith("mostly genuine, with 12 suspicious stretches, the longest ")
-    assert re.match(r"\d+ of its 119 windows are not above 0, the threshold; of genuine ones ", answer["reason"])
+    assert re.match(r"\d+ of its 119 windows are not above 0, the threshold; in genuine speech ", answer["reason"])
     assert len(answer["stretches"]) == 10 and answer["more"] == "and 2 less suspicious"
     for stretch in answer["stretches"]:
         assert stretch["text"].startswith(judge.time(judged_as([0.0] * 119), stretch["start"]))

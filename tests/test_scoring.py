@@ -135,7 +135,7 @@ def test_what_does_not_fit_in_memory_is_halved_then_listed(monkeypatch, files):
     expected = one_at_a_time(detector, files)
     monkeypatch.setattr(detector, "forward", small_memory)
     scores, failures, _ = scoring.score_files(detector, files)
-    assert sorted(failures) == [14, 16] and "more memory needed than cpu has, for 1 s" in failures[14]
+    assert sorted(failures) == [14, 16] and "memory on cpu for 1 s" in failures[14]
     assert all(scores[i] == pytest.approx(expected[i], abs=1e-5) for i in scores)
 
 
@@ -323,7 +323,7 @@ def test_scores_and_failures_are_listed_and_zeros_warned_of(command, files, tmp_
     utt_id, why = (tmp_path / "s.txt.errors.tsv").read_text().rstrip("\n").split("\t")
     assert utt_id == "02" and "02.wav" in why
     text = capsys.readouterr().err
-    assert "warning: 1 trials hold nothing but zeros, first 04" in text and "1 of 18 trials have no score" in text
+    assert "warning: 1 trials contain only zeros, first 04" in text and "1 of 18 trials have no score" in text
 
 
 def test_two_processes_share_the_batches(command, files, tmp_path, processes):

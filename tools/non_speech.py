@@ -131,7 +131,7 @@ def main(argv=None):
         for name, x in sounds(args.seconds).items():
             files[name] = str(Path(folder) / f"{name}.wav")
             soundfile.write(files[name], x, SAMPLE_RATE)
-        print_row("sound", "seconds of speech heard", "score", "verdict", "probability", "why, or doubts")
+        print_row("sound", "seconds of speech", "score", "verdict", "probability", "why, or doubts")
         print_row("---", "--:", "--:", "---", "--:", "---")
         for judged in judge.judge(files):
             verdict, probability, doubts = said(judge, judged)
