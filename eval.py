@@ -62,9 +62,7 @@ def parse_args(argv=None):
         allow_abbrev=False,
     )
     data = parser.add_argument_group("trials (one of --base_dir, --track, --protocol and --sets)")
-    data.add_argument(
-        "--base_dir", metavar="DIR", help="score all audio files in a folder\nincluding those in its subfolders"
-    )
+    data.add_argument("--base_dir", metavar="DIR", help="score all audio files in a folder\nwithout its subfolders")
     tracks = {record.track: name for name, record in corpora.CORPORA.items() if record.track}
     data.add_argument(
         "--track",
