@@ -519,7 +519,7 @@ def test_bf16_says_how_far_its_scores_are_from_float32(tmp_path, untrained, outp
         output(easy_inference_demo.main, flags),
         output(easy_inference_demo.main, [*flags, "--precision", "bf16"]),
     )
-    difference = float(re.search(r"precision: \w+; .* by (\S+) at most", text)[1])
+    difference = float(re.search(r"precision: \w+; .* by at most (\S+)", text)[1])
     scores = [float(re.search(r"score: (\S+)", said)[1]) for said in (plain, text)]
     assert 0 < abs(scores[0] - scores[1]) < 0.1
     assert difference == pytest.approx(abs(scores[0] - scores[1]), rel=0.06)  # two digits of it are printed
