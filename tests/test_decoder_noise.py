@@ -79,7 +79,7 @@ def test_the_lines_of_other_threads_and_of_other_code_are_all_printed(damaged, c
 
     def talk():
         for i in range(300):
-            print(f"mine {i}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"mine {i}\n")  # print() would write the line end apart, and a decoder's line between
             os.write(2, f"C code {i}\n".encode())
         done.set()
 

@@ -380,7 +380,7 @@ def test_one_score_file_by_two_names_is_scored_by_one_run(folder, fails):
     (folder / "link.txt").symlink_to("s.txt")
     first = scoring.PartialScores(folder / "s.txt", 0, {}, [])
     main, flags = command("eval", folder, folder / "link.txt")
-    fails(main, flags, "another process is scoring into it")
+    fails(main, flags, "link.txt: another process")
     first.remove()
     assert not main(flags)
     assert (folder / "link.txt").is_symlink() and len(corpora.read_scores(folder / "s.txt")) == 4
